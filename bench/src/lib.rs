@@ -1,0 +1,1 @@
+//! Experiments: engines and backends side by side.

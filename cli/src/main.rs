@@ -1,0 +1,2 @@
+//! The squalus command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Abstract interpretation: facts about every instruction.

@@ -1,0 +1,768 @@
+//! From raw slots to instructions that a `match` can exhaust.
+//!
+//! Decoding validates the encoding itself (opcodes, register numbers, reserved fields, jump targets
+//! inside the program); it knows nothing of what a program may do.
+
+use crate::opcode as o;
+use crate::{HelperId, Insn, Reg};
+
+/// Operand width of arithmetic and comparisons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Width {
+    /// The low 32 bits; results are zero-extended.
+    W32,
+    /// All 64 bits.
+    W64,
+}
+
+/// Access size of loads and stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MemSize {
+    /// One byte.
+    B,
+    /// Two bytes.
+    H,
+    /// Four bytes.
+    W,
+    /// Eight bytes.
+    Dw,
+}
+
+impl MemSize {
+    /// Size in bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u32 {
+        match self {
+            MemSize::B => 1,
+            MemSize::H => 2,
+            MemSize::W => 4,
+            MemSize::Dw => 8,
+        }
+    }
+}
+
+/// Second operand of arithmetic, comparisons and stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operand {
+    /// A register.
+    Reg(Reg),
+    /// A 32-bit immediate, sign-extended where the operation is 64 bits wide.
+    Imm(i32),
+}
+
+/// Arithmetic operations. Division and remainder by zero give 0 and the dividend; shifts mask their amount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the RFC's own")]
+pub enum AluOp {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    SDiv,
+    Mod,
+    SMod,
+    Or,
+    And,
+    Xor,
+    Lsh,
+    Rsh,
+    Arsh,
+    Neg,
+    Mov,
+    /// `dst = sign_extend(src, from)` with `from` 8, 16 or 32 bits.
+    MovSx(u8),
+}
+
+/// Byte order conversions (the host is little endian).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Endian {
+    /// Truncate to the width: the value is little endian already.
+    ToLe,
+    /// Swap the low bytes, zero the rest.
+    ToBe,
+    /// Unconditional swap (cpu v4).
+    Swap,
+}
+
+/// Conditions of jumps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the RFC's own")]
+pub enum Cond {
+    Eq,
+    Ne,
+    Gt,
+    Ge,
+    Lt,
+    Le,
+    Set,
+    SGt,
+    SGe,
+    SLt,
+    SLe,
+}
+
+/// Atomic read-modify-write operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the RFC's own")]
+pub enum AtomicOp {
+    Add,
+    Or,
+    And,
+    Xor,
+    Xchg,
+    /// Compares with `r0`, whose old memory value it receives.
+    CmpXchg,
+}
+
+/// What a 64-bit immediate means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ImmSource {
+    /// A number.
+    Value(u64),
+    /// The map with this index in the loaded object.
+    Map(u32),
+    /// An address: byte `offset` of the first value of the map with this index.
+    MapValue {
+        /// Index of the map in the loaded object.
+        map: u32,
+        /// Offset into the value in bytes.
+        offset: u32,
+    },
+    /// The address of the subprogram starting at this slot.
+    Func(usize),
+}
+
+/// Whom a call reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CallTarget {
+    /// A helper of the runtime.
+    Helper(HelperId),
+    /// A subprogram, by the slot it starts at.
+    Local(usize),
+    /// A kernel function, by BTF id: never available in userspace.
+    Kfunc(i32),
+}
+
+/// One instruction. Jump targets are absolute slot numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Inst {
+    /// `dst = dst op src`.
+    Alu {
+        /// Operand width.
+        width: Width,
+        /// Operation.
+        op: AluOp,
+        /// Destination and first operand.
+        dst: Reg,
+        /// Second operand; ignored by `Neg`.
+        src: Operand,
+    },
+    /// Byte order conversion of the low `bits` bits.
+    End {
+        /// Which conversion.
+        kind: Endian,
+        /// 16, 32 or 64.
+        bits: u8,
+        /// Operand and result.
+        dst: Reg,
+    },
+    /// `dst = imm`.
+    LoadImm {
+        /// Destination.
+        dst: Reg,
+        /// What is loaded.
+        imm: ImmSource,
+    },
+    /// `dst = *(size *)(base + off)`.
+    Load {
+        /// Access size.
+        size: MemSize,
+        /// Whether the value is sign-extended (else zero-extended).
+        signed: bool,
+        /// Destination.
+        dst: Reg,
+        /// Address register.
+        base: Reg,
+        /// Offset in bytes.
+        off: i16,
+    },
+    /// `*(size *)(base + off) = src`.
+    Store {
+        /// Access size.
+        size: MemSize,
+        /// Address register.
+        base: Reg,
+        /// Offset in bytes.
+        off: i16,
+        /// Value.
+        src: Operand,
+    },
+    /// Atomic operation on `*(size *)(base + off)`.
+    Atomic {
+        /// `W` or `Dw`.
+        size: MemSize,
+        /// Operation.
+        op: AtomicOp,
+        /// Whether `src` (or `r0`) receives the old value. Always true for `Xchg` and `CmpXchg`.
+        fetch: bool,
+        /// Address register.
+        base: Reg,
+        /// Offset in bytes.
+        off: i16,
+        /// Operand, and with `fetch` the destination.
+        src: Reg,
+    },
+    /// Unconditional jump.
+    Jump {
+        /// Slot of the target.
+        target: usize,
+    },
+    /// Conditional jump: `if dst cond src goto target`.
+    JumpIf {
+        /// Operand width.
+        width: Width,
+        /// Condition.
+        cond: Cond,
+        /// First operand.
+        dst: Reg,
+        /// Second operand.
+        src: Operand,
+        /// Slot of the target.
+        target: usize,
+    },
+    /// Call; arguments in `r1`-`r5`, result in `r0`.
+    Call(CallTarget),
+    /// Return from the program or subprogram with `r0`.
+    Exit,
+}
+
+/// An instruction with its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// Its first slot.
+    pub slot: usize,
+    /// The slot after it (`slot + 1`, or `slot + 2` for `LD_IMM64`).
+    pub next: usize,
+    /// What it does.
+    pub inst: Inst,
+}
+
+/// Why a slot is not an instruction.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The opcode does not exist, or not with these fields.
+    #[error(
+        "instruction {slot}: unknown or malformed encoding (opcode {op:#04x}, src {src}, off {off}, imm {imm})"
+    )]
+    Invalid {
+        /// Slot of the instruction.
+        slot: usize,
+        /// Its opcode.
+        op: u8,
+        /// Its source field.
+        src: u8,
+        /// Its offset field.
+        off: i16,
+        /// Its immediate field.
+        imm: i32,
+    },
+    /// A register number above 10, or a write to the frame pointer.
+    #[error("instruction {slot}: register r{reg} does not exist or is read-only")]
+    Register {
+        /// Slot of the instruction.
+        slot: usize,
+        /// The number.
+        reg: u8,
+    },
+    /// A jump or call leaves the program or lands inside a two-slot instruction.
+    #[error("instruction {slot}: target {target} is not an instruction of this program")]
+    Target {
+        /// Slot of the instruction.
+        slot: usize,
+        /// Where it points.
+        target: i64,
+    },
+    /// Packet access instructions of classic BPF, deprecated by RFC 9669.
+    #[error(
+        "instruction {slot}: legacy packet loads (LD_ABS, LD_IND) are not available to XDP programs"
+    )]
+    LegacyPacket {
+        /// Slot of the instruction.
+        slot: usize,
+    },
+    /// The last slot is the first half of an `LD_IMM64`.
+    #[error("instruction {slot}: the program ends inside a 64-bit immediate")]
+    Truncated {
+        /// Slot of the instruction.
+        slot: usize,
+    },
+}
+
+/// Decodes a whole program: instructions in order, every target checked.
+///
+/// # Errors
+/// The first malformed instruction.
+pub fn decode(slots: &[Insn]) -> Result<Vec<Decoded>, DecodeError> {
+    let mut out = Vec::with_capacity(slots.len());
+    let mut starts = vec![false; slots.len()];
+    let mut slot = 0;
+    while slot < slots.len() {
+        let decoded = decode_one(slots, slot)?;
+        starts[slot] = true;
+        slot = decoded.next;
+        out.push(decoded);
+    }
+    for decoded in &out {
+        if let Some(target) = target_of(&decoded.inst)
+            && !starts.get(target).copied().unwrap_or(false)
+        {
+            return Err(DecodeError::Target {
+                slot: decoded.slot,
+                target: target as i64,
+            });
+        }
+    }
+    Ok(out)
+}
+
+/// Decodes the instruction at `slot`. Targets are inside the program, but not yet known to be instruction starts.
+///
+/// # Errors
+/// If it is malformed or `slot` is past the end.
+pub fn decode_one(slots: &[Insn], slot: usize) -> Result<Decoded, DecodeError> {
+    let insn = *slots.get(slot).ok_or(DecodeError::Truncated { slot })?;
+    let at = At {
+        slot,
+        insn,
+        len: slots.len(),
+    };
+    let inst = match insn.op & o::CLASS_MASK {
+        o::ALU => at.alu(Width::W32)?,
+        o::ALU64 => at.alu(Width::W64)?,
+        o::JMP => at.jump(Width::W64)?,
+        o::JMP32 => at.jump(Width::W32)?,
+        o::LDX => at.load()?,
+        o::ST | o::STX => at.store()?,
+        _ => {
+            let inst = at.load_imm(slots.get(slot + 1))?;
+            return Ok(Decoded {
+                slot,
+                next: slot + 2,
+                inst,
+            });
+        }
+    };
+    Ok(Decoded {
+        slot,
+        next: slot + 1,
+        inst,
+    })
+}
+
+fn target_of(inst: &Inst) -> Option<usize> {
+    match *inst {
+        Inst::Jump { target } | Inst::JumpIf { target, .. } => Some(target),
+        Inst::Call(CallTarget::Local(target)) => Some(target),
+        Inst::LoadImm {
+            imm: ImmSource::Func(target),
+            ..
+        } => Some(target),
+        _ => None,
+    }
+}
+
+/// A slot under decoding, with what error messages need.
+struct At {
+    slot: usize,
+    insn: Insn,
+    len: usize,
+}
+
+impl At {
+    fn invalid(&self) -> DecodeError {
+        let Insn {
+            op, src, off, imm, ..
+        } = self.insn;
+        DecodeError::Invalid {
+            slot: self.slot,
+            op,
+            src,
+            off,
+            imm,
+        }
+    }
+
+    fn require(&self, condition: bool) -> Result<(), DecodeError> {
+        if condition {
+            Ok(())
+        } else {
+            Err(self.invalid())
+        }
+    }
+
+    fn reg(&self, number: u8) -> Result<Reg, DecodeError> {
+        Reg::new(number).ok_or(DecodeError::Register {
+            slot: self.slot,
+            reg: number,
+        })
+    }
+
+    fn src(&self) -> Result<Reg, DecodeError> {
+        self.reg(self.insn.src)
+    }
+
+    fn base(&self) -> Result<Reg, DecodeError> {
+        self.reg(self.insn.dst)
+    }
+
+    fn writable(&self, number: u8) -> Result<Reg, DecodeError> {
+        match self.reg(number)? {
+            Reg::FP => Err(DecodeError::Register {
+                slot: self.slot,
+                reg: number,
+            }),
+            reg => Ok(reg),
+        }
+    }
+
+    fn target(&self, offset: i64) -> Result<usize, DecodeError> {
+        let target = self.slot as i64 + 1 + offset;
+        match usize::try_from(target) {
+            Ok(t) if t < self.len => Ok(t),
+            _ => Err(DecodeError::Target {
+                slot: self.slot,
+                target,
+            }),
+        }
+    }
+
+    fn operand(&self) -> Result<Operand, DecodeError> {
+        if self.insn.op & o::X == 0 {
+            self.require(self.insn.src == 0)?;
+            Ok(Operand::Imm(self.insn.imm))
+        } else {
+            self.require(self.insn.imm == 0)?;
+            Ok(Operand::Reg(self.src()?))
+        }
+    }
+
+    fn alu(&self, width: Width) -> Result<Inst, DecodeError> {
+        let code = self.insn.op & o::OP_MASK;
+        let dst = self.writable(self.insn.dst)?;
+        if code == o::END {
+            return self.endian(width, dst);
+        }
+        let off = self.insn.off;
+        let op = match (code, off) {
+            (o::ADD, 0) => AluOp::Add,
+            (o::SUB, 0) => AluOp::Sub,
+            (o::MUL, 0) => AluOp::Mul,
+            (o::DIV, 0) => AluOp::Div,
+            (o::DIV, 1) => AluOp::SDiv,
+            (o::MOD, 0) => AluOp::Mod,
+            (o::MOD, 1) => AluOp::SMod,
+            (o::OR, 0) => AluOp::Or,
+            (o::AND, 0) => AluOp::And,
+            (o::XOR, 0) => AluOp::Xor,
+            (o::LSH, 0) => AluOp::Lsh,
+            (o::RSH, 0) => AluOp::Rsh,
+            (o::ARSH, 0) => AluOp::Arsh,
+            (o::MOV, 0) => AluOp::Mov,
+            (o::MOV, 8 | 16) if self.insn.op & o::X != 0 => AluOp::MovSx(off as u8),
+            (o::MOV, 32) if self.insn.op & o::X != 0 && width == Width::W64 => AluOp::MovSx(32),
+            (o::NEG, 0) => {
+                self.require(self.insn.op & o::X == 0 && self.insn.src == 0 && self.insn.imm == 0)?;
+                AluOp::Neg
+            }
+            _ => return Err(self.invalid()),
+        };
+        Ok(Inst::Alu {
+            width,
+            op,
+            dst,
+            src: self.operand()?,
+        })
+    }
+
+    fn endian(&self, width: Width, dst: Reg) -> Result<Inst, DecodeError> {
+        self.require(self.insn.off == 0 && self.insn.src == 0)?;
+        let kind = match (width, self.insn.op & o::X != 0) {
+            (Width::W32, false) => Endian::ToLe,
+            (Width::W32, true) => Endian::ToBe,
+            (Width::W64, false) => Endian::Swap,
+            (Width::W64, true) => return Err(self.invalid()),
+        };
+        let bits = match self.insn.imm {
+            16 => 16,
+            32 => 32,
+            64 => 64,
+            _ => return Err(self.invalid()),
+        };
+        Ok(Inst::End { kind, bits, dst })
+    }
+
+    fn jump(&self, width: Width) -> Result<Inst, DecodeError> {
+        let cond = match self.insn.op & o::OP_MASK {
+            o::JA => return self.unconditional(width),
+            o::CALL => return self.call(width),
+            o::EXIT => {
+                let Insn {
+                    op,
+                    dst,
+                    src,
+                    off,
+                    imm,
+                } = self.insn;
+                self.require(
+                    op == o::JMP | o::EXIT && dst == 0 && src == 0 && off == 0 && imm == 0,
+                )?;
+                return Ok(Inst::Exit);
+            }
+            o::JEQ => Cond::Eq,
+            o::JNE => Cond::Ne,
+            o::JGT => Cond::Gt,
+            o::JGE => Cond::Ge,
+            o::JLT => Cond::Lt,
+            o::JLE => Cond::Le,
+            o::JSET => Cond::Set,
+            o::JSGT => Cond::SGt,
+            o::JSGE => Cond::SGe,
+            o::JSLT => Cond::SLt,
+            o::JSLE => Cond::SLe,
+            _ => return Err(self.invalid()),
+        };
+        let target = self.target(self.insn.off.into())?;
+        Ok(Inst::JumpIf {
+            width,
+            cond,
+            dst: self.reg(self.insn.dst)?,
+            src: self.operand()?,
+            target,
+        })
+    }
+
+    fn unconditional(&self, width: Width) -> Result<Inst, DecodeError> {
+        let Insn {
+            op,
+            dst,
+            src,
+            off,
+            imm,
+        } = self.insn;
+        self.require(op & o::X == 0 && dst == 0 && src == 0)?;
+        let offset = match width {
+            Width::W64 if imm == 0 => i64::from(off),
+            Width::W32 if off == 0 => i64::from(imm),
+            _ => return Err(self.invalid()),
+        };
+        Ok(Inst::Jump {
+            target: self.target(offset)?,
+        })
+    }
+
+    fn call(&self, width: Width) -> Result<Inst, DecodeError> {
+        let Insn {
+            op,
+            dst,
+            src,
+            off,
+            imm,
+        } = self.insn;
+        self.require(width == Width::W64 && op & o::X == 0 && dst == 0)?;
+        let target = match src {
+            0 => {
+                self.require(off == 0)?;
+                CallTarget::Helper(HelperId(imm.cast_unsigned()))
+            }
+            o::PSEUDO_CALL => {
+                self.require(off == 0)?;
+                CallTarget::Local(self.target(imm.into())?)
+            }
+            o::PSEUDO_KFUNC_CALL => CallTarget::Kfunc(imm),
+            _ => return Err(self.invalid()),
+        };
+        Ok(Inst::Call(target))
+    }
+
+    fn size(&self) -> MemSize {
+        match self.insn.op & o::SIZE_MASK {
+            o::B => MemSize::B,
+            o::H => MemSize::H,
+            o::W => MemSize::W,
+            _ => MemSize::Dw,
+        }
+    }
+
+    fn load(&self) -> Result<Inst, DecodeError> {
+        let size = self.size();
+        let signed = match self.insn.op & o::MODE_MASK {
+            o::MEM => false,
+            o::MEMSX if size != MemSize::Dw => true,
+            _ => return Err(self.invalid()),
+        };
+        self.require(self.insn.imm == 0)?;
+        let dst = self.writable(self.insn.dst)?;
+        Ok(Inst::Load {
+            size,
+            signed,
+            dst,
+            base: self.src()?,
+            off: self.insn.off,
+        })
+    }
+
+    fn store(&self) -> Result<Inst, DecodeError> {
+        let register = self.insn.op & o::CLASS_MASK == o::STX;
+        match self.insn.op & o::MODE_MASK {
+            o::MEM => {}
+            o::ATOMIC if register => return self.atomic(),
+            _ => return Err(self.invalid()),
+        }
+        let src = if register {
+            self.require(self.insn.imm == 0)?;
+            Operand::Reg(self.src()?)
+        } else {
+            self.require(self.insn.src == 0)?;
+            Operand::Imm(self.insn.imm)
+        };
+        Ok(Inst::Store {
+            size: self.size(),
+            base: self.base()?,
+            off: self.insn.off,
+            src,
+        })
+    }
+
+    fn atomic(&self) -> Result<Inst, DecodeError> {
+        let size = self.size();
+        self.require(matches!(size, MemSize::W | MemSize::Dw))?;
+        let (op, fetch) = match self.insn.imm {
+            o::ATOMIC_XCHG => (AtomicOp::Xchg, true),
+            o::ATOMIC_CMPXCHG => (AtomicOp::CmpXchg, true),
+            imm => {
+                let op = match u8::try_from(imm & !o::ATOMIC_FETCH) {
+                    Ok(o::ADD) => AtomicOp::Add,
+                    Ok(o::OR) => AtomicOp::Or,
+                    Ok(o::AND) => AtomicOp::And,
+                    Ok(o::XOR) => AtomicOp::Xor,
+                    _ => return Err(self.invalid()),
+                };
+                (op, imm & o::ATOMIC_FETCH != 0)
+            }
+        };
+        let src = if fetch && op != AtomicOp::CmpXchg {
+            self.writable(self.insn.src)?
+        } else {
+            self.src()?
+        };
+        Ok(Inst::Atomic {
+            size,
+            op,
+            fetch,
+            base: self.base()?,
+            off: self.insn.off,
+            src,
+        })
+    }
+
+    fn load_imm(&self, second: Option<&Insn>) -> Result<Inst, DecodeError> {
+        if matches!(self.insn.op & o::MODE_MASK, o::ABS | o::IND) {
+            return Err(DecodeError::LegacyPacket { slot: self.slot });
+        }
+        self.require(self.insn.op == o::LD_IMM64 && self.insn.off == 0)?;
+        let second = second.ok_or(DecodeError::Truncated { slot: self.slot })?;
+        self.require(second.op == 0 && second.dst == 0 && second.src == 0 && second.off == 0)?;
+        let (low, high) = (self.insn.imm.cast_unsigned(), second.imm.cast_unsigned());
+        let imm = match self.insn.src {
+            o::PSEUDO_IMM => ImmSource::Value(u64::from(low) | u64::from(high) << 32),
+            o::PSEUDO_MAP_FD => {
+                self.require(high == 0)?;
+                ImmSource::Map(low)
+            }
+            o::PSEUDO_MAP_VALUE => ImmSource::MapValue {
+                map: low,
+                offset: high,
+            },
+            o::PSEUDO_FUNC => ImmSource::Func(self.target(self.insn.imm.into())?),
+            _ => return Err(self.invalid()),
+        };
+        Ok(Inst::LoadImm {
+            dst: self.writable(self.insn.dst)?,
+            imm,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn insn(op: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
+        Insn {
+            op,
+            dst,
+            src,
+            off,
+            imm,
+        }
+    }
+
+    const EXIT: Insn = Insn {
+        op: o::JMP | o::EXIT,
+        dst: 0,
+        src: 0,
+        off: 0,
+        imm: 0,
+    };
+
+    #[test]
+    fn every_opcode_decodes_or_is_refused_without_panic() {
+        for op in 0..=255u8 {
+            for off in [-1, 0, 1, 8, 32] {
+                for imm in [-1, 0, 1, 16, 0xe1, 0xf1] {
+                    for regs in [(0, 0), (10, 0), (0, 1), (11, 0), (1, 15)] {
+                        let slots = [insn(op, regs.0, regs.1, off, imm), Insn::default(), EXIT];
+                        let _ = decode(&slots);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn jumps_into_a_wide_immediate_are_refused() {
+        let slots = [
+            insn(o::JMP | o::JA, 0, 0, 1, 0),
+            insn(o::LD_IMM64, 0, 0, 0, 1),
+            Insn::default(),
+            EXIT,
+        ];
+        assert_eq!(
+            decode(&slots),
+            Err(DecodeError::Target { slot: 0, target: 2 })
+        );
+    }
+
+    #[test]
+    fn long_jumps_take_their_offset_from_imm() {
+        let slots = [insn(o::JMP32 | o::JA, 0, 0, 0, 1), EXIT, EXIT];
+        assert_eq!(decode(&slots).unwrap()[0].inst, Inst::Jump { target: 2 });
+    }
+
+    #[test]
+    fn the_frame_pointer_is_read_only() {
+        let slots = [insn(o::ALU64 | o::MOV, 10, 0, 0, 0), EXIT];
+        assert_eq!(
+            decode(&slots),
+            Err(DecodeError::Register { slot: 0, reg: 10 })
+        );
+    }
+
+    #[test]
+    fn legacy_packet_loads_are_named() {
+        assert_eq!(
+            decode(&[insn(o::LD | o::ABS | o::W, 0, 0, 0, 0)]),
+            Err(DecodeError::LegacyPacket { slot: 0 })
+        );
+    }
+}

@@ -1,0 +1,1 @@
+//! Facts to native code through Cranelift.

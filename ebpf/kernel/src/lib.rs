@@ -1,0 +1,1 @@
+//! The kernel as an engine: load, maps as bytes, test runs, attach.

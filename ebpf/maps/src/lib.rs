@@ -1,0 +1,1 @@
+//! eBPF maps in userspace with the kernel's semantics.

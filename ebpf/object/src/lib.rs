@@ -1,0 +1,1 @@
+//! ELF and BTF objects: programs, map definitions, relocation, CO-RE.

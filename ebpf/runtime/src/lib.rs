@@ -1,0 +1,1 @@
+//! What every userspace engine shares: frames, environment, helpers.

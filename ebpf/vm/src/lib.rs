@@ -1,0 +1,1 @@
+//! The userspace eBPF engine: load, link, analyse, compile, run.

@@ -1,0 +1,1 @@
+//! AF_PACKET and tap ports.

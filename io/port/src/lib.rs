@@ -1,0 +1,1 @@
+//! Frames and ports: how packets come and go.

@@ -1,0 +1,1 @@
+//! The balancer's state and the map operations it means.

@@ -1,0 +1,1 @@
+//! Kernel and user dataplanes under one trait.

@@ -1,0 +1,1 @@
+//! Maglev rings, bit-identical to katran's.

@@ -1,0 +1,1 @@
+//! One suite of cases, many engines.

@@ -1,0 +1,1 @@
+//! Packets, network namespaces and hosts for tests and the demo.
