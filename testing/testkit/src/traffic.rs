@@ -1,0 +1,100 @@
+//! Frames of N sessions, told apart by their source port.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use etherparse::PacketBuilder;
+
+/// Transport of a session's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// UDP datagrams.
+    Udp,
+    /// TCP segments inside an established connection (ACK set, SYN not).
+    TcpData,
+    /// TCP segments that open a connection.
+    TcpSyn,
+}
+
+/// Addresses and ports of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow<A> {
+    /// Source address.
+    pub source: A,
+    /// Destination address.
+    pub destination: A,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+}
+
+/// Source and destination hardware addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Macs {
+    /// Source.
+    pub source: [u8; 6],
+    /// Destination.
+    pub destination: [u8; 6],
+}
+
+/// An IPv4 frame of the session with a payload of `payload` zero bytes and right checksums.
+#[must_use]
+pub fn ipv4(macs: Macs, flow: Flow<Ipv4Addr>, transport: Transport, payload: usize) -> Vec<u8> {
+    let ip = PacketBuilder::ethernet2(macs.source, macs.destination).ipv4(
+        flow.source.octets(),
+        flow.destination.octets(),
+        64,
+    );
+    finish(ip, flow.source_port, flow.destination_port, transport, payload)
+}
+
+/// An IPv6 frame of the session with a payload of `payload` zero bytes and right checksums.
+#[must_use]
+pub fn ipv6(macs: Macs, flow: Flow<Ipv6Addr>, transport: Transport, payload: usize) -> Vec<u8> {
+    let ip = PacketBuilder::ethernet2(macs.source, macs.destination).ipv6(
+        flow.source.octets(),
+        flow.destination.octets(),
+        64,
+    );
+    finish(ip, flow.source_port, flow.destination_port, transport, payload)
+}
+
+fn finish(
+    ip: etherparse::PacketBuilderStep<etherparse::IpHeaders>,
+    source_port: u16,
+    destination_port: u16,
+    transport: Transport,
+    payload: usize,
+) -> Vec<u8> {
+    let payload = vec![0; payload];
+    let mut frame = Vec::with_capacity(payload.len() + 74);
+    let written = match transport {
+        Transport::Udp => ip.udp(source_port, destination_port).write(&mut frame, &payload),
+        Transport::TcpData => {
+            ip.tcp(source_port, destination_port, 1, 8192).ack(1).write(&mut frame, &payload)
+        }
+        Transport::TcpSyn => ip.tcp(source_port, destination_port, 1, 8192).syn().write(&mut frame, &payload),
+    };
+    written.expect("a Vec takes every byte and the payload fits a packet");
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_have_their_headers_and_length() {
+        let macs = Macs { source: [2; 6], destination: [4; 6] };
+        let flow = Flow {
+            source: Ipv4Addr::new(10, 0, 0, 1),
+            destination: Ipv4Addr::new(10, 0, 0, 2),
+            source_port: 1,
+            destination_port: 80,
+        };
+        let frame = ipv4(macs, flow, Transport::Udp, 18);
+        assert_eq!((frame.len(), &frame[12..14], frame[23]), (60, &[8, 0][..], 17));
+        let frame = ipv4(macs, flow, Transport::TcpSyn, 0);
+        assert_eq!((frame.len(), frame[23], frame[47]), (54, 6, 2));
+    }
+}
