@@ -1,1 +1,36 @@
-//! ELF and BTF objects: programs, map definitions, relocation, CO-RE.
+//! eBPF object files: ELF and BTF in, programs and map definitions out.
+//!
+//! [`Object::parse`] turns the bytes of an object, as clang, bpf-linker or `bpftool gen object` write it,
+//! into what an engine needs: every map the object asks for ([`MapSpec`]) and every program as one flat
+//! run of instructions ([`Program`]), with all calls between functions resolved and all map references
+//! replaced by indices into [`Object::maps`]. The rules are libbpf's, so that an object means the same here
+//! as in the kernel; where libbpf refuses only out of caution (functions called across sections, say) we
+//! accept.
+//!
+//! Parsing is pure: no file, no system call, no global. Objects are untrusted: any byte sequence gives an
+//! object or an [`ObjectError`], never a panic, and memory stays within a small multiple of the input
+//! and the limits in [`limits`].
+//!
+//! A program that needs what no engine of ours can give (a kernel function, a `.kconfig` value, another
+//! program to replace) doesn't spoil the rest of its object: it is left out of [`Object::programs`] and
+//! listed in [`Object::refused`] with the reason.
+#![forbid(unsafe_code)]
+
+pub mod btf;
+mod core_relo;
+mod error;
+pub mod limits;
+mod object;
+mod reader;
+mod spec;
+
+pub use error::{BtfError, ObjectError};
+pub use object::Object;
+pub use spec::{
+    Global, InitialTarget, InitialValue, LineInfo, MapOrigin, MapSpec, Pinning, Program,
+    ProgramKind, Refused, Subprogram,
+};
+
+/// The number of the helper that replaced instructions call which CO-RE could not resolve: none has it. The
+/// kernel's verifier knows it as the mark of a bad relocation.
+pub const POISON_HELPER: u32 = 195_896_080;

@@ -1,0 +1,113 @@
+//! The loaded object and what can be asked of it.
+
+use crate::btf::Btf;
+use crate::{Global, MapSpec, ObjectError, Program, Refused};
+
+/// A parsed and linked object.
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// Maps: definitions in their section's order, then data sections.
+    pub maps: Vec<MapSpec>,
+    /// Programs, in the object's order.
+    pub programs: Vec<Program>,
+    /// Programs that cannot be loaded here, with the reason.
+    pub refused: Vec<Refused>,
+    /// The `license` section; empty without one.
+    pub license: String,
+    /// The object's types, if it has a `.BTF` section.
+    pub btf: Option<Btf>,
+    pub(crate) globals: Vec<Global>,
+}
+
+impl Object {
+    /// The program with this name.
+    #[must_use]
+    pub fn program(&self, name: &str) -> Option<&Program> {
+        self.programs.iter().find(|p| p.name == name)
+    }
+
+    /// The program with this name, or why there is none.
+    ///
+    /// # Errors
+    /// The reason it was refused, or [`ObjectError::NoProgram`] with the names there are.
+    pub fn require_program(&self, name: &str) -> Result<&Program, ObjectError> {
+        if let Some(program) = self.program(name) {
+            return Ok(program);
+        }
+        if let Some(refused) = self.refused.iter().find(|r| r.name == name) {
+            return Err(refused.reason.clone());
+        }
+        Err(ObjectError::NoProgram {
+            name: name.into(),
+            available: listing(self.programs.iter().map(|p| p.name.as_str())),
+        })
+    }
+
+    /// The map with this name.
+    #[must_use]
+    pub fn map(&self, name: &str) -> Option<&MapSpec> {
+        self.maps.iter().find(|m| m.def.name == name)
+    }
+
+    /// The variables of data sections, in the symbol table's order.
+    #[must_use]
+    pub fn globals(&self) -> &[Global] {
+        &self.globals
+    }
+
+    /// Sets the initial contents of a variable of `.rodata*`, `.data*` or `.bss*`, little-endian as in memory.
+    ///
+    /// # Errors
+    /// If there is no such variable, several static ones share the name, or it has another size. Nothing changes then.
+    pub fn set_global(&mut self, name: &str, bytes: &[u8]) -> Result<(), ObjectError> {
+        let global = self.global(name)?;
+        if global.size != bytes.len() {
+            return Err(ObjectError::GlobalSize {
+                name: name.into(),
+                section: global.section.clone(),
+                want: global.size,
+                got: bytes.len(),
+            });
+        }
+        let (map, start) = (global.map, global.offset);
+        let place = self
+            .maps
+            .get_mut(map)
+            .and_then(|m| m.initial.as_mut())
+            .and_then(|data| data.get_mut(start..)?.get_mut(..bytes.len()))
+            .expect("globals lie within their sections: the parser checked");
+        place.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// The variable with this name.
+    ///
+    /// # Errors
+    /// If there is none, or several static ones share the name.
+    pub fn global(&self, name: &str) -> Result<&Global, ObjectError> {
+        let mut found = self.globals.iter().filter(|g| g.name == name);
+        let first = found.next().ok_or_else(|| ObjectError::NoGlobal {
+            name: name.into(),
+            available: listing(self.globals.iter().map(|g| g.name.as_str())),
+        })?;
+        if found.next().is_some() {
+            let all = self.globals.iter().filter(|g| g.name == name);
+            return Err(ObjectError::AmbiguousGlobal {
+                name: name.into(),
+                sections: listing(all.map(|g| g.section.as_str())),
+            });
+        }
+        Ok(first)
+    }
+}
+
+/// Names for an error message: the first few, or `none`.
+pub(crate) fn listing<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 32;
+    let names: Vec<_> = names.take(SHOWN + 1).collect();
+    match names.get(..SHOWN) {
+        _ if names.is_empty() => "none".into(),
+        Some(first) if names.len() > SHOWN => format!("{}, ...", first.join(", ")),
+        _ => names.join(", "),
+    }
+}

@@ -1,0 +1,191 @@
+//! What an object holds, in an engine's terms.
+
+use std::sync::Arc;
+
+use squalus_isa::{Insn, MapDef};
+
+use crate::ObjectError;
+use crate::btf::TypeId;
+
+/// Where a map definition came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapOrigin {
+    /// A `struct bpf_map_def` in a `maps` section.
+    Legacy,
+    /// A variable in `.maps`, described by its BTF.
+    Btf,
+    /// A data section (`.rodata*`, `.data*`, `.bss*`): an array whose one value is the section.
+    Data,
+}
+
+/// Whether the object wants a map to outlive it, and under which name others find it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pinning {
+    /// The map belongs to this object alone.
+    #[default]
+    None,
+    /// Shared by name (`LIBBPF_PIN_BY_NAME`; iproute2's `PIN_GLOBAL_NS`).
+    ByName,
+    /// Shared by name among loads of the same object (iproute2's `PIN_OBJECT_NS`).
+    ByObject,
+}
+
+/// One entry of a map's static initialiser (libbpf's `.values = { [2] = &inner }`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InitialValue {
+    /// The key: for arrays the index, for hashes of maps the same number as a 32-bit key.
+    pub index: u32,
+    /// What the entry refers to.
+    pub target: InitialTarget,
+}
+
+/// What an entry of a static initialiser refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InitialTarget {
+    /// A map of the object, by name.
+    Map(String),
+    /// A program of the object, by name (it may be among [`Object::refused`](crate::Object::refused)).
+    Program(String),
+}
+
+/// A map the object asks for.
+#[derive(Clone, Debug)]
+pub struct MapSpec {
+    /// Name, type, sizes, flags and inner map. `max_entries` is 0 where the object leaves it to the loader
+    /// (perf event arrays: one entry per CPU). Data sections bear the section's name in full (`.rodata`, `.bss`,
+    /// `.rodata.str1.1`).
+    pub def: MapDef,
+    /// Where the definition came from.
+    pub origin: MapOrigin,
+    /// Contents of the value under key 0 at load, for data sections; always `def.value_size` bytes.
+    pub initial: Option<Vec<u8>>,
+    /// Whether nobody may write it once it is loaded (`.rodata*`): engines may fold its contents.
+    pub frozen: bool,
+    /// Whether it is shared with other objects.
+    pub pinning: Pinning,
+    /// NUMA node asked for, if any.
+    pub numa_node: Option<u32>,
+    /// `map_extra` (number of hashes of a bloom filter).
+    pub map_extra: u64,
+    /// BTF type of keys.
+    pub key_type: Option<TypeId>,
+    /// BTF type of values; of a data section its `DATASEC`.
+    pub value_type: Option<TypeId>,
+    /// Entries to set at load: programs of a program array, inner maps of a map of maps.
+    pub values: Vec<InitialValue>,
+}
+
+/// What a program is for, from its section's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProgramKind {
+    /// Runs on received frames. Any section whose name starts with `xdp` counts, as older loaders wanted none in particular.
+    Xdp {
+        /// Whether it accepts frames in several buffers (`xdp.frags`).
+        frags: bool,
+    },
+    /// A traffic control classifier or action.
+    Tc,
+    /// Something else: the section's name up to the first slash.
+    Other(String),
+}
+
+/// A function linked into a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subprogram {
+    /// Its symbol's name.
+    pub name: Arc<str>,
+    /// Slot of its first instruction.
+    pub start: usize,
+}
+
+/// The source line that an instruction came from, as `.BTF.ext` tells it. It holds up to the next entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineInfo {
+    /// First slot it applies to.
+    pub slot: usize,
+    /// File name, cut to [`limits::LINE_BYTES`](crate::limits::LINE_BYTES).
+    pub file: Arc<str>,
+    /// Line number, from 1.
+    pub line: u32,
+    /// Column, from 1 (0 if unknown).
+    pub column: u32,
+    /// The line itself, cut likewise; may be empty.
+    pub text: Arc<str>,
+}
+
+/// A program, linked.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Name of its function.
+    pub name: String,
+    /// Section it stands in.
+    pub section: String,
+    /// What it is for.
+    pub kind: ProgramKind,
+    /// False if the section's name starts with `?`: load it only when asked for by name.
+    pub autoload: bool,
+    /// The program's own function, then every function it reaches, each once. Map references are
+    /// `LD_IMM64` with `src` `PSEUDO_MAP_FD` or `PSEUDO_MAP_VALUE` whose `imm` is an index into
+    /// [`Object::maps`](crate::Object::maps); for values the second slot's `imm` is the offset. Calls and
+    /// `PSEUDO_FUNC` are relative to the next slot.
+    pub insns: Vec<Insn>,
+    /// The functions in `insns`, by ascending start; the first is the program itself, at 0.
+    pub subprograms: Vec<Subprogram>,
+    /// Source lines by ascending slot; empty without `.BTF.ext`.
+    pub lines: Vec<LineInfo>,
+    /// Slots that [`Object::relocate_core`](crate::Object::relocate_core) could not resolve and replaced by a
+    /// call to [`POISON_HELPER`](crate::POISON_HELPER), ascending, with the reason.
+    pub poisoned: Vec<(usize, String)>,
+    pub(crate) core: Vec<crate::core_relo::CoreRelo>,
+}
+
+impl Program {
+    /// The source line of the instruction at `slot`, if known.
+    #[must_use]
+    pub fn line(&self, slot: usize) -> Option<&LineInfo> {
+        let after = self.lines.partition_point(|l| l.slot <= slot);
+        let line = self.lines.get(after.checked_sub(1)?)?;
+        (self.subprogram_index(line.slot) == self.subprogram_index(slot)).then_some(line)
+    }
+
+    /// The function that the instruction at `slot` belongs to.
+    #[must_use]
+    pub fn subprogram(&self, slot: usize) -> Option<&Subprogram> {
+        self.subprograms.get(self.subprogram_index(slot)?)
+    }
+
+    fn subprogram_index(&self, slot: usize) -> Option<usize> {
+        if slot >= self.insns.len() {
+            return None;
+        }
+        self.subprograms
+            .partition_point(|s| s.start <= slot)
+            .checked_sub(1)
+    }
+}
+
+/// A program of the object that cannot be run, and why.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// Name of its function.
+    pub name: String,
+    /// Section it stands in.
+    pub section: String,
+    /// Why.
+    pub reason: ObjectError,
+}
+
+/// A variable in a data section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Global {
+    /// Its symbol's name.
+    pub name: String,
+    /// The data section, which is also the map's name.
+    pub section: String,
+    /// Index of that map in [`Object::maps`](crate::Object::maps).
+    pub map: usize,
+    /// Offset in the section in bytes.
+    pub offset: usize,
+    /// Size in bytes.
+    pub size: usize,
+}
