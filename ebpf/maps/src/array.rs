@@ -1,0 +1,169 @@
+//! `ARRAY` and `PERCPU_ARRAY`: an index is an address (kernel/bpf/arraymap.c).
+
+use std::io;
+
+use squalus_isa::{Errno, MapDef, UpdateFlags};
+
+use crate::arena::Arena;
+use crate::words;
+
+/// CPUs' values don't share a pair of cache lines (the unit adjacent-line prefetchers fetch).
+const CPU_ALIGN: usize = 128;
+
+/// Where an array's values are: `base + cpu * cpu_stride + index * stride`, for `index < entries`.
+///
+/// Never changes while the map lives, so compiled code may hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArrayBase {
+    /// Address of element 0 (of CPU 0).
+    pub base: usize,
+    /// Bytes between elements.
+    pub stride: usize,
+    /// Bytes between CPUs' copies; 0 if there is only one.
+    pub cpu_stride: usize,
+    /// How many elements.
+    pub entries: u32,
+}
+
+pub(crate) struct Array {
+    arena: Arena,
+    entries: u32,
+    value_size: usize,
+    stride: usize,
+    /// Bytes of one CPU's copy.
+    plane: usize,
+    /// Copies: 1, or the number of CPUs.
+    copies: u32,
+}
+
+impl Array {
+    pub(crate) fn new(def: &MapDef, cpus: u32, colour: u32) -> io::Result<Array> {
+        let value_size = def.value_size as usize;
+        let stride = words::pad(value_size);
+        let copies = if def.kind.is_per_cpu() { cpus } else { 1 };
+        let plane = stride
+            .checked_mul(def.max_entries as usize)
+            .and_then(|len| len.checked_next_multiple_of(CPU_ALIGN))
+            .ok_or(io::ErrorKind::OutOfMemory)?;
+        let len = plane
+            .checked_mul(copies as usize)
+            .ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Array {
+            arena: Arena::new(len, colour)?,
+            entries: def.max_entries,
+            value_size,
+            stride,
+            plane,
+            copies,
+        })
+    }
+
+    pub(crate) fn base(&self) -> ArrayBase {
+        ArrayBase {
+            base: self.arena.base() as usize,
+            stride: self.stride,
+            cpu_stride: if self.copies > 1 { self.plane } else { 0 },
+            entries: self.entries,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn slot(&self, index: u32, cpu: u32) -> *mut u8 {
+        if index >= self.entries {
+            return std::ptr::null_mut();
+        }
+        // A CPU the map has no copy for (every CPU, in a plain array) gets the first one.
+        let cpu = if cpu < self.copies { cpu } else { 0 };
+        self.arena
+            .at(cpu as usize * self.plane + index as usize * self.stride)
+    }
+
+    /// Program-side update of one CPU's value.
+    ///
+    /// # Safety
+    /// `value` is readable for the value size.
+    pub(crate) unsafe fn update(
+        &self,
+        index: u32,
+        value: *const u8,
+        flags: u64,
+        cpu: u32,
+    ) -> Result<(), Errno> {
+        self.check_update(index, flags)?;
+        // SAFETY: the index is checked, so the slot has `value_size` bytes, at a multiple of 8.
+        unsafe { words::store(self.slot(index, cpu), value, self.value_size) };
+        Ok(())
+    }
+
+    fn check_update(&self, index: u32, flags: u64) -> Result<(), Errno> {
+        if flags > UpdateFlags::EXIST.0 {
+            return Err(Errno::EINVAL);
+        }
+        if index >= self.entries {
+            return Err(Errno::E2BIG);
+        }
+        if flags == UpdateFlags::NOEXIST.0 {
+            return Err(Errno::EEXIST);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn sys_lookup(&self, index: u32) -> Option<Vec<u8>> {
+        if index >= self.entries {
+            return None;
+        }
+        Some(read_copies(self.copies, self.value_size, |cpu| {
+            self.slot(index, cpu)
+        }))
+    }
+
+    /// `value` has the length of all copies.
+    pub(crate) fn sys_update(&self, index: u32, value: &[u8], flags: u64) -> Result<(), Errno> {
+        self.check_update(index, flags)?;
+        for (cpu, value) in (0..self.copies).zip(value.chunks(self.stride)) {
+            // SAFETY: the index is checked; a chunk has at least `value_size` bytes.
+            unsafe { words::store(self.slot(index, cpu), value.as_ptr(), self.value_size) };
+        }
+        Ok(())
+    }
+
+    pub(crate) fn contains(&self, addr: usize, len: usize) -> bool {
+        let Some(offset) = self.arena.offset_of(addr) else {
+            return false;
+        };
+        let in_plane = offset % self.plane;
+        let index = in_plane / self.stride;
+        index < self.entries as usize
+            && (in_plane % self.stride)
+                .checked_add(len)
+                .is_some_and(|end| end <= self.value_size)
+    }
+}
+
+/// One or all CPUs' values as the syscall returns them: of several copies, each padded to 8 bytes.
+pub(crate) fn read_copies(
+    copies: u32,
+    value_size: usize,
+    slot: impl Fn(u32) -> *mut u8,
+) -> Vec<u8> {
+    let stride = if copies > 1 {
+        words::pad(value_size)
+    } else {
+        value_size
+    };
+    let mut bytes = vec![0; stride * copies as usize];
+    for (cpu, value) in (0..copies).zip(bytes.chunks_mut(stride)) {
+        // SAFETY: slots are aligned and hold `value_size` bytes, as does `value`.
+        unsafe { words::load(value.as_mut_ptr(), slot(cpu), value_size) };
+    }
+    bytes
+}
+
+/// The key after `key` in an array: absent or outside starts from 0.
+pub(crate) fn next_index(entries: u32, key: Option<u32>) -> Option<u32> {
+    match key {
+        Some(last) if last == entries - 1 => None,
+        Some(index) if index < entries => Some(index + 1),
+        _ => Some(0),
+    }
+}
