@@ -1,1 +1,32 @@
-//! What every userspace engine shares: frames, environment, helpers.
+//! What every userspace engine shares: the packet buffer, the environment of a worker, the helpers and
+//! their prototypes, and programs ready to run.
+//!
+//! An engine executes the instructions of a [`LinkedProgram`] over an [`Env`]. Whatever it does itself
+//! must agree with what is here: which context loads exist ([`ctx_field`]), what a helper takes
+//! ([`proto`]) and which reasons end a run ([`TrapReason`]). Helpers are plain `extern "C"` functions, so
+//! that generated code and the interpreter call the very same ones.
+//!
+//! Map pointers in registers are addresses of [`squalus_maps::Map`]; map values are where the map keeps
+//! them.
+
+mod clock;
+mod csum;
+mod ctx;
+mod env;
+mod frame;
+pub mod helpers;
+mod program;
+mod proto;
+mod trap;
+
+pub use clock::{Clock, ClockId, Rng};
+pub use csum::{csum_diff, csum_partial};
+pub use ctx::{CtxField, ctx_field};
+pub use env::{DEFAULT_BUDGET, Env, MAX_CALL_FRAMES, MAX_TAIL_CALLS, STACK_SIZE};
+pub use frame::{
+    Frame, FrameError, FrameMemory, FrameRef, MIN_FRAME, PACKET_HEADROOM, RESERVED_HEAD,
+    RESERVED_TAIL, TEST_RUN_MAX, TEST_RUN_PAGE,
+};
+pub use program::{LinkError, LinkedProgram, POISON_HELPER, Reject, SourceLine, Subprogram};
+pub use proto::{ArgKind, HelperFn, Proto, RetKind, proto, protos};
+pub use trap::{Trap, TrapReason};

@@ -1,0 +1,137 @@
+//! What a running program can reach besides its maps: one [`Env`] per worker.
+
+use core::mem::offset_of;
+
+use crate::{Clock, Frame, Rng, TrapReason};
+
+/// Most tail calls in one run (`MAX_TAIL_CALL_CNT`).
+pub const MAX_TAIL_CALLS: u32 = 33;
+/// Bytes of stack that each program or subprogram has.
+pub const STACK_SIZE: usize = 512;
+/// Most nested subprogram calls, the program itself included (`MAX_CALL_FRAMES`).
+pub const MAX_CALL_FRAMES: usize = 8;
+/// How many instructions a run may execute unless told otherwise.
+pub const DEFAULT_BUDGET: u64 = 10_000_000;
+
+/// State of one worker while it runs programs.
+///
+/// Generated code addresses it by the `OFFSET_*` constants; helpers get a pointer to it as their first
+/// argument.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Env {
+    /// The frame being processed.
+    pub frame: Frame,
+    /// Interface the frame came in by.
+    pub ingress_ifindex: u32,
+    /// Receive queue the frame came in by.
+    pub rx_queue_index: u32,
+    /// Interface the frame leaves by; 0 unless the program runs on the way out.
+    pub egress_ifindex: u32,
+    /// CPU number the program sees, and index of per-CPU values.
+    pub cpu: u32,
+    /// NUMA node the program sees.
+    pub numa_node: u32,
+    /// Tail calls made in this run.
+    pub tail_calls: u32,
+    /// Target of the last `bpf_redirect` of this run.
+    pub redirect_ifindex: u32,
+    /// A [`TrapReason`] as a number, or 0.
+    pub trap: u32,
+    /// Slot of the instruction that trapped.
+    pub trap_slot: u32,
+    /// Index of the program a tail call goes to, or [`Env::NO_PROGRAM`]. Compiled code that made a tail
+    /// call returns with this set; whoever started it then runs that program.
+    pub next_program: u32,
+    /// Instructions (or, in compiled code, loop iterations) left in this run.
+    pub budget: u64,
+    /// Free for an engine's own use.
+    pub scratch: [u64; 8],
+    /// Source of `bpf_get_prandom_u32`.
+    pub rng: Rng,
+    /// How many lines programs wrote with `bpf_trace_printk`; the text itself is not kept.
+    pub trace_lines: u64,
+    /// What [`Env::begin`] refills the budget with.
+    pub budget_per_run: u64,
+    /// Source of time.
+    pub clock: Clock,
+}
+
+impl Env {
+    /// Value of [`Env::next_program`] while no tail call is under way.
+    pub const NO_PROGRAM: u32 = u32::MAX;
+
+    /// Offset of [`Frame`]'s `data`.
+    pub const OFFSET_DATA: usize = offset_of!(Env, frame) + Frame::OFFSET_DATA;
+    /// Offset of [`Frame`]'s `data_end`.
+    pub const OFFSET_DATA_END: usize = offset_of!(Env, frame) + Frame::OFFSET_DATA_END;
+    /// Offset of [`Frame`]'s `data_meta`.
+    pub const OFFSET_DATA_META: usize = offset_of!(Env, frame) + Frame::OFFSET_DATA_META;
+    /// Offset of [`Env::ingress_ifindex`].
+    pub const OFFSET_INGRESS_IFINDEX: usize = offset_of!(Env, ingress_ifindex);
+    /// Offset of [`Env::rx_queue_index`].
+    pub const OFFSET_RX_QUEUE_INDEX: usize = offset_of!(Env, rx_queue_index);
+    /// Offset of [`Env::egress_ifindex`].
+    pub const OFFSET_EGRESS_IFINDEX: usize = offset_of!(Env, egress_ifindex);
+    /// Offset of [`Env::cpu`].
+    pub const OFFSET_CPU: usize = offset_of!(Env, cpu);
+    /// Offset of [`Env::numa_node`].
+    pub const OFFSET_NUMA_NODE: usize = offset_of!(Env, numa_node);
+    /// Offset of [`Env::tail_calls`].
+    pub const OFFSET_TAIL_CALLS: usize = offset_of!(Env, tail_calls);
+    /// Offset of [`Env::redirect_ifindex`].
+    pub const OFFSET_REDIRECT_IFINDEX: usize = offset_of!(Env, redirect_ifindex);
+    /// Offset of [`Env::trap`].
+    pub const OFFSET_TRAP: usize = offset_of!(Env, trap);
+    /// Offset of [`Env::trap_slot`].
+    pub const OFFSET_TRAP_SLOT: usize = offset_of!(Env, trap_slot);
+    /// Offset of [`Env::next_program`].
+    pub const OFFSET_NEXT_PROGRAM: usize = offset_of!(Env, next_program);
+    /// Offset of [`Env::budget`].
+    pub const OFFSET_BUDGET: usize = offset_of!(Env, budget);
+    /// Offset of [`Env::scratch`].
+    pub const OFFSET_SCRATCH: usize = offset_of!(Env, scratch);
+    /// Offset of [`Env::rng`].
+    pub const OFFSET_RNG: usize = offset_of!(Env, rng);
+
+    /// The environment of worker `cpu`, with no frame yet and interface 1, as in the kernel's test run.
+    #[must_use]
+    pub fn new(cpu: u32, clock: Clock, rng: Rng) -> Env {
+        Env {
+            frame: Frame::EMPTY,
+            ingress_ifindex: 1,
+            rx_queue_index: 0,
+            egress_ifindex: 0,
+            cpu,
+            numa_node: 0,
+            tail_calls: 0,
+            redirect_ifindex: 0,
+            trap: 0,
+            trap_slot: 0,
+            next_program: Env::NO_PROGRAM,
+            budget: DEFAULT_BUDGET,
+            scratch: [0; 8],
+            rng,
+            trace_lines: 0,
+            budget_per_run: DEFAULT_BUDGET,
+            clock,
+        }
+    }
+
+    /// Prepares the next run: takes its frame and forgets what the last run left.
+    pub fn begin(&mut self, frame: Frame) {
+        self.frame = frame;
+        self.tail_calls = 0;
+        self.redirect_ifindex = 0;
+        self.trap = 0;
+        self.trap_slot = 0;
+        self.next_program = Env::NO_PROGRAM;
+        self.budget = self.budget_per_run;
+    }
+
+    /// Why the last run was ended, if it was.
+    #[must_use]
+    pub fn trap_reason(&self) -> Option<TrapReason> {
+        TrapReason::from_code(self.trap)
+    }
+}

@@ -1,0 +1,389 @@
+//! A packet buffer as an XDP program and its helpers see it (`struct xdp_buff`).
+//!
+//! ```text
+//! hard_start          data_meta   data                 data_end        hard_end
+//!     | reserved | free    | metadata | packet             | tail room     |
+//! ```
+//! The limits are those of the kernel's `net/core/filter.c`: the first [`RESERVED_HEAD`] bytes are never
+//! given away (the kernel keeps its `struct xdp_frame` there), metadata is a multiple of four and at most
+//! 255 bytes, and a packet is never shorter than an Ethernet header.
+
+use core::marker::PhantomData;
+use core::mem::offset_of;
+
+use squalus_isa::Errno;
+
+/// Free bytes before a packet by default (`XDP_PACKET_HEADROOM`).
+pub const PACKET_HEADROOM: usize = 256;
+/// Bytes at the hard start that no program gets (`sizeof(struct xdp_frame)`).
+pub const RESERVED_HEAD: usize = 40;
+/// Bytes the kernel keeps at the end of a packet's page (`struct skb_shared_info`, aligned).
+pub const RESERVED_TAIL: usize = 320;
+/// Size of the page the kernel's test run puts a packet in.
+pub const TEST_RUN_PAGE: usize = 4096;
+/// Longest frame of a test run: the page without headroom and reserved tail.
+pub const TEST_RUN_MAX: usize = TEST_RUN_PAGE - PACKET_HEADROOM - RESERVED_TAIL;
+/// Length of an Ethernet header: the shortest packet (`ETH_HLEN`).
+pub const MIN_FRAME: usize = 14;
+/// Most metadata a packet may carry in bytes (`skb_shared_info.meta_len` has eight bits).
+const MAX_META: usize = 255;
+/// Longest packet part `xdp_load_bytes` looks at.
+const MAX_COPY: u32 = 0xffff;
+
+/// `EACCES`, which only `xdp_adjust_meta` returns.
+const EACCES: Errno = Errno(13);
+
+/// The five pointers of a packet buffer, laid out for generated code.
+///
+/// Invariant of every value made by this crate's safe functions while its memory is borrowed:
+/// `hard_start <= data_meta <= data <= data_end <= hard_end`, all in one allocation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    hard_start: *mut u8,
+    data_meta: *mut u8,
+    data: *mut u8,
+    data_end: *mut u8,
+    hard_end: *mut u8,
+}
+
+impl Frame {
+    /// Offset of the start of metadata.
+    pub const OFFSET_DATA_META: usize = offset_of!(Frame, data_meta);
+    /// Offset of the start of the packet.
+    pub const OFFSET_DATA: usize = offset_of!(Frame, data);
+    /// Offset of the end of the packet.
+    pub const OFFSET_DATA_END: usize = offset_of!(Frame, data_end);
+    /// Offset of the start of the buffer.
+    pub const OFFSET_HARD_START: usize = offset_of!(Frame, hard_start);
+    /// Offset of the end of the buffer.
+    pub const OFFSET_HARD_END: usize = offset_of!(Frame, hard_end);
+
+    /// No buffer at all: every access is out of bounds.
+    pub const EMPTY: Frame = Frame {
+        hard_start: core::ptr::null_mut(),
+        data_meta: core::ptr::null_mut(),
+        data: core::ptr::null_mut(),
+        data_end: core::ptr::null_mut(),
+        hard_end: core::ptr::null_mut(),
+    };
+
+    /// Address of the first byte of the buffer.
+    #[must_use]
+    pub fn hard_start(&self) -> *mut u8 {
+        self.hard_start
+    }
+
+    /// Address of the first byte of metadata.
+    #[must_use]
+    pub fn data_meta(&self) -> *mut u8 {
+        self.data_meta
+    }
+
+    /// Address of the first byte of the packet.
+    #[must_use]
+    pub fn data(&self) -> *mut u8 {
+        self.data
+    }
+
+    /// Address after the last byte of the packet.
+    #[must_use]
+    pub fn data_end(&self) -> *mut u8 {
+        self.data_end
+    }
+
+    /// Address after the last byte of the buffer.
+    #[must_use]
+    pub fn hard_end(&self) -> *mut u8 {
+        self.hard_end
+    }
+
+    /// Length of the packet in bytes (`bpf_xdp_get_buff_len`).
+    #[must_use]
+    #[allow(
+        clippy::len_without_is_empty,
+        reason = "a packet is never empty, an absent one has length 0"
+    )]
+    pub fn len(&self) -> usize {
+        self.data_end.addr() - self.data.addr()
+    }
+
+    /// Length of the metadata in bytes.
+    #[must_use]
+    pub fn meta_len(&self) -> usize {
+        self.data.addr() - self.data_meta.addr()
+    }
+
+    /// Moves the start of the packet by `offset` bytes and its metadata with it (`bpf_xdp_adjust_head`).
+    ///
+    /// # Errors
+    /// `EINVAL` if the packet would run into the reserved head or become shorter than 14 bytes.
+    ///
+    /// # Safety
+    /// The buffer must be live and not accessed by anyone else.
+    pub unsafe fn adjust_head(&mut self, offset: i32) -> Result<(), Errno> {
+        let meta_len = self.meta_len();
+        let data = moved(self.data, offset);
+        let first = (self.hard_start.addr() + RESERVED_HEAD + meta_len) as i64;
+        let last = self.data_end.addr() as i64 - MIN_FRAME as i64;
+        if data < first || data > last {
+            return Err(Errno::EINVAL);
+        }
+        let step = offset as isize;
+        if meta_len != 0 {
+            // SAFETY: both ranges lie between the hard start and the packet's end, by the check above and
+            // the frame's invariant; the caller promises the buffer is live.
+            unsafe {
+                core::ptr::copy(
+                    self.data_meta,
+                    self.data_meta.wrapping_offset(step),
+                    meta_len,
+                );
+            }
+        }
+        self.data_meta = self.data_meta.wrapping_offset(step);
+        self.data = self.data.wrapping_offset(step);
+        Ok(())
+    }
+
+    /// Moves the end of the packet by `offset` bytes; new bytes are zero (`bpf_xdp_adjust_tail`).
+    ///
+    /// # Errors
+    /// `EINVAL` if the packet would leave the buffer or become shorter than 14 bytes.
+    ///
+    /// # Safety
+    /// The buffer must be live and not accessed by anyone else.
+    pub unsafe fn adjust_tail(&mut self, offset: i32) -> Result<(), Errno> {
+        let end = moved(self.data_end, offset);
+        if end > self.hard_end.addr() as i64 || end < self.data.addr() as i64 + MIN_FRAME as i64 {
+            return Err(Errno::EINVAL);
+        }
+        if offset > 0 {
+            // SAFETY: the new end is inside the buffer, which the caller promises is live.
+            unsafe { core::ptr::write_bytes(self.data_end, 0, offset as usize) };
+        }
+        self.data_end = self.data_end.wrapping_offset(offset as isize);
+        Ok(())
+    }
+
+    /// Moves the start of the metadata by `offset` bytes (`bpf_xdp_adjust_meta`).
+    ///
+    /// # Errors
+    /// `EINVAL` if it would run into the reserved head or the packet, `EACCES` if the metadata would be
+    /// longer than 255 bytes or not a multiple of four.
+    pub fn adjust_meta(&mut self, offset: i32) -> Result<(), Errno> {
+        let meta = moved(self.data_meta, offset);
+        let data = self.data.addr() as i64;
+        if meta < (self.hard_start.addr() + RESERVED_HEAD) as i64 || meta > data {
+            return Err(Errno::EINVAL);
+        }
+        let len = (data - meta) as usize;
+        if !len.is_multiple_of(4) || len > MAX_META {
+            return Err(EACCES);
+        }
+        self.data_meta = self.data_meta.wrapping_offset(offset as isize);
+        Ok(())
+    }
+
+    /// The address of `len` packet bytes from `offset` (`bpf_xdp_pointer`).
+    ///
+    /// # Errors
+    /// `EFAULT` if either exceeds 65535, `EINVAL` if the range leaves the packet.
+    pub fn part(&self, offset: u32, len: u32) -> Result<*mut u8, Errno> {
+        if offset > MAX_COPY || len > MAX_COPY {
+            return Err(Errno::EFAULT);
+        }
+        if (offset + len) as usize > self.len() {
+            return Err(Errno::EINVAL);
+        }
+        Ok(self.data.wrapping_add(offset as usize))
+    }
+}
+
+/// Address of `pointer + offset` without wrapping.
+fn moved(pointer: *mut u8, offset: i32) -> i64 {
+    pointer.addr() as i64 + i64::from(offset)
+}
+
+/// Why a buffer cannot hold a packet where it was asked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The packet does not lie inside its buffer.
+    #[error("a packet of {len} bytes at {data} does not fit into a buffer of {capacity}")]
+    Range {
+        /// Where the packet starts.
+        data: usize,
+        /// Its length.
+        len: usize,
+        /// Length of the buffer.
+        capacity: usize,
+    },
+    /// Shorter than an Ethernet header.
+    #[error("a packet of {0} bytes is shorter than an Ethernet header (14)")]
+    Short(usize),
+}
+
+/// A packet in a borrowed buffer, ready for a program.
+///
+/// The whole buffer is the program's: what is before the packet is headroom, what is behind it tail room.
+#[derive(Debug)]
+pub struct FrameRef<'a> {
+    frame: Frame,
+    redirect: u32,
+    buffer: PhantomData<&'a mut [u8]>,
+}
+
+// SAFETY: a `FrameRef` is an exclusive borrow of plain bytes, which may move between threads.
+unsafe impl Send for FrameRef<'_> {}
+
+impl<'a> FrameRef<'a> {
+    /// The packet of `len` bytes at offset `data` of `buffer`.
+    ///
+    /// # Errors
+    /// If it is not inside the buffer, or shorter than an Ethernet header.
+    pub fn new(buffer: &'a mut [u8], data: usize, len: usize) -> Result<Self, FrameError> {
+        let capacity = buffer.len();
+        if data.checked_add(len).is_none_or(|end| end > capacity) {
+            return Err(FrameError::Range {
+                data,
+                len,
+                capacity,
+            });
+        }
+        if len < MIN_FRAME {
+            return Err(FrameError::Short(len));
+        }
+        let range = buffer.as_mut_ptr_range();
+        let start = range.start.wrapping_add(data);
+        let frame = Frame {
+            hard_start: range.start,
+            data_meta: start,
+            data: start,
+            data_end: start.wrapping_add(len),
+            hard_end: range.end,
+        };
+        Ok(FrameRef {
+            frame,
+            redirect: 0,
+            buffer: PhantomData,
+        })
+    }
+
+    /// The raw pointers, for an engine.
+    #[must_use]
+    pub fn raw(&self) -> Frame {
+        self.frame
+    }
+
+    /// Takes over what a program made of the frame.
+    ///
+    /// # Safety
+    /// `frame` must stem from [`FrameRef::raw`] of this frame and have been changed only by the
+    /// `adjust_*` functions of [`Frame`].
+    pub unsafe fn set_raw(&mut self, frame: Frame) {
+        self.frame = frame;
+    }
+
+    /// Where the packet starts in its buffer.
+    #[must_use]
+    pub fn data_offset(&self) -> usize {
+        self.frame.data.addr() - self.frame.hard_start.addr()
+    }
+
+    /// Length of the packet.
+    #[must_use]
+    #[allow(
+        clippy::len_without_is_empty,
+        reason = "a packet has at least 14 bytes"
+    )]
+    pub fn len(&self) -> usize {
+        self.frame.len()
+    }
+
+    /// The packet.
+    #[must_use]
+    pub fn packet(&self) -> &[u8] {
+        // SAFETY: the range lies in the buffer borrowed for `'a` by the frame's invariant.
+        unsafe { core::slice::from_raw_parts(self.frame.data, self.frame.len()) }
+    }
+
+    /// The packet, to change.
+    pub fn packet_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `packet`; `self` is borrowed exclusively.
+        unsafe { core::slice::from_raw_parts_mut(self.frame.data, self.frame.len()) }
+    }
+
+    /// The metadata in front of the packet.
+    #[must_use]
+    pub fn metadata(&self) -> &[u8] {
+        // SAFETY: the range lies in the buffer borrowed for `'a` by the frame's invariant.
+        unsafe { core::slice::from_raw_parts(self.frame.data_meta, self.frame.meta_len()) }
+    }
+
+    /// The interface a program redirected the frame to; meaningful with verdict `XDP_REDIRECT`.
+    #[must_use]
+    pub fn redirect_ifindex(&self) -> u32 {
+        self.redirect
+    }
+
+    /// Records the redirect target.
+    pub fn set_redirect_ifindex(&mut self, ifindex: u32) {
+        self.redirect = ifindex;
+    }
+}
+
+/// A buffer of its own for one packet, with the headroom and tail limits of the kernel's test run.
+#[derive(Clone, Debug)]
+pub struct FrameMemory {
+    bytes: Vec<u8>,
+    data: usize,
+    len: usize,
+}
+
+impl Default for FrameMemory {
+    fn default() -> Self {
+        FrameMemory::new()
+    }
+}
+
+impl FrameMemory {
+    /// An empty buffer: 256 bytes of headroom and room for [`TEST_RUN_MAX`] bytes.
+    #[must_use]
+    pub fn new() -> FrameMemory {
+        FrameMemory {
+            bytes: vec![0; TEST_RUN_PAGE - RESERVED_TAIL],
+            data: PACKET_HEADROOM,
+            len: 0,
+        }
+    }
+
+    /// Copies a packet behind the default headroom; all other bytes become zero.
+    ///
+    /// # Errors
+    /// If it is shorter than 14 or longer than [`TEST_RUN_MAX`] bytes.
+    pub fn set(&mut self, packet: &[u8]) -> Result<(), FrameError> {
+        if packet.len() < MIN_FRAME {
+            return Err(FrameError::Short(packet.len()));
+        }
+        if packet.len() > TEST_RUN_MAX {
+            return Err(FrameError::Range {
+                data: PACKET_HEADROOM,
+                len: packet.len(),
+                capacity: self.bytes.len(),
+            });
+        }
+        self.bytes.fill(0);
+        self.data = PACKET_HEADROOM;
+        self.len = packet.len();
+        self.bytes[self.data..self.data + self.len].copy_from_slice(packet);
+        Ok(())
+    }
+
+    /// The packet, ready for a program. Changes of its limits are lost with the borrow.
+    ///
+    /// # Errors
+    /// If no packet was set.
+    pub fn frame(&mut self) -> Result<FrameRef<'_>, FrameError> {
+        FrameRef::new(&mut self.bytes, self.data, self.len)
+    }
+}

@@ -1,0 +1,266 @@
+//! What each helper takes and gives (`struct bpf_func_proto`), for the checks of every engine.
+
+use squalus_isa::{HelperId, MapType};
+
+use crate::Env;
+use crate::helpers;
+
+/// A helper's implementation: the environment and the five argument registers.
+///
+/// # Safety
+/// The environment must be the running worker's; every argument must be what the helper's [`Proto`] says.
+pub type HelperFn = unsafe extern "C" fn(*mut Env, u64, u64, u64, u64, u64) -> u64;
+
+/// What a helper's argument must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ArgKind {
+    /// The context.
+    Ctx,
+    /// A map: the address of its [`squalus_maps::Map`], from a 64-bit immediate or a map of maps.
+    ConstMapPtr,
+    /// Readable memory as long as the map's key.
+    MapKey,
+    /// Readable memory as long as the map's value.
+    MapValue,
+    /// Readable memory whose length the next argument gives.
+    MemRead {
+        /// Whether it may be null (the length is then 0).
+        nullable: bool,
+    },
+    /// Writable memory whose length the next argument gives; it need not be initialised.
+    MemWrite,
+    /// The length of the memory of the argument before.
+    Size {
+        /// Whether 0 is allowed.
+        zero: bool,
+    },
+    /// Any initialised value.
+    Anything,
+}
+
+/// What a helper returns in `r0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RetKind {
+    /// A number.
+    Scalar,
+    /// A pointer to a value of the map in the first argument, or null. For maps of maps the pointer is
+    /// the inner map itself.
+    MapValueOrNull,
+    /// Nothing if it succeeds, because the program is replaced; a number if not.
+    TailCall,
+}
+
+/// A helper of the runtime.
+#[derive(Debug)]
+pub struct Proto {
+    /// Its number.
+    pub id: HelperId,
+    /// What it takes, in `r1` and up.
+    pub args: &'static [ArgKind],
+    /// What it returns.
+    pub ret: RetKind,
+    /// Whether it may move the packet, which makes all packet pointers from before invalid.
+    pub changes_packet: bool,
+    /// Whether its result depends only on its arguments and it has no effect (`csum_diff`).
+    pub pure: bool,
+    /// The function. Tail calls are the engine's business; theirs fails always.
+    pub function: HelperFn,
+}
+
+impl Proto {
+    /// Whether the helper may be called on maps of this type (`check_map_func_compatibility`).
+    #[must_use]
+    pub fn serves(&self, kind: MapType) -> bool {
+        match self.id {
+            HelperId::TAIL_CALL => kind == MapType::ProgArray,
+            HelperId::MAP_LOOKUP_ELEM => is_data(kind) || kind.is_map_in_map(),
+            HelperId::MAP_UPDATE_ELEM | HelperId::MAP_DELETE_ELEM => is_data(kind),
+            HelperId::MAP_LOOKUP_PERCPU_ELEM => kind.is_per_cpu(),
+            _ => false,
+        }
+    }
+}
+
+/// Whether programs look up, update and delete elements of such maps.
+const fn is_data(kind: MapType) -> bool {
+    matches!(
+        kind,
+        MapType::Hash
+            | MapType::Array
+            | MapType::PerCpuHash
+            | MapType::PerCpuArray
+            | MapType::LruHash
+            | MapType::LruPerCpuHash
+            | MapType::LpmTrie
+    )
+}
+
+/// The helper with this number, if the runtime has it.
+#[must_use]
+pub fn proto(id: HelperId) -> Option<&'static Proto> {
+    PROTOS.iter().find(|proto| proto.id == id)
+}
+
+/// All helpers of the runtime.
+#[must_use]
+pub fn protos() -> &'static [Proto] {
+    PROTOS
+}
+
+use ArgKind::{Anything, ConstMapPtr, Ctx, MapKey, MapValue, MemRead, MemWrite, Size};
+
+const READ: ArgKind = MemRead { nullable: false };
+const READ_OR_NULL: ArgKind = MemRead { nullable: true };
+const SIZE: ArgKind = Size { zero: false };
+const SIZE_OR_ZERO: ArgKind = Size { zero: true };
+
+const fn scalar(id: HelperId, args: &'static [ArgKind], function: HelperFn) -> Proto {
+    Proto {
+        id,
+        args,
+        ret: RetKind::Scalar,
+        changes_packet: false,
+        pure: false,
+        function,
+    }
+}
+
+const fn lookup(id: HelperId, args: &'static [ArgKind], function: HelperFn) -> Proto {
+    Proto {
+        ret: RetKind::MapValueOrNull,
+        ..scalar(id, args, function)
+    }
+}
+
+const fn adjust(id: HelperId, function: HelperFn) -> Proto {
+    Proto {
+        changes_packet: true,
+        ..scalar(id, &[Ctx, Anything], function)
+    }
+}
+
+static PROTOS: &[Proto] = &[
+    lookup(
+        HelperId::MAP_LOOKUP_ELEM,
+        &[ConstMapPtr, MapKey],
+        helpers::map_lookup_elem,
+    ),
+    scalar(
+        HelperId::MAP_UPDATE_ELEM,
+        &[ConstMapPtr, MapKey, MapValue, Anything],
+        helpers::map_update_elem,
+    ),
+    scalar(
+        HelperId::MAP_DELETE_ELEM,
+        &[ConstMapPtr, MapKey],
+        helpers::map_delete_elem,
+    ),
+    lookup(
+        HelperId::MAP_LOOKUP_PERCPU_ELEM,
+        &[ConstMapPtr, MapKey, Anything],
+        helpers::map_lookup_percpu_elem,
+    ),
+    scalar(HelperId::KTIME_GET_NS, &[], helpers::ktime_get_ns),
+    scalar(HelperId::KTIME_GET_BOOT_NS, &[], helpers::ktime_get_boot_ns),
+    scalar(
+        HelperId::KTIME_GET_COARSE_NS,
+        &[],
+        helpers::ktime_get_coarse_ns,
+    ),
+    scalar(HelperId::KTIME_GET_TAI_NS, &[], helpers::ktime_get_tai_ns),
+    scalar(HelperId::GET_PRANDOM_U32, &[], helpers::get_prandom_u32),
+    scalar(
+        HelperId::GET_SMP_PROCESSOR_ID,
+        &[],
+        helpers::get_smp_processor_id,
+    ),
+    scalar(HelperId::GET_NUMA_NODE_ID, &[], helpers::get_numa_node_id),
+    Proto {
+        ret: RetKind::TailCall,
+        ..scalar(
+            HelperId::TAIL_CALL,
+            &[Ctx, ConstMapPtr, Anything],
+            helpers::tail_call,
+        )
+    },
+    Proto {
+        pure: true,
+        ..scalar(
+            HelperId::CSUM_DIFF,
+            &[
+                READ_OR_NULL,
+                SIZE_OR_ZERO,
+                READ_OR_NULL,
+                SIZE_OR_ZERO,
+                Anything,
+            ],
+            helpers::csum_diff,
+        )
+    },
+    adjust(HelperId::XDP_ADJUST_HEAD, helpers::xdp_adjust_head),
+    adjust(HelperId::XDP_ADJUST_TAIL, helpers::xdp_adjust_tail),
+    adjust(HelperId::XDP_ADJUST_META, helpers::xdp_adjust_meta),
+    scalar(
+        HelperId::XDP_GET_BUFF_LEN,
+        &[Ctx],
+        helpers::xdp_get_buff_len,
+    ),
+    scalar(
+        HelperId::XDP_LOAD_BYTES,
+        &[Ctx, Anything, MemWrite, SIZE],
+        helpers::xdp_load_bytes,
+    ),
+    scalar(
+        HelperId::XDP_STORE_BYTES,
+        &[Ctx, Anything, READ, SIZE],
+        helpers::xdp_store_bytes,
+    ),
+    scalar(HelperId::REDIRECT, &[Anything, Anything], helpers::redirect),
+    scalar(HelperId::TRACE_PRINTK, &[READ, SIZE], helpers::trace_printk),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_follow_memory_and_maps_come_first() {
+        for proto in protos() {
+            for (n, arg) in proto.args.iter().enumerate() {
+                match arg {
+                    MemRead { .. } | MemWrite => {
+                        assert!(
+                            matches!(proto.args.get(n + 1), Some(Size { .. })),
+                            "{}",
+                            proto.id
+                        );
+                    }
+                    MapKey | MapValue => assert_eq!(proto.args[0], ConstMapPtr, "{}", proto.id),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_unique_and_named() {
+        for (n, proto) in protos().iter().enumerate() {
+            assert!(squalus_isa::helper::name(proto.id).is_some());
+            assert!(protos()[n + 1..].iter().all(|other| other.id != proto.id));
+        }
+        assert!(super::proto(HelperId::PERF_EVENT_OUTPUT).is_none());
+    }
+
+    #[test]
+    fn map_types_are_limited_as_in_the_kernel() {
+        let update = super::proto(HelperId::MAP_UPDATE_ELEM).unwrap();
+        assert!(update.serves(MapType::LruHash));
+        assert!(!update.serves(MapType::ArrayOfMaps));
+        assert!(!update.serves(MapType::ProgArray));
+        assert!(
+            super::proto(HelperId::MAP_LOOKUP_ELEM)
+                .unwrap()
+                .serves(MapType::HashOfMaps)
+        );
+    }
+}
