@@ -1,6 +1,7 @@
 //! Frames and the pool they come from.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::{PortError, Umem};
 
@@ -71,6 +72,7 @@ impl Default for PoolConfig {
 #[must_use = "a frame that is neither freed nor sent is lost to its pool"]
 #[derive(Debug)]
 pub struct Frame {
+    pool: u32,
     chunk: u32,
     start: u16,
     len: u16,
@@ -100,7 +102,7 @@ impl Frame {
     }
 }
 
-/// The addresses of a frame: what an engine needs to run a program on it in place.
+/// The addresses of a frame.
 ///
 /// `hard_start <= data <= data_end <= hard_end`, all within the frame's chunk. They are valid while the
 /// frame is held and its pool lives; to use them is to promise that nobody else touches the chunk.
@@ -135,7 +137,11 @@ pub struct Pool {
     holders: Box<[Holder]>,
     chunk_size: u32,
     headroom: u16,
+    id: u32,
 }
+
+/// Tells pools apart, so that a frame is never used with another pool's memory.
+static NEXT_POOL: AtomicU32 = AtomicU32::new(0);
 
 impl Pool {
     /// Maps the memory.
@@ -162,6 +168,7 @@ impl Pool {
             holders: vec![Holder::Pool; config.frames as usize].into(),
             chunk_size: chunk_size as u32,
             headroom: config.headroom,
+            id: NEXT_POOL.fetch_add(1, Ordering::Relaxed),
         })
     }
 
@@ -206,6 +213,7 @@ impl Pool {
         let chunk = self.free.pop()?;
         self.holders[chunk as usize] = Holder::Worker;
         Some(Frame {
+            pool: self.id,
             chunk,
             start: self.headroom,
             len: 0,
@@ -225,11 +233,11 @@ impl Pool {
 
     /// Gives a frame back.
     pub fn free(&mut self, frame: Frame) {
-        if self.holders.get(frame.chunk()) == Some(&Holder::Worker) {
+        if frame.pool == self.id {
             self.holders[frame.chunk()] = Holder::Pool;
             self.free.push(frame.chunk);
         } else {
-            debug_assert!(false, "frame {} is not of this pool", frame.chunk);
+            debug_assert!(false, "a frame is freed into the pool it came from");
         }
     }
 
@@ -256,19 +264,37 @@ impl Pool {
         unsafe { self.memory.slice_mut(offset, frame.len()) }
     }
 
-    /// The frame's addresses.
+    /// The frame's addresses, for a system call that fills it.
     ///
     /// # Panics
     /// If the frame is of another pool.
     pub fn bounds(&mut self, frame: &mut Frame) -> FrameBounds {
-        let chunk = frame.chunk() * self.chunk_size();
-        let start = chunk + frame.start();
+        let start = self.offset_of(frame);
+        let chunk = start - frame.start();
         FrameBounds {
             hard_start: self.memory.at(chunk),
             data: self.memory.at(start),
             data_end: self.memory.at(start + frame.len()),
             hard_end: self.memory.at(chunk + self.chunk_size()),
         }
+    }
+
+    /// The whole chunk of each frame, first to last: for an engine that runs a program on them in place.
+    /// Where the packet lies in it, the frame says; where the program moved it, [`Pool::set_range`] is told.
+    ///
+    /// # Panics
+    /// If a frame is of another pool.
+    pub fn chunks_mut<'a>(
+        &'a mut self,
+        frames: &'a [Frame],
+    ) -> impl ExactSizeIterator<Item = &'a mut [u8]> {
+        frames.iter().map(|frame| {
+            let chunk = self.offset_of(frame) - frame.start();
+            // SAFETY: no two frames of a pool name the same chunk, so the slices are disjoint; the
+            // chunks are held by the owner of `frames`, so neither port nor kernel touches them; the
+            // borrows of pool and frames keep it so while a slice lives.
+            unsafe { self.memory.slice_mut(chunk, self.chunk_size()) }
+        })
     }
 
     /// Says where in its chunk the packet is now; false, and no change, if that is not inside the chunk.
@@ -312,6 +338,7 @@ impl Pool {
         }
         self.holders[chunk as usize] = Holder::Worker;
         Some(Frame {
+            pool: self.id,
             chunk,
             start: start as u16,
             len: len as u16,
@@ -333,11 +360,10 @@ impl Pool {
         (self.holders.get(chunk as usize) == Some(&Holder::Port)).then_some(chunk)
     }
 
-    /// Where the frame's packet is in the pool's memory. Panics on a frame of another pool whose chunk is
-    /// not in a worker's hands here: that memory may be the kernel's.
+    /// Where the frame's packet is in the pool's memory.
     fn offset_of(&self, frame: &Frame) -> usize {
         assert!(
-            self.holders[frame.chunk()] == Holder::Worker,
+            frame.pool == self.id,
             "a frame is used with the pool it came from"
         );
         frame.chunk() * self.chunk_size() + frame.start()
@@ -435,6 +461,27 @@ mod tests {
         assert_eq!(pool.data(&frame).len(), 1792);
         pool.free(frame);
         assert_eq!(pool.available(), 8);
+    }
+
+    #[test]
+    fn a_burst_of_chunks_is_writable_at_once() {
+        let mut pool = small();
+        let frames: Vec<Frame> = (0..3).map(|n| pool.alloc_from(&[n; 60]).unwrap()).collect();
+        let mut chunks: Vec<&mut [u8]> = pool.chunks_mut(&frames).collect();
+        for chunk in &mut chunks {
+            assert_eq!(chunk.len(), 2048);
+            chunk[256] |= 0x80;
+        }
+        let first: Vec<u8> = frames.iter().map(|f| pool.data(f)[0]).collect();
+        assert_eq!(first, [0x80, 0x81, 0x82]);
+    }
+
+    #[test]
+    #[should_panic(expected = "the pool it came from")]
+    fn a_frame_of_another_pool_is_refused() {
+        let (mut one, two) = (small(), small());
+        let frame = one.alloc_from(b"x").unwrap();
+        let _ = two.data(&frame);
     }
 
     #[derive(Clone, Debug)]
