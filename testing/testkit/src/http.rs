@@ -28,9 +28,15 @@ impl WebServer {
     ///
     /// # Errors
     /// If the address cannot be bound there.
-    pub fn start(namespace: &Namespace, address: SocketAddr, body_bytes: usize) -> Result<WebServer, TestkitError> {
+    pub fn start(
+        namespace: &Namespace,
+        address: SocketAddr,
+        body_bytes: usize,
+    ) -> Result<WebServer, TestkitError> {
         let what = format!("listening on {address} on {}", namespace.label());
-        let listener = namespace.run(|| TcpListener::bind(address))?.map_err(TestkitError::system(what.clone()))?;
+        let listener = namespace
+            .run(|| TcpListener::bind(address))?
+            .map_err(TestkitError::system(what.clone()))?;
         let server = Server::from_listener(listener, None)
             .map_err(|error| TestkitError::system(what)(io::Error::other(error)))?;
         let (server, served) = (Arc::new(server), Arc::new(AtomicU64::new(0)));
@@ -39,7 +45,10 @@ impl WebServer {
             let body = vec![b'.'; body_bytes];
             for request in worker.incoming_requests() {
                 count.fetch_add(1, Ordering::Relaxed);
-                let seen = request.remote_addr().map(ToString::to_string).unwrap_or_default();
+                let seen = request
+                    .remote_addr()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
                 let response = Response::from_data(body.clone())
                     .with_header(header(SERVED_BY, &name))
                     .with_header(header(CLIENT_SEEN, &seen));
@@ -65,7 +74,9 @@ impl Drop for WebServer {
 
 impl std::fmt::Debug for WebServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WebServer").field("served", &self.served()).finish_non_exhaustive()
+        f.debug_struct("WebServer")
+            .field("served", &self.served())
+            .finish_non_exhaustive()
     }
 }
 
@@ -90,13 +101,32 @@ pub struct Answer {
 /// If no complete answer comes within five seconds.
 pub fn get(address: SocketAddr) -> Result<Answer, TestkitError> {
     let url = format!("http://{address}/");
-    let failed = |error: ureq::Error| TestkitError::Http { url: url.clone(), reason: error.to_string() };
-    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).build().into();
-    let mut response = agent.get(&url).header("Connection", "close").call().map_err(failed)?;
+    let failed = |error: ureq::Error| TestkitError::Http {
+        url: url.clone(),
+        reason: error.to_string(),
+    };
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(TIMEOUT))
+        .build()
+        .into();
+    let mut response = agent
+        .get(&url)
+        .header("Connection", "close")
+        .call()
+        .map_err(failed)?;
     let text = |name: &str| {
-        response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        response
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned()
     };
     let (served_by, client_seen) = (text(SERVED_BY), text(CLIENT_SEEN));
     let body = response.body_mut().read_to_vec().map_err(failed)?;
-    Ok(Answer { served_by, client_seen, body_bytes: body.len() })
+    Ok(Answer {
+        served_by,
+        client_seen,
+        body_bytes: body.len(),
+    })
 }

@@ -89,21 +89,30 @@ impl Lab {
         let reals = (0..options.reals)
             .map(|n| host(&router, &format!("sq-real{}", n + 1), 3 + n, INNER_MTU))
             .collect::<Result<Vec<_>, _>>()?;
-        let lab = Lab { client, router, balancer, reals };
+        let lab = Lab {
+            client,
+            router,
+            balancer,
+            reals,
+        };
         lab.configure_router()?;
         lab.reals.iter().try_for_each(configure_real)?;
         Ok(lab)
     }
 
     fn configure_router(&self) -> Result<(), TestkitError> {
-        let (via4, via6) = (IpAddr::V4(self.balancer.ipv4), IpAddr::V6(self.balancer.ipv6));
+        let (via4, via6) = (
+            IpAddr::V4(self.balancer.ipv4),
+            IpAddr::V6(self.balancer.ipv6),
+        );
         self.router.run(move || {
             link::sysctl("ipv4/ip_forward", "1")?;
             link::sysctl("ipv6/conf/all/forwarding", "1")?;
             link::add_route(Cidr::host(Self::VIP4.into()), via4)?;
             link::add_route(Cidr::host(Self::VIP6.into()), via6)?;
-            squalus_packet::set_gro(&router_end(2), true)
-                .map_err(TestkitError::system("switching on GRO towards the balancer"))
+            squalus_packet::set_gro(&router_end(2), true).map_err(TestkitError::system(
+                "switching on GRO towards the balancer",
+            ))
         })?
     }
 }
@@ -118,7 +127,10 @@ fn host(router: &Namespace, label: &str, number: u8, mtu: u32) -> Result<Host, T
     for space in [&namespace, router] {
         space.run(immediate_addresses)??;
     }
-    let (ipv4, gateway4) = (Ipv4Addr::new(10, 77, number, 2), Ipv4Addr::new(10, 77, number, 1));
+    let (ipv4, gateway4) = (
+        Ipv4Addr::new(10, 77, number, 2),
+        Ipv4Addr::new(10, 77, number, 1),
+    );
     let net6 = |last| Ipv6Addr::new(0xfd77, number.into(), 0, 0, 0, 0, 0, last);
     let (ipv6, gateway6) = (net6(2), net6(1));
     let (mac, gateway_mac) = ([2, 0x5c, 0, 0, number, 2], [2, 0x5c, 0, 0, number, 1]);
@@ -142,7 +154,13 @@ fn host(router: &Namespace, label: &str, number: u8, mtu: u32) -> Result<Host, T
         link::add_route(Cidr(Ipv4Addr::UNSPECIFIED.into(), 0), gateway4.into())?;
         link::add_route(Cidr(Ipv6Addr::UNSPECIFIED.into(), 0), gateway6.into())
     })??;
-    Ok(Host { namespace, mac, gateway_mac, ipv4, ipv6 })
+    Ok(Host {
+        namespace,
+        mac,
+        gateway_mac,
+        ipv4,
+        ipv6,
+    })
 }
 
 /// Addresses are usable at once: no duplicate detection, no router solicitation, no reverse path filter.
@@ -157,6 +175,10 @@ fn immediate_addresses() -> Result<(), TestkitError> {
 
 /// A real owns the VIPs on its loopback interface, so that it takes decapsulated packets and answers as the VIP.
 fn configure_real(real: &Host) -> Result<(), TestkitError> {
-    real.namespace
-        .run(|| link::add_addresses("lo", &[Cidr::host(Lab::VIP4.into()), Cidr::host(Lab::VIP6.into())]))?
+    real.namespace.run(|| {
+        link::add_addresses(
+            "lo",
+            &[Cidr::host(Lab::VIP4.into()), Cidr::host(Lab::VIP6.into())],
+        )
+    })?
 }

@@ -13,5 +13,7 @@ pub mod traffic;
 
 pub use error::TestkitError;
 pub use lab::{Host, Lab, LabOptions};
-pub use link::{Cidr, LinkCounters, LinkEnd, add_addresses, add_neighbour, add_route, connect, counters, sysctl};
-pub use netns::{Namespace, enter_user_namespace};
+pub use link::{
+    Cidr, LinkCounters, LinkEnd, add_addresses, add_neighbour, add_route, connect, counters, sysctl,
+};
+pub use netns::{Namespace, enter_user_namespace, is_root};

@@ -1,6 +1,7 @@
 //! Links, addresses, routes and sysctls of a namespace.
 
 use std::ffi::CString;
+use std::io;
 use std::net::IpAddr;
 
 use rtnetlink::packet_route::neighbour::NeighbourState;
@@ -45,10 +46,17 @@ pub fn connect(a: &LinkEnd<'_>, b: &LinkEnd<'_>, mtu: u32) -> Result<(), Testkit
     let temporary = format!("sq{}", fd);
     a.namespace.run(move || {
         netlink("adding a veth pair", async |handle| {
-            handle.link().add(LinkVeth::new(&a_name, &temporary).build()).execute().await?;
+            handle
+                .link()
+                .add(LinkVeth::new(&a_name, &temporary).build())
+                .execute()
+                .await?;
             let index = index_of(&temporary)?;
-            let moved = LinkUnspec::new_with_index(index).name(b_name).setns_by_fd(fd).build();
-            handle.link().set(moved).execute().await
+            let moved = LinkUnspec::new_with_index(index)
+                .name(b_name)
+                .setns_by_fd(fd)
+                .build();
+            Ok(handle.link().set(moved).execute().await?)
         })
     })??;
     for end in [a, b] {
@@ -62,15 +70,25 @@ fn configure(end: &LinkEnd<'_>, mtu: u32) -> Result<(), TestkitError> {
     end.namespace.run(move || {
         netlink(&format!("configuring {name}"), async |handle| {
             let index = index_of(&name)?;
-            let up = LinkUnspec::new_with_index(index).address(mac.to_vec()).mtu(mtu).up().build();
+            let up = LinkUnspec::new_with_index(index)
+                .address(mac.to_vec())
+                .mtu(mtu)
+                .up()
+                .build();
             handle.link().set(up).execute().await?;
             for Cidr(address, prefix) in addresses {
-                handle.address().add(index, address, prefix).execute().await?;
+                handle
+                    .address()
+                    .add(index, address, prefix)
+                    .execute()
+                    .await?;
             }
             Ok(())
         })?;
-        squalus_packet::disable_offloads(&name)
-            .map_err(|error| TestkitError::Netlink { what: format!("switching off offloads of {name}"), reason: error.to_string() })
+        squalus_packet::disable_offloads(&name).map_err(|error| TestkitError::Netlink {
+            what: format!("switching off offloads of {name}"),
+            reason: error.to_string(),
+        })
     })?
 }
 
@@ -81,9 +99,17 @@ fn configure(end: &LinkEnd<'_>, mtu: u32) -> Result<(), TestkitError> {
 pub fn add_addresses(name: &str, addresses: &[Cidr]) -> Result<(), TestkitError> {
     netlink(&format!("adding addresses to {name}"), async |handle| {
         let index = index_of(name)?;
-        handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await?;
+        handle
+            .link()
+            .set(LinkUnspec::new_with_index(index).up().build())
+            .execute()
+            .await?;
         for Cidr(address, prefix) in addresses {
-            handle.address().add(index, *address, *prefix).execute().await?;
+            handle
+                .address()
+                .add(index, *address, *prefix)
+                .execute()
+                .await?;
         }
         Ok(())
     })
@@ -94,20 +120,31 @@ pub fn add_addresses(name: &str, addresses: &[Cidr]) -> Result<(), TestkitError>
 /// # Errors
 /// What the kernel refuses.
 pub fn add_route(destination: Cidr, gateway: IpAddr) -> Result<(), TestkitError> {
-    netlink(&format!("adding the route to {}/{}", destination.0, destination.1), async |handle| {
-        let route = match (destination.0, gateway) {
-            (IpAddr::V4(to), IpAddr::V4(via)) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
-                .destination_prefix(to, destination.1)
-                .gateway(via)
-                .build(),
-            (IpAddr::V6(to), IpAddr::V6(via)) => RouteMessageBuilder::<std::net::Ipv6Addr>::new()
-                .destination_prefix(to, destination.1)
-                .gateway(via)
-                .build(),
-            _ => return Err(rtnetlink::Error::RequestFailed),
-        };
-        handle.route().add(route).execute().await
-    })
+    netlink(
+        &format!("adding the route to {}/{}", destination.0, destination.1),
+        async |handle| {
+            let route = match (destination.0, gateway) {
+                (IpAddr::V4(to), IpAddr::V4(via)) => {
+                    RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+                        .destination_prefix(to, destination.1)
+                        .gateway(via)
+                        .build()
+                }
+                (IpAddr::V6(to), IpAddr::V6(via)) => {
+                    RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+                        .destination_prefix(to, destination.1)
+                        .gateway(via)
+                        .build()
+                }
+                _ => {
+                    return Err(Refused(
+                        "destination and gateway are of different families".to_owned(),
+                    ));
+                }
+            };
+            Ok(handle.route().add(route).execute().await?)
+        },
+    )
 }
 
 /// Pins the hardware address of a neighbour in the calling thread's namespace.
@@ -117,8 +154,11 @@ pub fn add_route(destination: Cidr, gateway: IpAddr) -> Result<(), TestkitError>
 pub fn add_neighbour(interface: &str, address: IpAddr, mac: [u8; 6]) -> Result<(), TestkitError> {
     netlink(&format!("adding the neighbour {address}"), async |handle| {
         let index = index_of(interface)?;
-        let request = handle.neighbours().add(index, address).link_layer_address(&mac);
-        request.state(NeighbourState::Permanent).execute().await
+        let request = handle
+            .neighbours()
+            .add(index, address)
+            .link_layer_address(&mac);
+        Ok(request.state(NeighbourState::Permanent).execute().await?)
     })
 }
 
@@ -150,42 +190,86 @@ pub struct LinkCounters {
 /// If there is no such interface.
 pub fn counters(interface: &str) -> Result<LinkCounters, TestkitError> {
     let path = "/proc/thread-self/net/dev";
-    let text = std::fs::read_to_string(path).map_err(TestkitError::system(format!("reading {path}")))?;
+    let text =
+        std::fs::read_to_string(path).map_err(TestkitError::system(format!("reading {path}")))?;
     let missing = || TestkitError::Netlink {
         what: format!("reading the counters of {interface}"),
         reason: "no such interface".to_owned(),
     };
-    let line = text.lines().find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'));
-    let fields: Vec<u64> =
-        line.ok_or_else(missing)?.split_whitespace().filter_map(|field| field.parse().ok()).collect();
+    let line = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'));
+    let fields: Vec<u64> = line
+        .ok_or_else(missing)?
+        .split_whitespace()
+        .filter_map(|field| field.parse().ok())
+        .collect();
     match fields[..] {
-        [rx_bytes, rx_packets, _, _, _, _, _, _, tx_bytes, tx_packets, ..] => {
-            Ok(LinkCounters { rx_packets, rx_bytes, tx_packets, tx_bytes })
-        }
+        [
+            rx_bytes,
+            rx_packets,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            tx_bytes,
+            tx_packets,
+            ..,
+        ] => Ok(LinkCounters {
+            rx_packets,
+            rx_bytes,
+            tx_packets,
+            tx_bytes,
+        }),
         _ => Err(missing()),
     }
 }
 
-fn index_of(name: &str) -> Result<u32, rtnetlink::Error> {
-
-    let name = CString::new(name).map_err(|_| rtnetlink::Error::RequestFailed)?;
+/// The index of an interface of the calling thread's namespace.
+pub(crate) fn index_of(name: &str) -> io::Result<u32> {
+    let name = CString::new(name)?;
     // SAFETY: the name is a NUL-terminated string that lives through the call.
     match unsafe { libc::if_nametoindex(name.as_ptr()) } {
-        0 => Err(rtnetlink::Error::RequestFailed),
+        0 => Err(io::Error::last_os_error()),
         index => Ok(index),
     }
 }
 
+/// Why a netlink request was not carried out, as text.
+struct Refused(String);
+
+impl From<rtnetlink::Error> for Refused {
+    fn from(error: rtnetlink::Error) -> Refused {
+        Refused(error.to_string())
+    }
+}
+
+impl From<io::Error> for Refused {
+    fn from(error: io::Error) -> Refused {
+        Refused(error.to_string())
+    }
+}
+
 /// Runs netlink requests on the calling thread, so in its namespace.
-fn netlink<T>(what: &str, work: impl AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error>) -> Result<T, TestkitError> {
+fn netlink<T>(
+    what: &str,
+    work: impl AsyncFnOnce(Handle) -> Result<T, Refused>,
+) -> Result<T, TestkitError> {
     let system = |what: &str| TestkitError::system(what.to_owned());
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(system("starting a runtime"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(system("starting a runtime"))?;
     runtime.block_on(async {
         let (connection, handle, _) =
             rtnetlink::new_connection().map_err(system("opening a netlink socket"))?;
         tokio::spawn(connection);
         let outcome = work(handle).await;
-        outcome.map_err(|error| TestkitError::Netlink { what: what.to_owned(), reason: error.to_string() })
+        outcome.map_err(|error| TestkitError::Netlink {
+            what: what.to_owned(),
+            reason: error.0,
+        })
     })
 }

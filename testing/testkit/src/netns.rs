@@ -31,7 +31,10 @@ impl Namespace {
         };
         let what = format!("making a network namespace for {label}");
         let fd = on_thread(label, open).map_err(TestkitError::system(what))?;
-        Ok(Namespace { label: label.to_owned(), fd })
+        Ok(Namespace {
+            label: label.to_owned(),
+            fd,
+        })
     }
 
     /// What the namespace is called in messages.
@@ -62,7 +65,10 @@ impl Namespace {
             enter(fd)?;
             Ok(work())
         });
-        result.map_err(TestkitError::system(format!("entering the namespace of {}", self.label)))
+        result.map_err(TestkitError::system(format!(
+            "entering the namespace of {}",
+            self.label
+        )))
     }
 
     /// Starts a thread inside the namespace.
@@ -79,16 +85,20 @@ impl Namespace {
             Err(error) => return Err(TestkitError::system(what)(error)),
         };
         let (entered, wait) = std::sync::mpsc::sync_channel(1);
-        let handle = thread::Builder::new().name(self.label.clone()).spawn(move || {
-            let outcome = enter(fd.as_raw_fd());
-            let ok = outcome.is_ok();
-            let _ = entered.send(outcome);
-            ok.then(work)
-        });
+        let handle = thread::Builder::new()
+            .name(self.label.clone())
+            .spawn(move || {
+                let outcome = enter(fd.as_raw_fd());
+                let ok = outcome.is_ok();
+                let _ = entered.send(outcome);
+                ok.then(work)
+            });
         let handle = handle.map_err(TestkitError::system(what.clone()))?;
         match wait.recv() {
             Ok(Ok(())) => Ok(thread::spawn(move || {
-                let value = handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                let value = handle
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 value.expect("a thread that entered its namespace runs its work")
             })),
             Ok(Err(error)) => Err(TestkitError::system(what)(error)),
@@ -115,7 +125,11 @@ impl Namespace {
                 enter(fd)
             });
         }
-        let what = format!("starting {} on {}", command.get_program().display(), self.label);
+        let what = format!(
+            "starting {} on {}",
+            command.get_program().display(),
+            self.label
+        );
         command.spawn().map_err(TestkitError::system(what))
     }
 }
@@ -130,7 +144,9 @@ pub fn enter_user_namespace() -> Result<(), TestkitError> {
     let (uid, gid) = unsafe { (libc::getuid(), libc::getgid()) };
     // SAFETY: unshare has no memory arguments.
     if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) } != 0 {
-        return Err(TestkitError::system("making a user namespace")(io::Error::last_os_error()));
+        return Err(TestkitError::system("making a user namespace")(
+            io::Error::last_os_error(),
+        ));
     }
     let write = |file: &str, text: String| {
         std::fs::write(file, text).map_err(TestkitError::system(format!("writing {file}")))
@@ -138,6 +154,13 @@ pub fn enter_user_namespace() -> Result<(), TestkitError> {
     write("/proc/self/setgroups", "deny".to_owned())?;
     write("/proc/self/uid_map", format!("0 {uid} 1"))?;
     write("/proc/self/gid_map", format!("0 {gid} 1"))
+}
+
+/// Whether the process has all rights over the system's network: effective user 0.
+#[must_use]
+pub fn is_root() -> bool {
+    // SAFETY: geteuid cannot fail and touches no memory.
+    unsafe { libc::geteuid() == 0 }
 }
 
 fn enter(fd: RawFd) -> io::Result<()> {
@@ -150,7 +173,11 @@ fn enter(fd: RawFd) -> io::Result<()> {
 
 fn on_thread<T: Send>(name: &str, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| {
-        let handle = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, work)?;
-        handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let handle = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn_scoped(scope, work)?;
+        handle
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
