@@ -18,8 +18,13 @@
 
 pub mod btf;
 mod core_relo;
+mod elf;
 mod error;
+mod functions;
 pub mod limits;
+mod lines;
+mod link;
+mod maps;
 mod object;
 mod reader;
 mod spec;

@@ -1,6 +1,11 @@
 //! The loaded object and what can be asked of it.
 
 use crate::btf::Btf;
+use crate::elf::Elf;
+use crate::functions::Functions;
+use crate::lines::Extra;
+use crate::link::{Linked, Linker};
+use crate::maps::Maps;
 use crate::{Global, MapSpec, ObjectError, Program, Refused};
 
 /// A parsed and linked object.
@@ -20,6 +25,44 @@ pub struct Object {
 }
 
 impl Object {
+    /// Parses and links an object file.
+    ///
+    /// # Errors
+    /// If the file is no eBPF object, or anything in it is malformed; also if none of its programs can be
+    /// loaded, with the reason of the first.
+    pub fn parse(bytes: &[u8]) -> Result<Object, ObjectError> {
+        let elf = Elf::parse(bytes)?;
+        let btf = elf
+            .section(".BTF")
+            .map(|(_, s)| Btf::parse(s.data))
+            .transpose()?;
+        let functions = Functions::collect(&elf)?;
+        let maps = Maps::collect(&elf, btf.as_ref(), &functions)?;
+        let extra = Extra::collect(&elf, btf.as_ref())?;
+        let Linked { programs, refused } = Linker {
+            elf: &elf,
+            functions: &functions,
+            maps: &maps,
+            btf: btf.as_ref(),
+            extra: &extra,
+        }
+        .link()?;
+        if programs.is_empty() {
+            return Err(refused
+                .into_iter()
+                .next()
+                .map_or(ObjectError::NoPrograms, |r| r.reason));
+        }
+        Ok(Object {
+            maps: maps.specs,
+            programs,
+            refused,
+            license: license(&elf),
+            btf,
+            globals: maps.globals,
+        })
+    }
+
     /// The program with this name.
     #[must_use]
     pub fn program(&self, name: &str) -> Option<&Program> {
@@ -99,6 +142,15 @@ impl Object {
         }
         Ok(first)
     }
+}
+
+/// The licence, as far as it is text.
+fn license(elf: &Elf<'_>) -> String {
+    const LONGEST: usize = 128;
+    let data = elf.section("license").map_or(&[][..], |(_, s)| s.data);
+    let window = data.get(..LONGEST).unwrap_or(data);
+    let text = window.split(|&b| b == 0).next().unwrap_or(&[]);
+    String::from_utf8_lossy(text).into_owned()
 }
 
 /// Names for an error message: the first few, or `none`.

@@ -39,6 +39,10 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_le_bytes)
     }
 
+    pub(crate) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
     /// Reads `count` records of `size` bytes, allocating only if they are there.
     pub(crate) fn many<T>(
         &mut self,

@@ -6,10 +6,13 @@
 //! form cycles: [`Btf::get`] returns `None` for the former, and everything that follows references counts
 //! its steps.
 
+mod ext;
 mod parse;
 mod query;
 
 use crate::BtfError;
+
+pub(crate) use ext::{CoreRecord, Ext, LineRecord};
 
 /// Number of a type within one [`Btf`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

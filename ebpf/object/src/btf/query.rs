@@ -2,7 +2,7 @@
 
 use super::{Btf, Kind, Member, Name, SecVar, Type, TypeId};
 use crate::BtfError;
-use crate::limits::TYPE_DEPTH;
+use crate::limits::{LINE_BYTES, NAME_BYTES, TYPE_DEPTH};
 
 /// Size of a pointer in eBPF, in bytes.
 const POINTER: u64 = 8;
@@ -43,11 +43,20 @@ impl Btf {
         self.get(id).map_or("", |t| self.name(t.name))
     }
 
-    /// The string at an offset of the string table.
+    /// The string at an offset of the string table, if it is text of at most [`NAME_BYTES`].
     pub(crate) fn string(&self, offset: u32) -> Option<&str> {
         let tail = self.strings.get(offset as usize..)?;
-        let end = tail.iter().position(|&b| b == 0)?;
-        std::str::from_utf8(tail.get(..end)?).ok()
+        let window = tail.get(..=NAME_BYTES).unwrap_or(tail);
+        let end = window.iter().position(|&b| b == 0)?;
+        std::str::from_utf8(window.get(..end)?).ok()
+    }
+
+    /// The text at an offset of the string table, cut to [`LINE_BYTES`]; empty if there is none.
+    pub(crate) fn text(&self, offset: u32) -> String {
+        let tail = self.strings.get(offset as usize..).unwrap_or(&[]);
+        let window = tail.get(..LINE_BYTES).unwrap_or(tail);
+        let line = window.split(|&b| b == 0).next().unwrap_or(&[]);
+        String::from_utf8_lossy(line).into_owned()
     }
 
     /// The type behind qualifiers and type tags, but not behind typedefs.

@@ -1,0 +1,121 @@
+//! `.rodata*`, `.data*` and `.bss*`: arrays of one value that hold the program's variables.
+
+use std::collections::HashMap;
+
+use squalus_isa::{MapDef, MapFlags, MapType};
+
+use super::Maps;
+use crate::btf::{Btf, Kind, TypeId};
+use crate::elf::{Elf, Section, SymbolKind};
+use crate::limits::DATA_BYTES;
+use crate::{Global, MapOrigin, MapSpec, ObjectError, Pinning};
+
+pub(super) fn collect(
+    maps: &mut Maps,
+    elf: &Elf<'_>,
+    btf: Option<&Btf>,
+) -> Result<(), ObjectError> {
+    let types = sections(btf);
+    let mut total = 0u64;
+    for (index, section) in elf.sections.iter().enumerate() {
+        if !is_data(section) || section.size == 0 {
+            continue;
+        }
+        total = total.saturating_add(section.size);
+        if total > DATA_BYTES {
+            return Err(ObjectError::TooLarge {
+                what: format!("data up to section `{}`", section.name),
+                limit: format!("{DATA_BYTES} bytes"),
+            });
+        }
+        let map = maps.define(index, 0, spec(section, types.get(section.name).copied()))?;
+        maps.data.insert(index, map);
+        collect_globals(maps, elf, index, map)?;
+    }
+    Ok(())
+}
+
+/// The `DATASEC` types by name.
+fn sections(btf: Option<&Btf>) -> HashMap<&str, TypeId> {
+    btf.into_iter()
+        .flat_map(|btf| {
+            btf.types()
+                .filter(|(_, t)| matches!(t.kind, Kind::DataSec { .. }))
+                .map(|(id, t)| (btf.name(t.name), id))
+        })
+        .collect()
+}
+
+fn is_data(section: &Section<'_>) -> bool {
+    let named = |name: &str| {
+        section
+            .name
+            .strip_prefix(name)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    section.alloc && !section.exec && [".rodata", ".data", ".bss"].into_iter().any(named)
+}
+
+fn spec(section: &Section<'_>, value_type: Option<TypeId>) -> MapSpec {
+    let size = u32::try_from(section.size).expect("limited to DATA_BYTES before");
+    let frozen = section.name.starts_with(".rodata");
+    let initial = if section.nobits {
+        vec![0; size as usize]
+    } else {
+        section.data.to_vec()
+    };
+    MapSpec {
+        def: MapDef {
+            name: section.name.into(),
+            kind: MapType::Array,
+            key_size: 4,
+            value_size: size,
+            max_entries: 1,
+            flags: if frozen {
+                MapFlags::RDONLY_PROG
+            } else {
+                MapFlags::default()
+            },
+            inner: None,
+        },
+        origin: MapOrigin::Data,
+        initial: Some(initial),
+        frozen,
+        pinning: Pinning::None,
+        numa_node: None,
+        map_extra: 0,
+        key_type: None,
+        value_type,
+        values: Vec::new(),
+    }
+}
+
+fn collect_globals(
+    maps: &mut Maps,
+    elf: &Elf<'_>,
+    index: usize,
+    map: usize,
+) -> Result<(), ObjectError> {
+    let section = &elf.sections[index];
+    for symbol in elf.symbols_in(index) {
+        if symbol.kind != SymbolKind::Object || symbol.name.is_empty() || symbol.size == 0 {
+            continue;
+        }
+        let end = symbol.value.checked_add(symbol.size);
+        if !end.is_some_and(|end| end <= section.size) {
+            return Err(ObjectError::Symbol {
+                symbol: symbol.name.into(),
+                section: section.name.into(),
+                reason: "the variable reaches past the end of its section".into(),
+            });
+        }
+        maps.globals.push(Global {
+            name: symbol.name.into(),
+            section: section.name.into(),
+            map,
+            offset: symbol.value as usize,
+            size: symbol.size as usize,
+        });
+    }
+    Ok(())
+}
