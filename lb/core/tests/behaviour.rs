@@ -9,14 +9,14 @@ use squalus_core::{
 };
 
 fn balancer() -> Balancer {
-    let ring_size = RingSize::new(13).unwrap();
+    let ring_size = RingSize::new(13).expect("a prime");
     Balancer::new(Config {
         ring_size,
         max_vips: 4,
         max_reals: 5,
         ..Config::default()
     })
-    .unwrap()
+    .expect("sane limits")
 }
 
 fn map_names(ops: &[MapOp]) -> Vec<&'static str> {

@@ -6,11 +6,14 @@ use std::net::IpAddr;
 
 use squalus_core::{Balancer, MapOp, NewReal, VipKey};
 
+/// Keys and values of one map.
+pub type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// Contents of all maps, by name; inner maps under their outer map's name and key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Maps {
-    pub flat: BTreeMap<&'static str, BTreeMap<Vec<u8>, Vec<u8>>>,
-    pub inner: BTreeMap<(&'static str, Vec<u8>), BTreeMap<Vec<u8>, Vec<u8>>>,
+    pub flat: BTreeMap<&'static str, Contents>,
+    pub inner: BTreeMap<(&'static str, Vec<u8>), Contents>,
 }
 
 impl Maps {
@@ -108,7 +111,7 @@ pub fn view(lb: &Balancer) -> String {
             "{vip} {num:?} {flags:?} {:?} {ring:?}",
             lb.reals_of(&vip)
         )
-        .unwrap();
+        .expect("a String takes all");
     }
     for (num, address) in lb.reals() {
         let references = lb.real_references(address);
@@ -117,9 +120,9 @@ pub fn view(lb: &Balancer) -> String {
             "{num:?} {address} {references} {:?}",
             lb.real_flags(address)
         )
-        .unwrap();
+        .expect("a String takes all");
     }
-    writeln!(out, "{:?}", lb.server_ids().collect::<Vec<_>>()).unwrap();
+    writeln!(out, "{:?}", lb.server_ids().collect::<Vec<_>>()).expect("a String takes all");
     out
 }
 
