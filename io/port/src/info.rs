@@ -198,8 +198,10 @@ pub struct PortStats {
     pub rx_dropped: u64,
     /// Frames not received because they exceed the frame size.
     pub rx_too_long: u64,
-    /// Frames that could not be sent.
+    /// Frames that could not be sent: queue full, link down.
     pub tx_dropped: u64,
+    /// Frames that could not be sent because they exceed the interface's MTU.
+    pub tx_too_long: u64,
     /// Passed frames that could not be handed to the host's stack.
     pub pass_dropped: u64,
 }

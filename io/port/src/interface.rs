@@ -128,7 +128,114 @@ impl Interface {
         self.mtu = mtu;
         Ok(())
     }
+
+    /// How many receive queues the interface has; 1 if the driver does not tell.
+    ///
+    /// # Errors
+    /// If the interface is gone.
+    pub fn rx_queues(&self) -> Result<u32, PortError> {
+        let mut channels = EthtoolChannels {
+            cmd: ETHTOOL_GCHANNELS,
+            ..EthtoolChannels::default()
+        };
+        match ethtool(&self.name, &raw mut channels) {
+            Ok(()) => Ok((channels.rx_count + channels.combined_count).max(1)),
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(1),
+            Err(error) => Err(missing(&self.name, "reading the number of queues", error)),
+        }
+    }
+
+    /// Turns the driver's segmentation, aggregation, checksum and VLAN offloads off, so that frames on
+    /// the interface are as they would be on a wire. What the driver does not know is off already.
+    ///
+    /// # Errors
+    /// Without `CAP_NET_ADMIN`, or if the interface is gone.
+    pub fn disable_offloads(&self) -> Result<(), PortError> {
+        for command in OFFLOADS_OFF {
+            self.set_offload(command, 0)?;
+        }
+        let mut flags = EthtoolValue {
+            cmd: ETHTOOL_GFLAGS,
+            data: 0,
+        };
+        match ethtool(&self.name, &raw mut flags) {
+            Ok(()) => self.set_offload(ETHTOOL_SFLAGS, flags.data & !FRAME_FLAGS),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Turns generic receive offload on or off. With it on, a veth runs in NAPI mode, which is what lets
+    /// the other end's XDP program send frames to it (`XDP_TX`); the price is that it joins TCP segments.
+    ///
+    /// # Errors
+    /// Without `CAP_NET_ADMIN`, or if the interface is gone.
+    pub fn set_gro(&self, on: bool) -> Result<(), PortError> {
+        self.set_offload(ETHTOOL_SGRO, on.into())
+    }
+
+    fn set_offload(&self, cmd: u32, data: u32) -> Result<(), PortError> {
+        let mut value = EthtoolValue { cmd, data };
+        match ethtool(&self.name, &raw mut value) {
+            Err(error) if error.raw_os_error() != Some(libc::EOPNOTSUPP) => {
+                let what = format!("changing the offloads of `{}`", self.name);
+                Err(missing(&self.name, &what, error))
+            }
+            _ => Ok(()),
+        }
+    }
 }
+
+// Commands of linux/ethtool.h.
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
+const ETHTOOL_SGRO: u32 = 0x2c;
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_SFLAGS: u32 = 0x26;
+/// `ETH_FLAG_TXVLAN`, `ETH_FLAG_RXVLAN`, `ETH_FLAG_LRO`: the flags that change frames.
+const FRAME_FLAGS: u32 = 1 << 7 | 1 << 8 | 1 << 15;
+
+/// What [`Interface::disable_offloads`] sets to zero: transmit segmentation first, since a driver keeps
+/// scatter-gather on for it, and checksums last.
+const OFFLOADS_OFF: [u32; 6] = [
+    0x1f, // ETHTOOL_STSO
+    0x24, // ETHTOOL_SGSO
+    ETHTOOL_SGRO,
+    0x19, // ETHTOOL_SSG
+    0x17, // ETHTOOL_STXCSUM
+    0x15, // ETHTOOL_SRXCSUM
+];
+
+/// `struct ethtool_value`.
+#[repr(C)]
+struct EthtoolValue {
+    cmd: u32,
+    data: u32,
+}
+
+/// `struct ethtool_channels`.
+#[repr(C)]
+#[derive(Default)]
+struct EthtoolChannels {
+    cmd: u32,
+    max_rx: u32,
+    max_tx: u32,
+    max_other: u32,
+    max_combined: u32,
+    rx_count: u32,
+    tx_count: u32,
+    other_count: u32,
+    combined_count: u32,
+}
+
+/// Makes an ethtool call. `T` must be the structure that its command, the first member, takes.
+fn ethtool<T>(name: &str, value: *mut T) -> io::Result<()> {
+    let socket = control_socket().map_err(io::Error::other)?;
+    let mut request = request_for(name).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
+    request.ifr_ifru.ifru_data = value.cast();
+    interface_ioctl(&socket, SIOCETHTOOL, &mut request)
+}
+
+/// `SIOCETHTOOL` of `linux/sockios.h`.
+const SIOCETHTOOL: libc::c_ulong = 0x8946;
 
 fn mac_of(address: &libc::sockaddr) -> MacAddr {
     let mut mac = [0; 6];
