@@ -1,0 +1,222 @@
+//! Programs on interfaces.
+//!
+//! Attaching goes through a BPF link: the kernel detaches when the last descriptor of the link closes,
+//! so a balancer that is killed leaves no program behind.
+
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+
+use squalus_isa::Errno;
+
+use crate::{KernelEngine, KernelError, netlink, sys};
+
+/// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE`.
+const GENERIC_FLAG: u32 = 1 << 1;
+const NATIVE_FLAG: u32 = 1 << 2;
+
+/// Where in its receive path an interface runs the program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// In the driver, before the kernel has made a socket buffer.
+    Native,
+    /// In the network stack, on a socket buffer: works on any interface, several times slower.
+    Generic,
+    /// Native if the driver can, else generic.
+    #[default]
+    Auto,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Native => "native",
+            Mode::Generic => "generic",
+            Mode::Auto => "auto",
+        })
+    }
+}
+
+/// The XDP program of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachedProgram {
+    /// The kernel's number of the program.
+    pub id: u32,
+    /// The program's name, cut to 15 characters by the kernel; empty if it cannot be read.
+    pub name: String,
+    /// [`Mode::Native`] or [`Mode::Generic`].
+    pub mode: Mode,
+}
+
+impl fmt::Display for AttachedProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "id {} `{}`", self.id, self.name)
+    }
+}
+
+/// A program on an interface, until this value is dropped or the process ends.
+#[derive(Debug)]
+pub struct Attached {
+    link: OwnedFd,
+    interface: String,
+    ifindex: u32,
+    mode: Mode,
+    fallback: Option<Errno>,
+}
+
+impl Attached {
+    /// Name the interface had when the program was attached.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// Number of the interface.
+    #[must_use]
+    pub fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    /// The mode obtained: never [`Mode::Auto`].
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// With [`Mode::Auto`] asked and generic mode obtained: why the driver refused.
+    #[must_use]
+    pub fn fallback(&self) -> Option<Errno> {
+        self.fallback
+    }
+
+    /// Puts `program` of `engine` in place of the one attached. Every frame meets either the old or
+    /// the new program. The old engine may be dropped afterwards.
+    ///
+    /// # Errors
+    /// If there is no such program, or the kernel refuses; the old program then stays.
+    pub fn replace(&self, engine: &KernelEngine, program: &str) -> Result<(), KernelError> {
+        let program = engine.program(program)?;
+        sys::link_update(self.link.as_fd(), program.fd.as_fd()).map_err(|errno| {
+            KernelError::Attach {
+                interface: self.interface.clone(),
+                mode: self.mode,
+                errno,
+                hint: " (the program attached before is still in place)",
+            }
+        })
+    }
+
+    /// Detaches now. Dropping the value does the same.
+    pub fn detach(self) {
+        drop(self.link);
+    }
+}
+
+impl KernelEngine {
+    /// Attaches `program` to an interface of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// If there is no such program or interface, the interface has an XDP program already, or its
+    /// driver cannot run this one in the mode asked for.
+    pub fn attach(
+        &self,
+        program: &str,
+        interface: &str,
+        mode: Mode,
+    ) -> Result<Attached, KernelError> {
+        let program = self.program(program)?;
+        let ifindex = sys::interface_index(interface)
+            .ok_or_else(|| KernelError::NoInterface(interface.to_owned()))?;
+        let link = |flags| sys::link_create_xdp(program.fd.as_fd(), ifindex, flags);
+        let failed = |mode, errno| attach_error(interface, ifindex, mode, errno);
+        let (link, mode, fallback) = match mode {
+            Mode::Native => (link(NATIVE_FLAG).map_err(|e| failed(mode, e))?, mode, None),
+            Mode::Generic => (link(GENERIC_FLAG).map_err(|e| failed(mode, e))?, mode, None),
+            Mode::Auto => match link(NATIVE_FLAG) {
+                Ok(link) => (link, Mode::Native, None),
+                Err(errno) if !is_final(errno) => {
+                    let link = link(GENERIC_FLAG).map_err(|e| failed(Mode::Generic, e))?;
+                    (link, Mode::Generic, Some(errno))
+                }
+                Err(errno) => return Err(failed(Mode::Native, errno)),
+            },
+        };
+        Ok(Attached {
+            link,
+            interface: interface.to_owned(),
+            ifindex,
+            mode,
+            fallback,
+        })
+    }
+}
+
+/// Whether an error has nothing to do with the driver, so that generic mode would fail as well.
+fn is_final(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::EBUSY | Errno::EEXIST | Errno::EPERM | Errno::ENODEV
+    )
+}
+
+fn attach_error(interface: &str, ifindex: u32, mode: Mode, errno: Errno) -> KernelError {
+    if matches!(errno, Errno::EBUSY | Errno::EEXIST)
+        && let Ok(Some(program)) = query(ifindex)
+    {
+        return KernelError::Occupied {
+            interface: interface.to_owned(),
+            program: program.to_string(),
+            mode: program.mode,
+            flag: match program.mode {
+                Mode::Generic => "xdpgeneric",
+                _ => "xdpdrv",
+            },
+        };
+    }
+    if errno == Errno::EPERM {
+        return KernelError::Privilege {
+            what: format!("attach an XDP program to `{interface}`"),
+        };
+    }
+    const ERANGE: Errno = Errno(libc::ERANGE);
+    KernelError::Attach {
+        interface: interface.to_owned(),
+        mode,
+        errno,
+        hint: match (mode, errno) {
+            (Mode::Native, Errno::EOPNOTSUPP) => {
+                " (the driver has no native XDP, or not with its current settings: \
+                 try generic mode, fewer queues, or LRO off)"
+            }
+            (_, ERANGE | Errno::EINVAL | Errno::E2BIG) => {
+                " (often an MTU too large for XDP in one page; see the kernel's log)"
+            }
+            _ => "",
+        },
+    }
+}
+
+/// The XDP program attached to an interface of the calling thread's network namespace, whoever
+/// attached it.
+///
+/// # Errors
+/// If there is no such interface, or the kernel cannot be asked.
+pub fn attached_program(interface: &str) -> Result<Option<AttachedProgram>, KernelError> {
+    let ifindex = sys::interface_index(interface)
+        .ok_or_else(|| KernelError::NoInterface(interface.to_owned()))?;
+    query(ifindex)
+}
+
+fn query(ifindex: u32) -> Result<Option<AttachedProgram>, KernelError> {
+    let found = netlink::xdp_program(ifindex).map_err(|errno| KernelError::System {
+        what: "asking for the interface's XDP program",
+        errno,
+    })?;
+    Ok(found.map(|(id, native)| AttachedProgram {
+        id,
+        name: sys::prog_fd_by_id(id)
+            .and_then(|fd| sys::prog_id_and_name(fd.as_fd()))
+            .map(|(_, name)| name)
+            .unwrap_or_default(),
+        mode: if native { Mode::Native } else { Mode::Generic },
+    }))
+}

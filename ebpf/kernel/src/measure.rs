@@ -1,0 +1,464 @@
+//! How long a program takes per packet, in the kernel, also if it changes the packet.
+//!
+//! `BPF_PROG_TEST_RUN` repeats a program on whatever frame the repetition before left: one that
+//! encapsulates would soon work on garbage or run out of headroom. So the program measured here is a
+//! small *driver*, which in each repetition
+//!
+//! 1. takes the next of the given frames from a map,
+//! 2. brings the packet's start back to where it was at first, and its end to the frame's length,
+//! 3. copies the frame into the packet,
+//! 4. tail-calls the program of interest.
+//!
+//! The same driver is measured with a program that only returns `XDP_TX` in that place. The difference
+//! is the program's own time (and the little that undoing its changes costs: `adjust_head` and
+//! `adjust_tail` are called in both cases, but in one of them have something to do).
+//!
+//! The clock is the kernel's own, which leaves out the time in which the thread was not running and the
+//! tens of milliseconds that setting up a repeated run takes. It reports whole nanoseconds a packet.
+//!
+//! The start of the packet cannot be known from lengths alone, since a program may move either end. The
+//! driver therefore stores the packet's address in a map and reads it back as a number, which the
+//! verifier allows the privileged.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use squalus_isa::{
+    Errno, HelperId, INSN_SIZE, Insn, MapDef, MapFlags, MapType, UpdateFlags, Verdict, opcode as o,
+};
+
+use crate::load::{LoadedProgram, create_map, load_xdp};
+use crate::sys::{self, MapExtras, MapFd, Pinned, XdpLoad};
+use crate::{KernelEngine, KernelError};
+
+/// The longest frame that can be measured, in bytes.
+pub const MAX_MEASURED_FRAME: usize = CHUNK * CHUNKS as usize;
+/// The driver copies this many bytes at once; packets are padded to it meanwhile.
+const CHUNK: usize = 64;
+const CHUNKS: i16 = 24;
+/// A frame in the map: its length (eight bytes), then the bytes.
+const FRAME_VALUE: usize = 8 + MAX_MEASURED_FRAME;
+/// How often each of the two programs is measured; the result is the median.
+const ROUNDS: usize = 7;
+
+/// The driver's state: five 64-bit numbers in the only value of a map.
+mod state {
+    pub(super) const NEXT: i16 = 0;
+    pub(super) const HOME: i16 = 8;
+    pub(super) const SCRATCH: i16 = 16;
+    pub(super) const COUNT: i16 = 24;
+    pub(super) const FAILED: i16 = 32;
+    pub(super) const SIZE: usize = 40;
+}
+
+/// A program's time per packet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// Nanoseconds per repetition of the driver with the program, one (whole) number a round.
+    pub with_program: Vec<f64>,
+    /// Nanoseconds per repetition of the driver with an empty program, measured in between.
+    pub with_nothing: Vec<f64>,
+    /// The program's verdict on the last frame it saw.
+    pub verdict: Verdict,
+}
+
+impl Measured {
+    /// Nanoseconds that the program takes per packet: median with it minus median without. As each is a
+    /// whole number, the difference is good to one nanosecond at best.
+    #[must_use]
+    pub fn nanos(&self) -> f64 {
+        median(&self.with_program) - median(&self.with_nothing)
+    }
+}
+
+fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+impl KernelEngine {
+    /// Measures `program` over `frames` in turn, `repeat` packets a round, on one CPU. A hundred thousand
+    /// packets and more give steady numbers.
+    ///
+    /// The program changes its maps as it would on real packets.
+    ///
+    /// # Errors
+    /// If there is no such program, there are no frames or one is too long, the privilege is lacking
+    /// (storing packet addresses needs `CAP_PERFMON` or root), or the program leaves packets that the
+    /// driver cannot restore (shorter than an Ethernet header, say).
+    pub fn measure(
+        &self,
+        program: &str,
+        frames: &[Vec<u8>],
+        repeat: u32,
+        cpu: u32,
+    ) -> Result<Measured, KernelError> {
+        let program = self.program(program)?;
+        check(frames)?;
+        let bench = Bench::new(program, frames)?;
+        let _pinned = Pinned::to(cpu).map_err(|errno| KernelError::System {
+            what: "pinning the measuring thread",
+            errno,
+        })?;
+        let mut measured = Measured {
+            with_program: Vec::with_capacity(ROUNDS),
+            with_nothing: Vec::with_capacity(ROUNDS),
+            verdict: Verdict::Aborted,
+        };
+        for _ in 0..ROUNDS {
+            let (nothing, _) = bench.round(bench.empty.as_fd().as_raw_fd(), repeat)?;
+            let (nanos, verdict) = bench.round(program.fd.as_fd().as_raw_fd(), repeat)?;
+            measured.with_nothing.push(nothing);
+            measured.with_program.push(nanos);
+            measured.verdict = verdict;
+        }
+        Ok(measured)
+    }
+}
+
+fn check(frames: &[Vec<u8>]) -> Result<(), KernelError> {
+    const MIN: usize = 14;
+    if frames.is_empty() {
+        return Err(KernelError::Measure("no frames given".to_owned()));
+    }
+    let unfit = |frame: &&Vec<u8>| !(MIN..=MAX_MEASURED_FRAME).contains(&frame.len());
+    match frames.iter().find(unfit) {
+        None => Ok(()),
+        Some(frame) => Err(KernelError::Measure(format!(
+            "a frame has {} bytes; frames of {MIN} to {MAX_MEASURED_FRAME} can be measured",
+            frame.len()
+        ))),
+    }
+}
+
+/// The driver, its maps, and the empty program.
+struct Bench {
+    driver: OwnedFd,
+    empty: OwnedFd,
+    state: MapFd,
+    targets: MapFd,
+    /// Held so that the driver's map stays: the kernel has copied the frames.
+    _frames: MapFd,
+    first: Vec<u8>,
+    count: u64,
+}
+
+impl Bench {
+    fn new(program: &LoadedProgram, frames: &[Vec<u8>]) -> Result<Bench, KernelError> {
+        let state = array("sq_state", MapType::Array, state::SIZE, 1)?;
+        let targets = array("sq_targets", MapType::ProgArray, 4, 1)?;
+        let stored = array("sq_frames", MapType::Array, FRAME_VALUE, frames.len())?;
+        for (index, frame) in (0u32..).zip(frames) {
+            let mut value = vec![0; FRAME_VALUE];
+            value[..8].copy_from_slice(&(frame.len() as u64).to_ne_bytes());
+            value[8..8 + frame.len()].copy_from_slice(frame);
+            stored
+                .update(&index.to_ne_bytes(), &value, UpdateFlags::ANY)
+                .map_err(system("storing the frames"))?;
+        }
+        Ok(Bench {
+            driver: load("sq_driver", program, &driver(&state, &stored, &targets))?,
+            empty: load("sq_empty", program, &empty())?,
+            state,
+            targets,
+            _frames: stored,
+            first: frames[0].clone(),
+            count: frames.len() as u64,
+        })
+    }
+
+    /// Runs the driver on the program with this descriptor: nanoseconds per packet, last verdict.
+    fn round(&self, target: i32, repeat: u32) -> Result<(f64, Verdict), KernelError> {
+        let zero = 0u32.to_ne_bytes();
+        let mut fresh = [0; state::SIZE];
+        let count = state::COUNT as usize;
+        fresh[count..count + 8].copy_from_slice(&self.count.to_ne_bytes());
+        let set = |map: &MapFd, value: &[u8]| {
+            map.update(&zero, value, UpdateFlags::ANY)
+                .map_err(system("setting up the driver"))
+        };
+        set(&self.state, &fresh)?;
+        set(&self.targets, &target.to_ne_bytes())?;
+        let repeat = repeat.max(1);
+        let mut output = vec![0; 2 * crate::MAX_TEST_FRAME];
+        let done = sys::prog_test_run(self.driver.as_fd(), &self.first, repeat, &mut output)
+            .map_err(system("running the driver"))?;
+        self.require_success(repeat)?;
+        let verdict = Verdict::from_return(done.retval.into());
+        Ok((f64::from(done.nanos), verdict))
+    }
+
+    fn require_success(&self, repeat: u32) -> Result<(), KernelError> {
+        let value = self.state.lookup(&0u32.to_ne_bytes());
+        let value = value.map_err(system("reading the driver's state"))?;
+        let failed = state::FAILED as usize;
+        let field = value.as_deref().and_then(|v| v[failed..].first_chunk());
+        match field.map(|bytes| u64::from_ne_bytes(*bytes)) {
+            Some(0) => Ok(()),
+            Some(failed) => Err(KernelError::Measure(format!(
+                "in {failed} of {repeat} repetitions the frame could not be restored: \
+                 the program cuts packets too short, or uses up all room around them"
+            ))),
+            None => Err(KernelError::Measure(
+                "the driver's state is gone".to_owned(),
+            )),
+        }
+    }
+}
+
+fn system(what: &'static str) -> impl Fn(Errno) -> KernelError {
+    move |errno| KernelError::System { what, errno }
+}
+
+fn array(name: &str, kind: MapType, value: usize, entries: usize) -> Result<MapFd, KernelError> {
+    let def = MapDef {
+        name: name.to_owned(),
+        kind,
+        key_size: 4,
+        value_size: value as u32,
+        max_entries: entries as u32,
+        flags: MapFlags::default(),
+        inner: None,
+    };
+    create_map(&def, MapExtras::default(), 1)
+}
+
+/// Loads a helper program of the same kind as `like`, so that tail calls between the two are allowed.
+fn load(
+    name: &str,
+    like: &LoadedProgram,
+    insns: &[[u8; INSN_SIZE]],
+) -> Result<OwnedFd, KernelError> {
+    load_xdp(&XdpLoad {
+        name,
+        insns,
+        license: c"Dual MIT/GPL",
+        attach_type: like.attach_type,
+        flags: like.flags,
+        btf: None,
+    })
+}
+
+/// `return XDP_TX`.
+fn empty() -> Vec<[u8; INSN_SIZE]> {
+    let mut asm = Assembler::default();
+    asm.mov_imm(R0, Verdict::Tx as i32);
+    asm.exit();
+    asm.finish(&[])
+}
+
+const R0: u8 = 0;
+const R1: u8 = 1;
+const R2: u8 = 2;
+const R3: u8 = 3;
+const R4: u8 = 4;
+const CTX: u8 = 6;
+const STATE: u8 = 7;
+const FRAME: u8 = 8;
+const LEN: u8 = 9;
+const FP: u8 = 10;
+/// Offsets in `struct xdp_md`.
+const DATA: i16 = 0;
+const DATA_END: i16 = 4;
+/// Jump targets of the driver.
+const FAIL: usize = 0;
+const END: usize = 1;
+const COPIED: usize = 2;
+
+/// The driver; see the module's documentation.
+fn driver(state: &MapFd, frames: &MapFd, targets: &MapFd) -> Vec<[u8; INSN_SIZE]> {
+    let mut asm = Assembler::default();
+    let mut labels = [0; 3];
+    asm.mov(CTX, R1);
+    asm.store_imm(o::W, FP, -4, 0);
+    asm.lookup(state, -4);
+    asm.jump_imm(o::JEQ, R0, 0, END);
+    asm.mov(STATE, R0);
+    next_frame(&mut asm, frames);
+    restore_start(&mut asm);
+    pad_to_chunks(&mut asm);
+    copy(&mut asm);
+    labels[COPIED] = asm.here();
+    cut_to_length(&mut asm);
+    asm.mov(R1, CTX);
+    asm.load_map(R2, targets);
+    asm.mov_imm(R3, 0);
+    asm.call(HelperId::TAIL_CALL);
+    labels[FAIL] = asm.here();
+    asm.load(o::DW, R1, STATE, state::FAILED);
+    asm.alu_imm(o::ADD, R1, 1);
+    asm.store(o::DW, STATE, state::FAILED, R1);
+    labels[END] = asm.here();
+    asm.mov_imm(R0, Verdict::Aborted as i32);
+    asm.exit();
+    asm.finish(&labels)
+}
+
+/// `FRAME` = the frame at `state.next`, which advances; `LEN` = its length.
+fn next_frame(asm: &mut Assembler, frames: &MapFd) {
+    asm.load(o::DW, R1, STATE, state::NEXT);
+    asm.store(o::W, FP, -4, R1);
+    asm.alu_imm(o::ADD, R1, 1);
+    asm.load(o::DW, R2, STATE, state::COUNT);
+    asm.skip_if(o::JLT, R1, R2, 1);
+    asm.mov_imm(R1, 0);
+    asm.store(o::DW, STATE, state::NEXT, R1);
+    asm.lookup(frames, -4);
+    asm.jump_imm(o::JEQ, R0, 0, FAIL);
+    asm.mov(FRAME, R0);
+    asm.load(o::DW, LEN, FRAME, 0);
+}
+
+/// Moves the packet's start back to the address it had in the first repetition.
+fn restore_start(asm: &mut Assembler) {
+    asm.load(o::W, R1, CTX, DATA);
+    asm.store(o::DW, STATE, state::SCRATCH, R1);
+    asm.load(o::DW, R1, STATE, state::SCRATCH);
+    asm.load(o::DW, R2, STATE, state::HOME);
+    asm.skip_if_not_zero(R2, 2);
+    asm.store(o::DW, STATE, state::HOME, R1);
+    asm.mov(R2, R1);
+    asm.alu(o::SUB, R2, R1);
+    asm.mov(R1, CTX);
+    asm.call(HelperId::XDP_ADJUST_HEAD);
+    asm.jump_imm(o::JNE, R0, 0, FAIL);
+}
+
+/// Makes the packet as long as the frame rounded up to whole chunks.
+fn pad_to_chunks(asm: &mut Assembler) {
+    asm.load(o::W, R1, CTX, DATA);
+    asm.load(o::W, R3, CTX, DATA_END);
+    asm.alu(o::SUB, R3, R1);
+    asm.mov(R2, LEN);
+    asm.alu_imm(o::ADD, R2, CHUNK as i32 - 1);
+    asm.alu_imm(o::AND, R2, -(CHUNK as i32));
+    asm.alu(o::SUB, R2, R3);
+    asm.mov(R1, CTX);
+    asm.call(HelperId::XDP_ADJUST_TAIL);
+    asm.jump_imm(o::JNE, R0, 0, FAIL);
+}
+
+fn copy(asm: &mut Assembler) {
+    asm.load(o::W, R1, CTX, DATA);
+    asm.load(o::W, R2, CTX, DATA_END);
+    for chunk in 0..CHUNKS {
+        let start = chunk * CHUNK as i16;
+        asm.mov(R3, R1);
+        asm.alu_imm(o::ADD, R3, i32::from(start) + CHUNK as i32);
+        asm.jump(o::JGT, R3, R2, COPIED);
+        for at in (start..start + CHUNK as i16).step_by(8) {
+            asm.load(o::DW, R4, FRAME, 8 + at);
+            asm.store(o::DW, R1, at, R4);
+        }
+    }
+}
+
+fn cut_to_length(asm: &mut Assembler) {
+    asm.alu(o::SUB, R2, R1);
+    asm.mov(R3, LEN);
+    asm.alu(o::SUB, R3, R2);
+    asm.mov(R2, R3);
+    asm.mov(R1, CTX);
+    asm.call(HelperId::XDP_ADJUST_TAIL);
+    asm.jump_imm(o::JNE, R0, 0, FAIL);
+}
+
+/// Collects instructions; jumps to labels are resolved at the end.
+#[derive(Default)]
+struct Assembler {
+    insns: Vec<Insn>,
+    jumps: Vec<(usize, usize)>,
+}
+
+impl Assembler {
+    fn here(&self) -> usize {
+        self.insns.len()
+    }
+
+    fn push(&mut self, op: u8, dst: u8, src: u8, off: i16, imm: i32) {
+        self.insns.push(Insn {
+            op,
+            dst,
+            src,
+            off,
+            imm,
+        });
+    }
+
+    fn mov(&mut self, dst: u8, src: u8) {
+        self.alu(o::MOV, dst, src);
+    }
+
+    fn mov_imm(&mut self, dst: u8, imm: i32) {
+        self.alu_imm(o::MOV, dst, imm);
+    }
+
+    fn alu(&mut self, op: u8, dst: u8, src: u8) {
+        self.push(o::ALU64 | op | o::X, dst, src, 0, 0);
+    }
+
+    fn alu_imm(&mut self, op: u8, dst: u8, imm: i32) {
+        self.push(o::ALU64 | op | o::K, dst, 0, 0, imm);
+    }
+
+    fn load(&mut self, size: u8, dst: u8, base: u8, off: i16) {
+        self.push(o::LDX | o::MEM | size, dst, base, off, 0);
+    }
+
+    fn store(&mut self, size: u8, base: u8, off: i16, src: u8) {
+        self.push(o::STX | o::MEM | size, base, src, off, 0);
+    }
+
+    fn store_imm(&mut self, size: u8, base: u8, off: i16, imm: i32) {
+        self.push(o::ST | o::MEM | size, base, 0, off, imm);
+    }
+
+    fn load_map(&mut self, dst: u8, map: &MapFd) {
+        let fd = map.as_fd().as_raw_fd();
+        self.push(o::LD_IMM64, dst, o::PSEUDO_MAP_FD, 0, fd);
+        self.push(0, 0, 0, 0, 0);
+    }
+
+    /// `r0 = map_lookup_elem(map, fp + key)`.
+    fn lookup(&mut self, map: &MapFd, key: i16) {
+        self.load_map(R1, map);
+        self.mov(R2, FP);
+        self.alu_imm(o::ADD, R2, key.into());
+        self.call(HelperId::MAP_LOOKUP_ELEM);
+    }
+
+    fn call(&mut self, helper: HelperId) {
+        self.push(o::JMP | o::CALL, 0, 0, 0, helper.0.cast_signed());
+    }
+
+    fn exit(&mut self) {
+        self.push(o::JMP | o::EXIT, 0, 0, 0, 0);
+    }
+
+    fn jump(&mut self, cond: u8, dst: u8, src: u8, label: usize) {
+        self.jumps.push((self.here(), label));
+        self.push(o::JMP | cond | o::X, dst, src, 0, 0);
+    }
+
+    fn jump_imm(&mut self, cond: u8, dst: u8, imm: i32, label: usize) {
+        self.jumps.push((self.here(), label));
+        self.push(o::JMP | cond | o::K, dst, 0, 0, imm);
+    }
+
+    fn skip_if(&mut self, cond: u8, dst: u8, src: u8, slots: i16) {
+        self.push(o::JMP | cond | o::X, dst, src, slots, 0);
+    }
+
+    fn skip_if_not_zero(&mut self, dst: u8, slots: i16) {
+        self.push(o::JMP | o::JNE | o::K, dst, 0, slots, 0);
+    }
+
+    /// The encoded program, its jumps pointing at `labels`.
+    fn finish(mut self, labels: &[usize]) -> Vec<[u8; INSN_SIZE]> {
+        for (at, label) in std::mem::take(&mut self.jumps) {
+            let offset = labels[label] as i64 - at as i64 - 1;
+            self.insns[at].off = offset as i16;
+        }
+        self.insns.iter().map(|insn| insn.to_bytes()).collect()
+    }
+}
