@@ -1,1 +1,85 @@
 //! The reference engine: slow, every access checked.
+//!
+//! It is what the other engines are measured against, so it is written to be read, not to be fast. Every
+//! register carries, beside its 64 bits, what it points to: the packet, a call's stack, one map value, a
+//! map, the context. Arithmetic keeps that as long as it makes sense and drops it otherwise; a spilled
+//! register keeps it in a shadow of the stack. Each load, store and helper argument is then compared with
+//! the exact bounds of what it may touch. So *any* decoded program runs safely here, proven or not, and
+//! whatever the kernel's verifier would have rejected ends as a [`Trap`] when, and only when, it happens.
+//!
+//! Decisions where the kernel leaves a choice or the verifier forbids:
+//! - Stack bytes that were never written read as zero. Each call starts with a fresh stack.
+//! - After a helper that can move the packet, whether it succeeded or not, packet pointers from before
+//!   are invalid, as the verifier has it.
+//! - Registers `r1` to `r5` are lost after a call; using one before writing it is a trap.
+//! - A run may execute [`Env::budget_per_run`] instructions.
+
+mod alu;
+mod call;
+mod machine;
+mod memory;
+mod stack;
+mod value;
+
+use std::sync::Arc;
+
+use squalus_runtime::{Env, FrameRef, LinkedProgram, Trap};
+
+use stack::Stacks;
+
+/// An interpreter with its stacks: one per worker, used for run after run without allocating.
+pub struct Interp {
+    stacks: Stacks,
+}
+
+impl Default for Interp {
+    fn default() -> Self {
+        Interp::new()
+    }
+}
+
+impl std::fmt::Debug for Interp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Interp")
+    }
+}
+
+impl Interp {
+    /// An interpreter.
+    #[must_use]
+    pub fn new() -> Interp {
+        Interp {
+            stacks: Stacks::new(),
+        }
+    }
+
+    /// Runs program `entry` on `frame` and returns `r0`. `programs` are what tail calls reach, by the
+    /// numbers that program arrays hold.
+    ///
+    /// Whatever happens, `frame` has the limits that the program left.
+    ///
+    /// # Errors
+    /// The check that failed. The verdict of such a run is `XDP_ABORTED`.
+    ///
+    /// # Safety
+    /// The calling thread must be a [`squalus_maps::Worker`] of the reclaimer of the programs' maps, not
+    /// paused: nothing else keeps an inner map alive that is removed while the program uses it.
+    pub unsafe fn run(
+        &mut self,
+        programs: &[Arc<LinkedProgram>],
+        entry: usize,
+        env: &mut Env,
+        frame: &mut FrameRef<'_>,
+    ) -> Result<u64, Trap> {
+        env.begin(frame.raw());
+        let result = machine::run(programs, entry, env, &mut self.stacks);
+        // SAFETY: the environment's frame began as this frame's; only the `adjust_*` functions change it.
+        unsafe { frame.set_raw(env.frame) };
+        frame.set_redirect_ifindex(env.redirect_ifindex);
+        if let Err(trap) = &result {
+            env.trap = trap.reason as u32;
+            env.trap_slot = trap.slot as u32;
+        }
+        result
+    }
+}

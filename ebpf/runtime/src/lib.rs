@@ -9,6 +9,7 @@
 //! Map pointers in registers are addresses of [`squalus_maps::Map`]; map values are where the map keeps
 //! them.
 
+pub mod asm;
 mod clock;
 mod csum;
 mod ctx;

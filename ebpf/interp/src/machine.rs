@@ -1,0 +1,444 @@
+//! The loop: one instruction at a time, nothing trusted.
+
+use std::sync::Arc;
+
+use squalus_isa::{
+    AluOp, AtomicOp, CallTarget, ImmSource, Inst, MapFlags, MemSize, Operand, Reg, Width,
+};
+use squalus_runtime::{CtxField, Env, LinkedProgram, Trap, TrapReason, ctx_field};
+
+use crate::alu::{alu, compare, endian, sign_extend};
+use crate::memory;
+use crate::stack::{StackPlace, Stacks};
+use crate::value::{Kind, Value};
+
+/// Addresses below this are null pointers with an offset.
+const NULL_PAGE: u64 = 4096;
+
+pub(crate) type Checked<T> = Result<T, TrapReason>;
+
+/// What to do after an instruction.
+pub(crate) enum Flow {
+    /// Go on with the next one.
+    Next,
+    /// Go on at this slot.
+    Jump(usize),
+    /// Go on at the start of this program.
+    Program(usize),
+    /// Go on where a call left off.
+    Return { program: usize, at: usize },
+    /// The run is over.
+    Done(u64),
+}
+
+/// Where a call goes on when it returns.
+#[derive(Clone, Copy, Debug)]
+struct Caller {
+    program: usize,
+    at: usize,
+    saved: [Value; 4],
+}
+
+pub(crate) struct Machine<'a> {
+    pub programs: &'a [Arc<LinkedProgram>],
+    pub env: &'a mut Env,
+    pub stacks: &'a mut Stacks,
+    pub regs: [Value; Reg::COUNT],
+    /// How often the packet may have moved.
+    pub epoch: u32,
+    program: usize,
+    /// Index of the current instruction.
+    at: usize,
+    callers: [Option<Caller>; squalus_runtime::MAX_CALL_FRAMES],
+}
+
+/// Memory that a check allowed.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub pointer: *mut u8,
+    pub stack: Option<StackPlace>,
+    atomics: bool,
+}
+
+/// Runs program `entry` on the environment's frame.
+pub(crate) fn run(
+    programs: &[Arc<LinkedProgram>],
+    entry: usize,
+    env: &mut Env,
+    stacks: &mut Stacks,
+) -> Result<u64, Trap> {
+    stacks.reset();
+    let mut machine = Machine {
+        programs,
+        env,
+        stacks,
+        regs: [Value::UNINIT; Reg::COUNT],
+        epoch: 0,
+        program: entry,
+        at: 0,
+        callers: [None; squalus_runtime::MAX_CALL_FRAMES],
+    };
+    machine.enter();
+    machine.run()
+}
+
+impl Machine<'_> {
+    /// The registers at a program's start.
+    fn enter(&mut self) {
+        self.regs = [Value::UNINIT; Reg::COUNT];
+        self.regs[Reg::R1.index()] = self.ctx();
+        self.regs[Reg::FP.index()] = self.stacks.frame_pointer();
+    }
+
+    /// The context pointer.
+    pub fn ctx(&self) -> Value {
+        Value::new(std::ptr::from_ref::<Env>(self.env).addr() as u64, Kind::Ctx)
+    }
+
+    fn run(mut self) -> Result<u64, Trap> {
+        let programs = self.programs;
+        loop {
+            let decoded = programs
+                .get(self.program)
+                .and_then(|program| program.insts().get(self.at));
+            let Some(decoded) = decoded else {
+                return Err(self.trap(TrapReason::TailCall, 0));
+            };
+            let slot = decoded.slot;
+            if self.env.budget == 0 {
+                return Err(self.trap(TrapReason::Budget, slot));
+            }
+            self.env.budget -= 1;
+            let flow = self
+                .step(&decoded.inst)
+                .map_err(|reason| self.trap(reason, slot))?;
+            match flow {
+                Flow::Next => self.at += 1,
+                Flow::Jump(target) => match programs[self.program].index_of(target) {
+                    Some(at) => self.at = at,
+                    None => return Err(self.trap(TrapReason::Unsupported, slot)),
+                },
+                Flow::Program(program) => {
+                    self.program = program;
+                    self.at = 0;
+                    self.stacks.renew();
+                    self.enter();
+                }
+                Flow::Return { program, at } => {
+                    self.program = program;
+                    self.at = at;
+                }
+                Flow::Done(value) => return Ok(value),
+            }
+        }
+    }
+
+    fn trap(&self, reason: TrapReason, slot: usize) -> Trap {
+        Trap {
+            reason,
+            program: self.program,
+            slot,
+            registers: self.regs.map(|value| value.bits),
+        }
+    }
+
+    fn step(&mut self, inst: &Inst) -> Checked<Flow> {
+        match *inst {
+            Inst::Alu {
+                width,
+                op,
+                dst,
+                src,
+            } => self.alu(width, op, dst, src)?,
+            Inst::End { kind, bits, dst } => {
+                let value = self.read(dst)?;
+                self.write(dst, Value::scalar(endian(kind, bits, value.bits)));
+            }
+            Inst::LoadImm { dst, imm } => {
+                let value = self.immediate(imm)?;
+                self.write(dst, value);
+            }
+            Inst::Load {
+                size,
+                signed,
+                dst,
+                base,
+                off,
+            } => {
+                let value = self.load(size, signed, base, off)?;
+                self.write(dst, value);
+            }
+            Inst::Store {
+                size,
+                base,
+                off,
+                src,
+            } => self.store(size, base, off, src)?,
+            Inst::Atomic {
+                size,
+                op,
+                fetch,
+                base,
+                off,
+                src,
+            } => self.atomic(size, op, fetch, (base, off), src)?,
+            Inst::Jump { target } => return Ok(Flow::Jump(target)),
+            Inst::JumpIf {
+                width,
+                cond,
+                dst,
+                src,
+                target,
+            } => {
+                let (a, b) = (self.read(dst)?, self.operand(src)?);
+                if compare(cond, width, a.bits, b.bits) {
+                    return Ok(Flow::Jump(target));
+                }
+            }
+            Inst::Call(CallTarget::Helper(id)) => return self.helper(id),
+            Inst::Call(CallTarget::Local(target)) => return self.call(target),
+            Inst::Call(CallTarget::Kfunc(_)) => return Err(TrapReason::Unsupported),
+            Inst::Exit => return self.exit(),
+        }
+        Ok(Flow::Next)
+    }
+
+    pub fn read(&self, reg: Reg) -> Checked<Value> {
+        let value = self.regs[reg.index()];
+        if value.kind == Kind::Uninit {
+            return Err(TrapReason::Uninitialised);
+        }
+        Ok(value)
+    }
+
+    pub fn write(&mut self, reg: Reg, value: Value) {
+        self.regs[reg.index()] = value;
+    }
+
+    fn operand(&self, operand: Operand) -> Checked<Value> {
+        match operand {
+            Operand::Reg(reg) => self.read(reg),
+            Operand::Imm(imm) => Ok(Value::scalar(i64::from(imm).cast_unsigned())),
+        }
+    }
+
+    fn alu(&mut self, width: Width, op: AluOp, dst: Reg, src: Operand) -> Checked<()> {
+        let a = match op {
+            AluOp::Mov | AluOp::MovSx(_) => Value::scalar(0),
+            _ => self.read(dst)?,
+        };
+        let b = match op {
+            AluOp::Neg => Value::scalar(0),
+            _ => self.operand(src)?,
+        };
+        let kind = match (width, op) {
+            (Width::W64, AluOp::Mov) => b.kind,
+            (Width::W64, AluOp::Add) => a.sum_kind(b),
+            (Width::W64, AluOp::Sub) => a.difference_kind(b),
+            _ => Kind::Scalar,
+        };
+        self.write(dst, Value::new(alu(op, width, a.bits, b.bits), kind));
+        Ok(())
+    }
+
+    fn immediate(&self, imm: ImmSource) -> Checked<Value> {
+        let maps = self.programs[self.program].maps();
+        match imm {
+            ImmSource::Value(value) => Ok(Value::scalar(value)),
+            ImmSource::Func(_) => Err(TrapReason::Unsupported),
+            ImmSource::Map(index) => {
+                let map = maps.get(index as usize).ok_or(TrapReason::Unsupported)?;
+                let address = Arc::as_ptr(map).expose_provenance() as u64;
+                Ok(Value::new(address, Kind::Map))
+            }
+            ImmSource::MapValue { map, offset } => {
+                let map = maps.get(map as usize).ok_or(TrapReason::Unsupported)?;
+                let array = map.array_base().ok_or(TrapReason::Unsupported)?;
+                let base = array.base as u64;
+                let kind = Kind::MapValue {
+                    base,
+                    len: map.def().value_size,
+                    writable: !map.def().flags.contains(MapFlags::RDONLY_PROG),
+                };
+                Ok(Value::new(base + u64::from(offset), kind))
+            }
+        }
+    }
+
+    fn load(&self, size: MemSize, signed: bool, base: Reg, off: i16) -> Checked<Value> {
+        let base = self.read(base)?;
+        if base.kind == Kind::Ctx {
+            return self.load_ctx(base, size, signed, off);
+        }
+        let place = self.place(base, off.into(), size.bytes() as usize, false)?;
+        // SAFETY: `place` checked that the bytes are inside live memory of this run; map values are used
+        // atomically by everyone.
+        let bits = unsafe { memory::load(place.pointer, size) };
+        if signed {
+            let bits = sign_extend(bits, size.bytes() as u8 * 8);
+            return Ok(Value::scalar(bits));
+        }
+        let kind = match place.stack {
+            Some(stack) if size == MemSize::Dw => self.stacks.tag(stack),
+            _ => Kind::Scalar,
+        };
+        Ok(Value::new(bits, kind))
+    }
+
+    fn load_ctx(&self, base: Value, size: MemSize, signed: bool, off: i16) -> Checked<Value> {
+        let at = base.bits.wrapping_sub(self.ctx().bits).cast_signed();
+        let field = ctx_field(at.wrapping_add(off.into()), size).ok_or(TrapReason::Context)?;
+        if signed {
+            return Err(TrapReason::Context);
+        }
+        let epoch = self.epoch;
+        let kind = match field {
+            CtxField::Data => Kind::Packet { epoch },
+            CtxField::DataMeta => Kind::Meta { epoch },
+            CtxField::DataEnd => Kind::PacketEnd,
+            _ => Kind::Scalar,
+        };
+        Ok(Value::new(field.load(self.env), kind))
+    }
+
+    fn store(&mut self, size: MemSize, base: Reg, off: i16, src: Operand) -> Checked<()> {
+        let (base, value) = (self.read(base)?, self.operand(src)?);
+        let len = size.bytes() as usize;
+        let place = self.place(base, off.into(), len, true)?;
+        // SAFETY: `place` checked that the bytes are inside live, writable memory of this run.
+        unsafe { memory::store(place.pointer, size, value.bits) };
+        if let Some(stack) = place.stack {
+            self.stacks.mark(stack, len, value.kind);
+        }
+        Ok(())
+    }
+
+    fn atomic(
+        &mut self,
+        size: MemSize,
+        op: AtomicOp,
+        fetch: bool,
+        (base, off): (Reg, i16),
+        src: Reg,
+    ) -> Checked<()> {
+        let (base, value) = (self.read(base)?, self.read(src)?);
+        let expected = match op {
+            AtomicOp::CmpXchg => self.read(Reg::R0)?.bits,
+            _ => 0,
+        };
+        let len = size.bytes() as usize;
+        let place = self.place(base, off.into(), len, true)?;
+        if !place.atomics {
+            return Err(TrapReason::AtomicPlace);
+        }
+        if !place.pointer.addr().is_multiple_of(len) {
+            return Err(TrapReason::Misaligned);
+        }
+        // SAFETY: `place` checked the bounds, the lines above the alignment; decoding allows W and Dw only.
+        let old = unsafe {
+            match size {
+                MemSize::Dw => memory::atomic64(place.pointer, op, value.bits, expected),
+                _ => memory::atomic32(place.pointer, op, value.bits as u32, expected as u32).into(),
+            }
+        };
+        if let Some(stack) = place.stack {
+            self.stacks.mark(stack, len, Kind::Scalar);
+        }
+        if fetch {
+            let to = if op == AtomicOp::CmpXchg {
+                Reg::R0
+            } else {
+                src
+            };
+            self.write(to, Value::scalar(old));
+        }
+        Ok(())
+    }
+
+    /// Checks an access of `len` bytes at `base + off`.
+    pub fn place(&self, base: Value, off: i64, len: usize, write: bool) -> Checked<Place> {
+        let address = base.bits.wrapping_add(off.cast_unsigned());
+        let frame = &self.env.frame;
+        let within = |first: u64, end: u64| {
+            address >= first && address <= end && end - address >= len as u64
+        };
+        let plain = |atomics| Place {
+            pointer: std::ptr::with_exposed_provenance_mut(address as usize),
+            stack: None,
+            atomics,
+        };
+        let [meta, data, end] = [frame.data_meta(), frame.data(), frame.data_end()]
+            .map(|pointer| pointer.expose_provenance() as u64);
+        match base.kind {
+            Kind::Packet { epoch } | Kind::Meta { epoch } if epoch != self.epoch => {
+                Err(TrapReason::StalePacket)
+            }
+            Kind::Packet { .. } if within(data, end) => Ok(plain(false)),
+            Kind::Meta { .. } if within(meta, data) => Ok(plain(false)),
+            Kind::Packet { .. } | Kind::Meta { .. } => Err(TrapReason::Packet),
+            Kind::Stack { call } => {
+                let stack = self.stacks.place(call, address, len);
+                let stack = stack.ok_or(TrapReason::Stack)?;
+                Ok(Place {
+                    pointer: self.stacks.pointer(stack),
+                    stack: Some(stack),
+                    atomics: true,
+                })
+            }
+            Kind::MapValue {
+                base,
+                len: size,
+                writable,
+            } => {
+                if !within(base, base + u64::from(size)) {
+                    Err(TrapReason::MapValue)
+                } else if write && !writable {
+                    Err(TrapReason::ReadOnly)
+                } else {
+                    Ok(plain(true))
+                }
+            }
+            Kind::Ctx => Err(TrapReason::Context),
+            Kind::Uninit => Err(TrapReason::Uninitialised),
+            Kind::Scalar if base.bits < NULL_PAGE => Err(TrapReason::NullPointer),
+            Kind::Scalar | Kind::PacketEnd | Kind::Map => Err(TrapReason::NotPointer),
+        }
+    }
+
+    /// Calls the subprogram at `target`.
+    fn call(&mut self, target: usize) -> Checked<Flow> {
+        let caller = Caller {
+            program: self.program,
+            at: self.at + 1,
+            saved: [self.regs[6], self.regs[7], self.regs[8], self.regs[9]],
+        };
+        if !self.stacks.push() {
+            return Err(TrapReason::CallDepth);
+        }
+        self.callers[self.stacks.depth()] = Some(caller);
+        self.regs[0] = Value::UNINIT;
+        self.regs[6..10].fill(Value::UNINIT);
+        self.regs[Reg::FP.index()] = self.stacks.frame_pointer();
+        Ok(Flow::Jump(target))
+    }
+
+    /// Returns from a subprogram, or ends the run.
+    fn exit(&mut self) -> Checked<Flow> {
+        let Some(caller) = self.callers[self.stacks.depth()].take() else {
+            let value = self.read(Reg::R0)?;
+            return if value.is_scalar() {
+                Ok(Flow::Done(value.bits))
+            } else {
+                Err(TrapReason::Return)
+            };
+        };
+        self.stacks.pop();
+        self.regs[1..6].fill(Value::UNINIT);
+        self.regs[6..10].copy_from_slice(&caller.saved);
+        self.regs[Reg::FP.index()] = self.stacks.frame_pointer();
+        Ok(Flow::Return {
+            program: caller.program,
+            at: caller.at,
+        })
+    }
+}
