@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use squalus_engine::{Engine, EngineError, MapAccess, MapRef, TestResult, TestRun};
-use squalus_isa::{Errno, MapDef, UpdateFlags};
+use squalus_isa::{Errno, MapDef, MapType, UpdateFlags};
 
 use crate::load::{LoadedMap, LoadedProgram, create_map};
 use crate::sys::{self, MapExtras, MapFd, Pinned};
@@ -21,6 +21,9 @@ const GROWTH: usize = 4096;
 type InnerMaps = HashMap<(usize, Vec<u8>), (u32, Arc<MapFd>)>;
 
 /// An object loaded into the kernel. See the [crate's documentation](crate).
+///
+/// In program arrays a value is the number of a program: its place in [`Engine::programs`], as four
+/// bytes. Inner maps are set with [`MapAccess::create_inner`].
 pub struct KernelEngine {
     pub(crate) maps: Vec<LoadedMap>,
     pub(crate) programs: Vec<LoadedProgram>,
@@ -70,18 +73,24 @@ impl KernelEngine {
         self.program(name).ok().map(|program| program.fd.as_fd())
     }
 
-    /// Makes `program` the target of tail calls through `map` (a `PROG_ARRAY`) at `index`.
-    ///
-    /// # Errors
-    /// If there is no such map or program, or the kernel finds the program unfit for the map.
-    pub fn set_program(&self, map: &str, index: u32, program: &str) -> Result<(), EngineError> {
-        let fd = self.program(program)?.fd.as_raw_fd();
-        self.update(
-            MapRef::Name(map),
-            &index.to_ne_bytes(),
-            &fd.to_ne_bytes(),
-            UpdateFlags::ANY,
-        )
+    /// Writes to a program array, whose values are places in [`Engine::programs`] here, as in the
+    /// userspace engine, and descriptors in the kernel.
+    fn set_program(
+        &self,
+        map: MapRef<'_>,
+        fd: &MapFd,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), EngineError> {
+        check("value", value, fd.value_len(), map)?;
+        let place = value
+            .first_chunk()
+            .map(|bytes| u32::from_ne_bytes(*bytes) as usize);
+        let program = place.and_then(|place| self.programs.get(place));
+        let program = program.ok_or_else(|| refused(map, "update", Errno::EBADF))?;
+        let value = program.fd.as_raw_fd().to_ne_bytes();
+        fd.update(key, &value, UpdateFlags::ANY)
+            .map_err(|errno| refused(map, "update", errno))
     }
 
     /// As [`MapAccess::create_inner`], on a NUMA node if `def` has the flag `NUMA_NODE`.
@@ -136,6 +145,18 @@ impl KernelEngine {
         found.ok_or_else(|| EngineError::NoMap(name.to_owned()))
     }
 
+    fn is_program_array(&self, map: MapRef<'_>) -> bool {
+        let MapRef::Name(name) = map else {
+            return false;
+        };
+        let def = self
+            .maps
+            .iter()
+            .map(|map| &map.def)
+            .find(|def| def.name == name);
+        def.is_some_and(|def| def.kind == MapType::ProgArray)
+    }
+
     fn resolve(&self, map: MapRef<'_>) -> Result<Resolved<'_>, EngineError> {
         match map {
             MapRef::Name(name) => Ok(Resolved::Own(&self.maps[self.index(name)?].fd)),
@@ -153,8 +174,9 @@ impl KernelEngine {
         }
         check("key", key, map.fd.key_len(), outer)?;
         let value = map.fd.lookup(key).map_err(failed)?;
-        let id = value.as_deref().and_then(|value| value.try_into().ok());
-        let id = u32::from_ne_bytes(id.ok_or_else(|| failed(Errno::ENOENT))?);
+        let id = value.as_deref().and_then(|value| value.first_chunk());
+        let id = id.map(|bytes| u32::from_ne_bytes(*bytes));
+        let id = id.ok_or_else(|| EngineError::NoMap(MapRef::Inner { outer, key }.to_string()))?;
         let place = (index, key.to_vec());
         if let Some((known, fd)) = self.opened().get(&place)
             && *known == id
@@ -222,6 +244,9 @@ impl MapAccess for KernelEngine {
     ) -> Result<(), EngineError> {
         let fd = self.resolve(map)?;
         check("key", key, fd.key_len(), map)?;
+        if self.is_program_array(map) {
+            return self.set_program(map, &fd, key, value);
+        }
         check("value", value, fd.value_len(), map)?;
         fd.update(key, value, flags)
             .map_err(|errno| refused(map, "update", errno))
@@ -236,7 +261,11 @@ impl MapAccess for KernelEngine {
         if count == 0 {
             return Ok(());
         }
-        match fd.update_batch(count, keys, values) {
+        let batch = match self.is_program_array(map) {
+            true => Err((Errno::ENOTSUPP, 0)),
+            false => fd.update_batch(count, keys, values),
+        };
+        match batch {
             Ok(()) => return Ok(()),
             // Kernels, and map types, that have no batches.
             Err((Errno::EINVAL | Errno::ENOTSUPP | Errno::EOPNOTSUPP, 0)) => {}
@@ -244,8 +273,7 @@ impl MapAccess for KernelEngine {
         }
         let values = values.chunks_exact(value_len);
         for (key, value) in keys.chunks_exact(key_len).zip(values) {
-            fd.update(key, value, UpdateFlags::ANY)
-                .map_err(|errno| refused(map, "update_batch", errno))?;
+            self.update(map, key, value, UpdateFlags::ANY)?;
         }
         Ok(())
     }
