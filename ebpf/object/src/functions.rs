@@ -145,7 +145,7 @@ impl<'a> Function<'a> {
             return Err(error("the function does not consist of whole instructions"));
         }
         let end = symbol.value.checked_add(size);
-        if size == 0 || !end.is_some_and(|end| end <= section.data.len() as u64) {
+        if size == 0 || end.is_none_or(|end| end > section.data.len() as u64) {
             return Err(error(
                 "the function is empty or reaches past the end of its section",
             ));

@@ -9,8 +9,8 @@ pub const OBJECT_SLOTS: usize = 4_000_000;
 /// All data sections of an object together, in bytes (`.bss` costs nothing in the file).
 pub const DATA_BYTES: u64 = 256 << 20;
 
-/// Longest name of a program, map or variable in bytes.
-pub const NAME_BYTES: usize = 4096;
+/// Longest name in bytes: of symbols, sections and types.
+pub const NAME_BYTES: usize = 2048;
 
 /// Source lines and file names in [`LineInfo`](crate::LineInfo) are cut to this many bytes.
 pub const LINE_BYTES: usize = 256;

@@ -31,14 +31,18 @@ impl Extra {
             indices.entry(section.name).or_insert(index);
         }
         let mut extra = Extra::default();
-        for of_section in ext.lines {
+        for mut of_section in ext.lines {
             if let Some(&index) = indices.get(of_section.section) {
+                of_section
+                    .records
+                    .dedup_by_key(|r| r.offset as usize / INSN_SIZE);
                 extra.intern(btf, &of_section.records);
                 extra.lines.insert(index, of_section.records);
             }
         }
         for of_section in ext.core {
             if let Some(&index) = indices.get(of_section.section) {
+                refuse_duplicates(&of_section.records)?;
                 extra.core.insert(index, of_section.records);
             }
         }
@@ -67,17 +71,13 @@ impl Extra {
     ) {
         let slot_of = |offset: u32| start + (offset as usize / INSN_SIZE - function.start);
         for record in within(self.lines.get(&function.section), function, |l| l.offset) {
-            let line = LineInfo {
+            lines.push(LineInfo {
                 slot: slot_of(record.offset),
                 file: self.text(record.file),
                 line: record.line,
                 column: record.column,
                 text: self.text(record.text),
-            };
-            match lines.last_mut() {
-                Some(last) if last.slot == line.slot => *last = line,
-                _ => lines.push(line),
-            }
+            });
         }
         for record in within(self.core.get(&function.section), function, |c| c.offset) {
             core.push(CoreRelo {
@@ -86,6 +86,21 @@ impl Extra {
             });
         }
     }
+}
+
+/// No compiler relocates an instruction twice; accepting it would let a small file cost much time.
+fn refuse_duplicates(records: &[CoreRecord]) -> Result<(), BtfError> {
+    let mut slots = records.iter().map(|r| r.offset as usize / INSN_SIZE);
+    let Some(mut last) = slots.next() else {
+        return Ok(());
+    };
+    for slot in slots {
+        if slot == last {
+            return Err(BtfError::Ext("two CO-RE relocations for one instruction"));
+        }
+        last = slot;
+    }
+    Ok(())
 }
 
 /// The records whose instruction lies within a function.

@@ -1,7 +1,8 @@
 //! Linking: from functions and relocations to flat programs.
 //!
-//! A program is its own function followed by every function it reaches, each once, in the order in which
-//! they are first reached. Calls and function addresses are patched when all have their place.
+//! A program is its own function followed by every function it reaches, each once, depth first: the order in
+//! which libbpf lays them out, so that functions have the same numbers as in the kernel. Calls and function
+//! addresses are patched when all have their place.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -75,14 +76,8 @@ impl Linker<'_, '_> {
     ) -> Result<Program, ObjectError> {
         refuse_section(function.name, section)?;
         let (kind, autoload) = kind_of(section);
-        let mut flat = Flat::default();
-        flat.place(index);
-        let mut next = 0;
-        while let Some(&(index, _)) = flat.placed.get(next) {
-            next += 1;
-            self.append(&mut flat, index)?;
-        }
-        flat.patch_calls()?;
+        let mut flat = self.assemble(index)?;
+        flat.patch_calls();
         let (subprograms, lines, core) = self.describe(&flat);
         Ok(Program {
             name: function.name.into(),
@@ -97,8 +92,22 @@ impl Linker<'_, '_> {
         })
     }
 
-    /// Appends a function's code with its map references resolved and its calls noted.
-    fn append(&self, flat: &mut Flat, index: usize) -> Result<(), ObjectError> {
+    /// Lays out a function and all it reaches, depth first, with map references resolved and calls noted.
+    fn assemble(&self, entry: usize) -> Result<Flat, ObjectError> {
+        let mut flat = Flat::default();
+        let mut open = vec![self.open(&mut flat, entry)?];
+        while let Some(cursor) = open.last_mut() {
+            match self.advance(&mut flat, cursor)? {
+                Some(reached) if flat.starts.contains_key(&reached) => {}
+                Some(reached) => open.push(self.open(&mut flat, reached)?),
+                None => drop(open.pop()),
+            }
+        }
+        Ok(flat)
+    }
+
+    /// Appends a function's code as it stands in its section.
+    fn open(&self, flat: &mut Flat, index: usize) -> Result<Cursor<'_, '_>, ObjectError> {
         let function = &self.functions.all[index];
         let code = self.functions.code(function);
         let base = flat.insns.len();
@@ -108,36 +117,59 @@ impl Linker<'_, '_> {
                 limit: format!("{PROGRAM_SLOTS} instructions"),
             });
         }
-        flat.start(index);
+        flat.starts.insert(index, base);
+        flat.placed.push((index, base));
         flat.insns.extend_from_slice(code);
-        let mut rels = self.rels(function);
-        let mut slot = 0;
-        while let Some(&insn) = code.get(slot) {
-            let place = Site {
-                function,
-                slot,
-                flat: base + slot,
+        Ok(Cursor {
+            function,
+            code,
+            rels: self.rels(function),
+            slot: 0,
+            base,
+        })
+    }
+
+    /// Resolves instructions up to and with the next one that refers to a function, which it gives.
+    fn advance(
+        &self,
+        flat: &mut Flat,
+        cursor: &mut Cursor<'_, '_>,
+    ) -> Result<Option<usize>, ObjectError> {
+        while let Some(&insn) = cursor.code.get(cursor.slot) {
+            let site = Site {
+                function: cursor.function,
+                slot: cursor.slot,
+                flat: cursor.base + cursor.slot,
             };
-            match rels.first() {
-                Some(rel) if place.offset() == Some(rel.offset) => {
-                    self.relocate(flat, &place, insn, rel)?;
-                    rels = &rels[1..];
+            cursor.slot += if insn.op == opcode::LD_IMM64 { 2 } else { 1 };
+            let at = site.offset();
+            let reached = match cursor.rels.split_first() {
+                Some((rel, rest)) if rel.offset == at => {
+                    cursor.rels = rest;
+                    self.relocate(flat, &site, insn, rel)?
                 }
-                Some(rel) if place.offset().is_none_or(|at| at > rel.offset) => {
-                    return Err(self.relocation_error(
-                        function,
-                        rel,
-                        "it is inside an instruction, or a second one for the same",
-                    ));
+                Some((rel, _)) if rel.offset < at => {
+                    return Err(self.misplaced(cursor.function, rel));
                 }
-                _ => self.unrelocated(flat, &place, insn)?,
+                _ => self.unrelocated(&site, insn)?,
+            };
+            if let Some(target) = reached {
+                flat.calls.push((site.flat, target));
+                return Ok(Some(target));
             }
-            slot += if insn.op == opcode::LD_IMM64 { 2 } else { 1 };
         }
-        match rels.first() {
-            Some(rel) => Err(self.relocation_error(function, rel, "it is inside an instruction")),
-            None => Ok(()),
+        match cursor.rels.first() {
+            Some(rel) => Err(self.misplaced(cursor.function, rel)),
+            None => Ok(None),
         }
+    }
+
+    fn misplaced(&self, function: &Function<'_>, rel: &Rel) -> ObjectError {
+        self.relocation_error(
+            function,
+            rel,
+            "it is inside an instruction, or a second one for the same",
+        )
     }
 
     /// The relocations within a function.
@@ -163,13 +195,14 @@ impl Linker<'_, '_> {
         }
     }
 
+    /// Resolves an instruction's relocation; gives the function it refers to, if it is one.
     fn relocate(
         &self,
         flat: &mut Flat,
         site: &Site<'_, '_>,
         insn: Insn,
         rel: &Rel,
-    ) -> Result<(), ObjectError> {
+    ) -> Result<Option<usize>, ObjectError> {
         let symbol = &self.elf.symbols[rel.symbol];
         let error = |reason: &str| self.relocation_error(site.function, rel, reason);
         let section = match symbol.place {
@@ -177,24 +210,15 @@ impl Linker<'_, '_> {
             Place::Undefined => return Err(self.refuse_extern(site.function, symbol)),
             Place::Other => return Err(error("the symbol is absolute or common")),
         };
+        let (base, imm) = (i128::from(symbol.value), i128::from(insn.imm));
         match (insn.op, rel.kind) {
-            (CALL, R_64_32) if insn.src == opcode::PSEUDO_CALL => {
-                let address =
-                    i128::from(symbol.value) + (i128::from(insn.imm) + 1) * INSN_SIZE as i128;
-                let target = self
-                    .function_at(section, address)
-                    .ok_or_else(|| error("no function starts where it points"))?;
-                flat.calls.push((site.flat, target));
-                flat.place(target);
-                Ok(())
-            }
-            (opcode::LD_IMM64, R_64_64) => {
-                let address = i128::from(symbol.value) + i128::from(insn.imm);
-                self.relocate_address(flat, site, section, address)
-                    .map_err(|reason| {
-                        reason.unwrap_or_else(|| error("it points to no map, variable or function"))
-                    })
-            }
+            (CALL, R_64_32) if insn.src == opcode::PSEUDO_CALL => self
+                .function_at(section, base + (imm + 1) * INSN_SIZE as i128)
+                .map(Some)
+                .ok_or_else(|| error("no function starts where it points")),
+            (opcode::LD_IMM64, R_64_64) => self
+                .relocate_address(flat, site, section, base + imm)?
+                .ok_or_else(|| error("it points to no map, variable or function")),
             _ => Err(error(&format!(
                 "kind {} does not fit the instruction there (opcode {:#04x}); the object may come from an unsupported compiler",
                 rel.kind, insn.op
@@ -202,41 +226,28 @@ impl Linker<'_, '_> {
         }
     }
 
-    /// Makes an `LD_IMM64` refer to what lies at `address` of `section`. `Err(None)` if nothing does.
+    /// Makes an `LD_IMM64` refer to what lies at `address` of `section`; gives the function if it is one.
+    /// `Ok(None)` if nothing lies there.
     fn relocate_address(
         &self,
         flat: &mut Flat,
         site: &Site<'_, '_>,
         section: usize,
         address: i128,
-    ) -> Result<(), Option<ObjectError>> {
+    ) -> Result<Option<Option<usize>>, ObjectError> {
         if self.elf.sections.get(section).is_some_and(|s| s.exec) {
-            let target = self.function_at(section, address).ok_or(None)?;
+            let target = self.function_at(section, address);
             flat.set_wide(site, opcode::PSEUDO_FUNC, 0, 0)?;
-            flat.calls.push((site.flat, target));
-            flat.place(target);
-            return Ok(());
+            return Ok(target.map(Some));
         }
-        let at = u64::try_from(address).map_err(|_| None)?;
-        match self.maps.at(section, at).ok_or(None)? {
-            MapRef::Map(map) => {
-                flat.set_wide(site, opcode::PSEUDO_MAP_FD, index_imm(map), 0)?;
-            }
-            MapRef::Value { map, section_size } => {
-                // One past the end is a legal address in C.
-                let offset = u32::try_from(at)
-                    .ok()
-                    .filter(|_| at <= section_size)
-                    .ok_or(None)?;
-                flat.set_wide(
-                    site,
-                    opcode::PSEUDO_MAP_VALUE,
-                    index_imm(map),
-                    offset.cast_signed(),
-                )?;
-            }
-        }
-        Ok(())
+        let at = u64::try_from(address).ok();
+        let (src, map, offset) = match at.and_then(|at| self.maps.at(section, at)) {
+            Some(MapRef::Map(map)) => (opcode::PSEUDO_MAP_FD, map, 0),
+            Some(MapRef::Value { map, offset }) => (opcode::PSEUDO_MAP_VALUE, map, offset),
+            None => return Ok(None),
+        };
+        flat.set_wide(site, src, index_imm(map), offset.cast_signed())?;
+        Ok(Some(None))
     }
 
     fn function_at(&self, section: usize, address: i128) -> Option<usize> {
@@ -245,27 +256,21 @@ impl Linker<'_, '_> {
     }
 
     /// An instruction without relocation: a call within the section is relative already, a reference is an error.
-    fn unrelocated(
-        &self,
-        flat: &mut Flat,
-        site: &Site<'_, '_>,
-        insn: Insn,
-    ) -> Result<(), ObjectError> {
-        let function = site.function;
+    fn unrelocated(&self, site: &Site<'_, '_>, insn: Insn) -> Result<Option<usize>, ObjectError> {
         match (insn.op, insn.src) {
             (CALL, opcode::PSEUDO_CALL) => {
-                let slot = (function.start + site.slot) as i128 + 1 + i128::from(insn.imm);
-                let target = self
-                    .function_at(function.section, slot * INSN_SIZE as i128)
-                    .ok_or_else(|| site.error("it calls a place where no function starts"))?;
-                flat.calls.push((site.flat, target));
-                flat.place(target);
-                Ok(())
+                let next = i128::from(site.offset()) + INSN_SIZE as i128;
+                self.function_at(
+                    site.function.section,
+                    next + i128::from(insn.imm) * INSN_SIZE as i128,
+                )
+                .map(Some)
+                .ok_or_else(|| site.error("it calls a place where no function starts"))
             }
             (opcode::LD_IMM64, src) if src != opcode::PSEUDO_IMM => Err(site.error(
                 "it refers to a map, variable or function without a relocation; the object was loaded before or is damaged",
             )),
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 
@@ -351,6 +356,18 @@ fn refuse_section(name: &str, section: &str) -> Result<(), ObjectError> {
     })
 }
 
+/// A function whose instructions are being resolved.
+struct Cursor<'l, 'a> {
+    function: &'l Function<'a>,
+    code: &'l [Insn],
+    /// Relocations not yet applied.
+    rels: &'l [Rel],
+    /// Next slot.
+    slot: usize,
+    /// Where the function starts in the program.
+    base: usize,
+}
+
 /// An instruction under relocation.
 struct Site<'f, 'a> {
     function: &'f Function<'a>,
@@ -362,9 +379,8 @@ struct Site<'f, 'a> {
 
 impl Site<'_, '_> {
     /// Its offset in the section in bytes.
-    fn offset(&self) -> Option<u64> {
-        let slot = self.function.start.checked_add(self.slot)?;
-        u64::try_from(slot.checked_mul(INSN_SIZE)?).ok()
+    fn offset(&self) -> u64 {
+        ((self.function.start + self.slot) * INSN_SIZE) as u64
     }
 
     fn error(&self, reason: &str) -> ObjectError {
@@ -380,35 +396,15 @@ impl Site<'_, '_> {
 #[derive(Default)]
 struct Flat {
     insns: Vec<Insn>,
-    /// Functions in order of their place, with their first slot once they are appended.
+    /// Functions with their first slot, by ascending slot.
     placed: Vec<(usize, usize)>,
-    /// Position in `placed` of each function.
-    positions: HashMap<usize, usize>,
+    /// The same, by function.
+    starts: HashMap<usize, usize>,
     /// Calls and function addresses to patch: slot and function.
     calls: Vec<(usize, usize)>,
 }
 
 impl Flat {
-    /// Makes sure a function becomes part of the program.
-    fn place(&mut self, function: usize) {
-        let next = self.placed.len();
-        if *self.positions.entry(function).or_insert(next) == next {
-            self.placed.push((function, 0));
-        }
-    }
-
-    /// Notes that a placed function starts at the end of what is there.
-    fn start(&mut self, function: usize) {
-        let start = self.insns.len();
-        if let Some(placed) = self
-            .positions
-            .get(&function)
-            .and_then(|&p| self.placed.get_mut(p))
-        {
-            placed.1 = start;
-        }
-    }
-
     /// Fills both slots of an `LD_IMM64`.
     fn set_wide(
         &mut self,
@@ -428,19 +424,14 @@ impl Flat {
         Ok(())
     }
 
-    fn patch_calls(&mut self) -> Result<(), ObjectError> {
-        for &(slot, function) in &self.calls {
-            let start = self
-                .positions
-                .get(&function)
-                .and_then(|&p| self.placed.get(p))
-                .map_or(0, |&(_, start)| start);
-            let relative = start as i64 - slot as i64 - 1;
-            if let Some(insn) = self.insns.get_mut(slot) {
-                insn.imm = i32::try_from(relative)
-                    .expect("programs have fewer than 2^31 slots: limited to PROGRAM_SLOTS");
+    fn patch_calls(&mut self) {
+        for (slot, function) in &self.calls {
+            if let (Some(insn), Some(&start)) =
+                (self.insns.get_mut(*slot), self.starts.get(function))
+            {
+                insn.imm = i32::try_from(start as i64 - *slot as i64 - 1)
+                    .expect("programs are limited to PROGRAM_SLOTS, far below 2^31");
             }
         }
-        Ok(())
     }
 }

@@ -6,6 +6,7 @@ use squalus_isa::{Insn, MapDef};
 
 use crate::ObjectError;
 use crate::btf::TypeId;
+use crate::core_relo::CoreRelo;
 
 /// Where a map definition came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,9 +135,9 @@ pub struct Program {
     /// Source lines by ascending slot; empty without `.BTF.ext`.
     pub lines: Vec<LineInfo>,
     /// Slots that [`Object::relocate_core`](crate::Object::relocate_core) could not resolve and replaced by a
-    /// call to [`POISON_HELPER`](crate::POISON_HELPER), ascending, with the reason.
-    pub poisoned: Vec<(usize, String)>,
-    pub(crate) core: Vec<crate::core_relo::CoreRelo>,
+    /// call to [`POISON_HELPER`](crate::POISON_HELPER), ascending, with what the target lacks.
+    pub poisoned: Vec<(usize, Arc<str>)>,
+    pub(crate) core: Vec<CoreRelo>,
 }
 
 impl Program {

@@ -102,7 +102,7 @@ fn collect_globals(
             continue;
         }
         let end = symbol.value.checked_add(symbol.size);
-        if !end.is_some_and(|end| end <= section.size) {
+        if end.is_none_or(|end| end > section.size) {
             return Err(ObjectError::Symbol {
                 symbol: symbol.name.into(),
                 section: section.name.into(),

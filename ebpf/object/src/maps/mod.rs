@@ -29,7 +29,7 @@ pub(crate) enum MapRef {
     /// The map with this index.
     Map(usize),
     /// A place in the value of a data section's map.
-    Value { map: usize, section_size: u64 },
+    Value { map: usize, offset: u32 },
 }
 
 impl Maps {
@@ -48,8 +48,10 @@ impl Maps {
     /// What `offset` in `section` is: a map's definition or data. `None` if the section holds neither.
     pub(crate) fn at(&self, section: usize, offset: u64) -> Option<MapRef> {
         if let Some(&map) = self.data.get(&section) {
-            let section_size = self.specs.get(map)?.def.value_size.into();
-            return Some(MapRef::Value { map, section_size });
+            // One past the end is a legal address in C.
+            let size = self.specs.get(map)?.def.value_size;
+            let offset = u32::try_from(offset).ok().filter(|&o| o <= size)?;
+            return Some(MapRef::Value { map, offset });
         }
         self.defined
             .get(&(section, offset))
