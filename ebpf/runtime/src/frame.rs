@@ -47,6 +47,12 @@ pub struct Frame {
     hard_end: *mut u8,
 }
 
+// SAFETY: a `Frame` is five addresses. Using the memory behind them takes an unsafe function, whose caller
+// answers for who else uses it.
+unsafe impl Send for Frame {}
+// SAFETY: as above.
+unsafe impl Sync for Frame {}
+
 impl Frame {
     /// Offset of the start of metadata.
     pub const OFFSET_DATA_META: usize = offset_of!(Frame, data_meta);
@@ -232,9 +238,6 @@ pub struct FrameRef<'a> {
     redirect: u32,
     buffer: PhantomData<&'a mut [u8]>,
 }
-
-// SAFETY: a `FrameRef` is an exclusive borrow of plain bytes, which may move between threads.
-unsafe impl Send for FrameRef<'_> {}
 
 impl<'a> FrameRef<'a> {
     /// The packet of `len` bytes at offset `data` of `buffer`.
