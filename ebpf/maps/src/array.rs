@@ -19,7 +19,7 @@ pub struct ArrayBase {
     pub base: usize,
     /// Bytes between elements.
     pub stride: usize,
-    /// Bytes between CPUs' copies; 0 if there is only one.
+    /// Bytes between CPUs' copies; 0 if the map is not per-CPU.
     pub cpu_stride: usize,
     /// How many elements.
     pub entries: u32,
@@ -32,6 +32,7 @@ pub(crate) struct Array {
     stride: usize,
     /// Bytes of one CPU's copy.
     plane: usize,
+    per_cpu: bool,
     /// Copies: 1, or the number of CPUs.
     copies: u32,
 }
@@ -54,6 +55,7 @@ impl Array {
             value_size,
             stride,
             plane,
+            per_cpu: def.kind.is_per_cpu(),
             copies,
         })
     }
@@ -62,7 +64,7 @@ impl Array {
         ArrayBase {
             base: self.arena.base() as usize,
             stride: self.stride,
-            cpu_stride: if self.copies > 1 { self.plane } else { 0 },
+            cpu_stride: if self.per_cpu { self.plane } else { 0 },
             entries: self.entries,
         }
     }
@@ -112,9 +114,12 @@ impl Array {
         if index >= self.entries {
             return None;
         }
-        Some(read_copies(self.copies, self.value_size, |cpu| {
-            self.slot(index, cpu)
-        }))
+        Some(read_copies(
+            self.per_cpu,
+            self.copies,
+            self.value_size,
+            |cpu| self.slot(index, cpu),
+        ))
     }
 
     /// `value` has the length of all copies.
@@ -140,13 +145,14 @@ impl Array {
     }
 }
 
-/// One or all CPUs' values as the syscall returns them: of several copies, each padded to 8 bytes.
+/// One value, or of a per-CPU map all CPUs' values each padded to 8 bytes, as the syscall returns them.
 pub(crate) fn read_copies(
+    per_cpu: bool,
     copies: u32,
     value_size: usize,
     slot: impl Fn(u32) -> *mut u8,
 ) -> Vec<u8> {
-    let stride = if copies > 1 {
+    let stride = if per_cpu {
         words::pad(value_size)
     } else {
         value_size

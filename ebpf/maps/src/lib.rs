@@ -16,8 +16,16 @@
 
 mod arena;
 mod array;
+mod entries;
+mod hash;
+mod index;
+mod key;
+mod lpm;
+mod lru;
+mod pool;
 mod reclaim;
 mod refs;
+mod set;
 mod validate;
 mod words;
 
@@ -32,6 +40,9 @@ pub use reclaim::{Reclaimer, Worker};
 pub use validate::MapError;
 
 use array::{Array, next_index};
+use entries::Value;
+use hash::Hash;
+use lpm::Trie;
 use refs::{MapArray, ProgArray};
 
 /// What maps share: how many CPUs there are, and what frees removed inner maps.
@@ -65,6 +76,11 @@ impl MapEnv {
             next_id: Arc::new(AtomicU32::new(1)),
         }
     }
+
+    /// The hash seed of the map with this number.
+    fn seed_of(&self, id: u32) -> u64 {
+        self.seed ^ u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
 }
 
 /// A map.
@@ -78,6 +94,9 @@ pub struct Map {
 
 enum Kind {
     Array(Array),
+    Hash(Hash),
+    MapHash(Hash),
+    Trie(Box<Trie>),
     MapArray(MapArray),
     ProgArray(ProgArray),
 }
@@ -132,6 +151,16 @@ impl Map {
         }
     }
 
+    /// How many keys are present, in maps that count them (hashes and tries).
+    #[must_use]
+    pub fn live(&self) -> Option<u32> {
+        match &self.kind {
+            Kind::Hash(hash) | Kind::MapHash(hash) => Some(hash.len()),
+            Kind::Trie(trie) => Some(trie.len()),
+            Kind::Array(_) | Kind::MapArray(_) | Kind::ProgArray(_) => None,
+        }
+    }
+
     /// Length of what [`Map::sys_lookup`] returns and [`Map::sys_update`] takes: one value, or in per-CPU
     /// maps one per CPU, each padded to 8 bytes.
     #[must_use]
@@ -147,15 +176,21 @@ impl Map {
 
 impl Kind {
     fn new(def: &MapDef, env: &MapEnv, id: u32) -> std::io::Result<Kind> {
-        let _ = env.seed;
+        let hash = || Hash::new(def, env.cpus, env.seed_of(id), id, &env.reclaimer);
         Ok(match def.kind {
             MapType::Array | MapType::PerCpuArray => Kind::Array(Array::new(def, env.cpus, id)?),
+            MapType::Hash | MapType::PerCpuHash | MapType::LruHash | MapType::LruPerCpuHash => {
+                Kind::Hash(hash()?)
+            }
+            MapType::LpmTrie => Kind::Trie(Box::new(Trie::new(def, id)?)),
+            MapType::HashOfMaps => Kind::MapHash(hash()?),
             MapType::ArrayOfMaps => {
                 let reclaimer = Arc::clone(&env.reclaimer);
                 Kind::MapArray(MapArray::new(def.max_entries, id, reclaimer)?)
             }
             MapType::ProgArray => Kind::ProgArray(ProgArray::new(def.max_entries)),
-            other => return Err(std::io::Error::other(format!("{other} is not implemented"))),
+            // Refused by `validate`.
+            _ => return Err(std::io::ErrorKind::Unsupported.into()),
         })
     }
 }
@@ -176,8 +211,14 @@ impl Map {
         match &self.kind {
             // SAFETY: array keys have 4 bytes.
             Kind::Array(array) => array.slot(unsafe { index(key) }, cpu),
-            // SAFETY: as above.
+            // SAFETY: the caller's.
+            Kind::Hash(hash) => unsafe { hash.lookup(key, cpu) },
+            // SAFETY: the caller's.
+            Kind::Trie(trie) => unsafe { trie.lookup(key) },
+            // SAFETY: array keys have 4 bytes.
             Kind::MapArray(maps) => maps.lookup(unsafe { index(key) }).cast(),
+            // SAFETY: the caller's, and the kind says it holds maps.
+            Kind::MapHash(hash) => unsafe { hash.lookup_map(key) }.cast(),
             Kind::ProgArray(_) => std::ptr::null_mut(),
         }
     }
@@ -213,7 +254,11 @@ impl Map {
         match &self.kind {
             // SAFETY: the caller's.
             Kind::Array(array) => unsafe { array.update(index(key), value, flags, cpu) },
-            Kind::MapArray(_) | Kind::ProgArray(_) => Err(Errno::EOPNOTSUPP),
+            // SAFETY: the caller's.
+            Kind::Hash(hash) => unsafe { hash.update(key, Value::Program(value, cpu), flags) },
+            // SAFETY: the caller's.
+            Kind::Trie(trie) => unsafe { trie.update(key, value, flags) },
+            Kind::MapHash(_) | Kind::MapArray(_) | Kind::ProgArray(_) => Err(Errno::EOPNOTSUPP),
         }
     }
 
@@ -224,10 +269,14 @@ impl Map {
     ///
     /// # Safety
     /// `key` must be readable for the map's key size.
-    pub unsafe fn delete(&self, _key: *const u8) -> Result<(), Errno> {
+    pub unsafe fn delete(&self, key: *const u8) -> Result<(), Errno> {
         match &self.kind {
             Kind::Array(_) => Err(Errno::EINVAL),
-            Kind::MapArray(_) | Kind::ProgArray(_) => Err(Errno::EOPNOTSUPP),
+            // SAFETY: the caller's.
+            Kind::Hash(hash) => unsafe { hash.delete(key) },
+            // SAFETY: the caller's.
+            Kind::Trie(trie) => unsafe { trie.delete(key) },
+            Kind::MapHash(_) | Kind::MapArray(_) | Kind::ProgArray(_) => Err(Errno::EOPNOTSUPP),
         }
     }
 
@@ -247,7 +296,9 @@ impl Map {
     pub fn contains(&self, addr: usize, len: usize) -> bool {
         match &self.kind {
             Kind::Array(array) => array.contains(addr, len),
-            Kind::MapArray(_) | Kind::ProgArray(_) => false,
+            Kind::Hash(hash) => hash.contains(addr, len),
+            Kind::Trie(trie) => trie.contains(addr, len),
+            Kind::MapHash(_) | Kind::MapArray(_) | Kind::ProgArray(_) => false,
         }
     }
 
@@ -257,7 +308,7 @@ impl Map {
         match &self.kind {
             Kind::Array(array) => Some(array.base()),
             Kind::MapArray(maps) => Some(maps.base()),
-            Kind::ProgArray(_) => None,
+            Kind::Hash(_) | Kind::MapHash(_) | Kind::Trie(_) | Kind::ProgArray(_) => None,
         }
     }
 }
@@ -278,6 +329,9 @@ impl Map {
         self.check_read()?;
         Ok(match &self.kind {
             Kind::Array(array) => array.sys_lookup(key_index(key)),
+            Kind::Hash(hash) => hash.sys_lookup(key),
+            Kind::Trie(trie) => trie.sys_lookup(key),
+            Kind::MapHash(hash) => hash.get_inner(key).map(|map| id_bytes(map.id)),
             Kind::MapArray(maps) => maps.get(key_index(key)).map(|map| id_bytes(map.id)),
             Kind::ProgArray(programs) => programs.get(key_index(key)).map(id_bytes),
         })
@@ -296,7 +350,10 @@ impl Map {
         self.check_write()?;
         match &self.kind {
             Kind::Array(array) => array.sys_update(key_index(key), value, flags.0),
-            Kind::MapArray(_) | Kind::ProgArray(_) => Err(Errno::EOPNOTSUPP),
+            Kind::Hash(hash) => hash.sys_update(key, value, flags.0),
+            // SAFETY: the slices have the right lengths.
+            Kind::Trie(trie) => unsafe { trie.update(key.as_ptr(), value.as_ptr(), flags.0) },
+            Kind::MapHash(_) | Kind::MapArray(_) | Kind::ProgArray(_) => Err(Errno::EOPNOTSUPP),
         }
     }
 
@@ -309,6 +366,9 @@ impl Map {
         self.check_write()?;
         match &self.kind {
             Kind::Array(_) => Err(Errno::EINVAL),
+            Kind::Hash(hash) | Kind::MapHash(hash) => hash.sys_delete(key),
+            // SAFETY: the slice has the right length.
+            Kind::Trie(trie) => unsafe { trie.delete(key.as_ptr()) },
             Kind::MapArray(maps) => maps.delete(key_index(key)),
             Kind::ProgArray(programs) => programs.set(key_index(key), None),
         }
@@ -325,6 +385,8 @@ impl Map {
         }
         self.check_read()?;
         Ok(match &self.kind {
+            Kind::Hash(hash) | Kind::MapHash(hash) => hash.sys_next_key(key),
+            Kind::Trie(trie) => trie.sys_next_key(key),
             Kind::Array(_) | Kind::MapArray(_) | Kind::ProgArray(_) => {
                 next_index(self.def.max_entries, key.map(key_index)).map(id_bytes)
             }
@@ -346,6 +408,7 @@ impl Map {
         }
         match &self.kind {
             Kind::MapArray(maps) => maps.set(key_index(key), inner),
+            Kind::MapHash(hash) => hash.set_inner(key, inner, UpdateFlags::ANY.0),
             _ => Err(Errno::EINVAL),
         }
     }
@@ -358,6 +421,7 @@ impl Map {
         self.check_key(key)?;
         match &self.kind {
             Kind::MapArray(maps) => Ok(maps.get(key_index(key))),
+            Kind::MapHash(hash) => Ok(hash.get_inner(key)),
             _ => Err(Errno::EINVAL),
         }
     }

@@ -9,6 +9,11 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Rel
 /// Bytes in a word.
 pub(crate) const WORD: usize = 8;
 
+/// A value with its pair of cache lines to itself, so that writing it does not slow down readers of its
+/// neighbours.
+#[repr(align(128))]
+pub(crate) struct Padded<T>(pub(crate) T);
+
 /// `len` rounded up to whole words: how the kernel pads values.
 pub(crate) const fn pad(len: usize) -> usize {
     len.next_multiple_of(WORD)

@@ -1,0 +1,412 @@
+//! `HASH`, `PERCPU_HASH`, `LRU_HASH`, `LRU_PERCPU_HASH` and `HASH_OF_MAPS` (kernel/bpf/hashtab.c).
+//!
+//! An [`Index`] finds the slot of a key, [`Entries`] hold the slots. As in the kernel, replacing a value
+//! that is not per-CPU fills another slot and swaps it in, so that whoever looked the old value up goes on
+//! reading it unchanged until the slot is used again.
+
+use std::io;
+use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use squalus_isa::{Errno, MapDef, MapFlags, MapType, UpdateFlags};
+
+use crate::Map;
+use crate::entries::{Entries, Value};
+use crate::index::{Index, Outcome, Place, Writer};
+use crate::key::{Fixed, Raw};
+use crate::lru::Clock;
+use crate::reclaim::Reclaimer;
+use crate::refs::{self, MapCell};
+use crate::words::Padded;
+
+/// Slots beyond the capacity, besides one for each CPU: for replacements under way.
+const SPARE_SLOTS: u32 = 16;
+
+pub(crate) struct Hash {
+    index: Index,
+    entries: Entries,
+    live: Padded<AtomicU32>,
+    capacity: u32,
+    lru: Option<Clock>,
+    maps: Option<InnerMaps>,
+}
+
+/// What a hash of maps has besides: values are [`MapCell`]s.
+struct InnerMaps {
+    /// Serialises the control side, so that nobody clones a reference while another drops it.
+    control: Mutex<()>,
+    reclaimer: Arc<Reclaimer>,
+}
+
+/// Runs `$body` with `$key` as a [`Key`] read from `$ptr`, its size known to the compiler if common.
+macro_rules! with_key {
+    ($entries:expr, $ptr:expr, |$key:ident| $body:expr) => {{
+        let len = $entries.key_len();
+        // SAFETY (of all arms): the caller's pointer is readable for the key size, of that many words.
+        match $entries.key_words() {
+            1 => { let $key = &Fixed::<1>::read($ptr, len); $body }
+            2 => { let $key = &Fixed::<2>::read($ptr, len); $body }
+            3 => { let $key = &Fixed::<3>::read($ptr, len); $body }
+            4 => { let $key = &Fixed::<4>::read($ptr, len); $body }
+            5 => { let $key = &Fixed::<5>::read($ptr, len); $body }
+            _ => { let $key = &Raw::new($ptr, len); $body }
+        }
+    }};
+}
+
+impl Hash {
+    pub(crate) fn new(
+        def: &MapDef,
+        cpus: u32,
+        seed: u64,
+        colour: u32,
+        reclaimer: &Arc<Reclaimer>,
+    ) -> io::Result<Hash> {
+        let capacity = capacity(def, cpus);
+        let lru = matches!(def.kind, MapType::LruHash | MapType::LruPerCpuHash);
+        let seed = if def.flags.contains(MapFlags::ZERO_SEED) {
+            0
+        } else {
+            seed
+        };
+        let slots = capacity.saturating_add(cpus).saturating_add(SPARE_SLOTS);
+        let maps = def.kind.is_map_in_map().then(|| InnerMaps {
+            control: Mutex::new(()),
+            reclaimer: Arc::clone(reclaimer),
+        });
+        // A reference is stored as a pointer, whatever its size for the control side.
+        let stored = MapDef {
+            value_size: if maps.is_some() {
+                size_of::<MapCell>() as u32
+            } else {
+                def.value_size
+            },
+            ..def.clone()
+        };
+        Ok(Hash {
+            index: Index::new(capacity, !lru, seed, colour)?,
+            entries: Entries::new(&stored, slots, cpus, colour.wrapping_add(1))?,
+            live: Padded(AtomicU32::new(0)),
+            capacity,
+            lru: lru.then(|| Clock::new(capacity)),
+            maps,
+        })
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.live.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn contains(&self, addr: usize, len: usize) -> bool {
+        self.maps.is_none() && self.entries.contains(addr, len)
+    }
+}
+
+/// The kernel gives each CPU's LRU list the same number of entries.
+fn capacity(def: &MapDef, cpus: u32) -> u32 {
+    if def.flags.contains(MapFlags::NO_COMMON_LRU) {
+        def.max_entries.next_multiple_of(cpus)
+    } else {
+        def.max_entries
+    }
+}
+
+/// Program side.
+impl Hash {
+    /// # Safety
+    /// `key` is readable for the key size.
+    #[inline]
+    pub(crate) unsafe fn lookup(&self, key: *const u8, cpu: u32) -> *mut u8 {
+        // SAFETY: the caller's.
+        let found = unsafe {
+            with_key!(self.entries, key, |key| self.index.find(
+                &self.entries,
+                key,
+                |place, slot| (place, slot)
+            ))
+        };
+        let Some((place, slot)) = found else {
+            return ptr::null_mut();
+        };
+        if let Some(lru) = &self.lru {
+            self.index.set(place.set).touch(place.way, lru.now());
+        }
+        self.entries.value(slot, cpu)
+    }
+
+    /// The inner map under `key`, or null.
+    ///
+    /// # Safety
+    /// `key` is readable for the key size, and this is a hash of maps.
+    #[inline]
+    pub(crate) unsafe fn lookup_map(&self, key: *const u8) -> *mut Map {
+        // SAFETY: the caller's.
+        let cell = unsafe { self.lookup(key, 0) };
+        if cell.is_null() {
+            return ptr::null_mut();
+        }
+        // SAFETY: values of hashes of maps are cells, at addresses that stay valid.
+        unsafe { (*cell.cast::<MapCell>()).load(Ordering::Acquire) }
+    }
+
+    /// Both sides' update.
+    ///
+    /// # Safety
+    /// `key` is readable for the key size; the value's contract holds.
+    pub(crate) unsafe fn update(
+        &self,
+        key: *const u8,
+        value: Value<'_>,
+        flags: u64,
+    ) -> Result<(), Errno> {
+        if flags > UpdateFlags::EXIST.0 {
+            return Err(Errno::EINVAL);
+        }
+        // A full LRU map needs a victim, best of both sets.
+        let both = self.lru.is_some() && self.len() >= self.capacity;
+        // SAFETY: the caller's.
+        let key = unsafe { Raw::new(key, self.entries.key_len()) };
+        let mut writer = Writer::new(&self.index, &self.entries, &key, both);
+        let room = match writer.find_or_room() {
+            Outcome::Found(_) if flags == UpdateFlags::NOEXIST.0 => return Err(Errno::EEXIST),
+            // SAFETY: the caller's.
+            Outcome::Found(place) => return unsafe { self.replace(&writer, place, value) },
+            _ if flags == UpdateFlags::EXIST.0 => return Err(Errno::ENOENT),
+            Outcome::Room(place) => Some(place),
+            Outcome::Full => None,
+        };
+        // SAFETY: the caller's.
+        unsafe {
+            match &self.lru {
+                Some(lru) => self.insert_lru(lru, &writer, room, value),
+                None => self.insert(&mut writer, room, value),
+            }
+        }
+    }
+
+    /// # Safety
+    /// `key` is readable for the key size.
+    pub(crate) unsafe fn delete(&self, key: *const u8) -> Result<(), Errno> {
+        // SAFETY: the caller's.
+        let key = unsafe { Raw::new(key, self.entries.key_len()) };
+        let mut writer = Writer::new(&self.index, &self.entries, &key, false);
+        let place = writer.find().ok_or(Errno::ENOENT)?;
+        let slot = writer.remove(place).ok_or(Errno::ENOENT)?;
+        self.drop_inner(slot);
+        self.entries.pool().push(slot);
+        // After the slot is back: whoever gets the entry's place in the count also gets a slot.
+        self.live.0.fetch_sub(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// # Safety
+    /// The value's contract holds.
+    unsafe fn replace(
+        &self,
+        writer: &Writer<'_, Raw>,
+        place: Place,
+        value: Value<'_>,
+    ) -> Result<(), Errno> {
+        if let Some(lru) = &self.lru {
+            self.index.set(place.set).touch(place.way, lru.now());
+        }
+        if self.entries.is_per_cpu() {
+            let slot = writer.slot(place).ok_or(Errno::ENOENT)?;
+            // SAFETY: the caller's.
+            unsafe { self.entries.write(slot, value) };
+            return Ok(());
+        }
+        let slot = self.spare();
+        // SAFETY: a slot from the pool; the rest is the caller's.
+        unsafe { self.entries.fill(slot, writer.key(), value) };
+        let old = writer.replace(place, slot).unwrap_or(slot);
+        self.entries.pool().push(old);
+        Ok(())
+    }
+
+    /// # Safety
+    /// The value's contract holds.
+    unsafe fn insert(
+        &self,
+        writer: &mut Writer<'_, Raw>,
+        room: Option<Place>,
+        value: Value<'_>,
+    ) -> Result<(), Errno> {
+        if !self.claim() {
+            return Err(Errno::E2BIG);
+        }
+        let Some(place) = room.or_else(|| writer.stash_room()) else {
+            // Not reached: the stash alone holds `capacity` entries.
+            self.live.0.fetch_sub(1, Ordering::AcqRel);
+            return Err(Errno::ENOMEM);
+        };
+        let slot = self.spare();
+        // SAFETY: a slot from the pool; the rest is the caller's.
+        unsafe { self.entries.fill(slot, writer.key(), value) };
+        writer.publish(place, slot, 0);
+        Ok(())
+    }
+
+    /// Inserts into an LRU map: into a free slot while there are any, else into the oldest entry's.
+    ///
+    /// # Safety
+    /// The value's contract holds.
+    unsafe fn insert_lru(
+        &self,
+        lru: &Clock,
+        writer: &Writer<'_, Raw>,
+        room: Option<Place>,
+        value: Value<'_>,
+    ) -> Result<(), Errno> {
+        let stamp = lru.insert();
+        let (place, slot) = match room {
+            Some(place) if self.claim() => (place, self.spare()),
+            room => {
+                let slot = self.evict(lru, writer).ok_or(Errno::ENOMEM)?;
+                // The victim may have left a better place.
+                let place = writer.free_way().or(room).ok_or(Errno::ENOMEM)?;
+                (place, slot)
+            }
+        };
+        // SAFETY: the slot is from the pool or no longer in the index; the rest is the caller's.
+        unsafe { self.entries.fill(slot, writer.key(), value) };
+        writer.publish(place, slot, stamp);
+        Ok(())
+    }
+
+    /// Removes the oldest entry of the writer's sets, or of another set if these are empty.
+    fn evict(&self, lru: &Clock, writer: &Writer<'_, Raw>) -> Option<u32> {
+        match lru.oldest(writer.candidates()) {
+            Some(place) => writer.remove(place),
+            None => {
+                lru.evict_anywhere(&self.index, |place| self.index.remove(&self.entries, place))
+            }
+        }
+    }
+
+    /// Counts one more entry, if it may be.
+    fn claim(&self) -> bool {
+        self.live
+            .0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |live| {
+                (live < self.capacity).then_some(live + 1)
+            })
+            .is_ok()
+    }
+
+    /// A slot from the pool. There are more slots than entries; those beyond are only away for moments,
+    /// held by replacements that wait for nothing.
+    fn spare(&self) -> u32 {
+        loop {
+            if let Some(slot) = self.entries.pool().pop() {
+                return slot;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Control side. Keys and values have the right length.
+impl Hash {
+    pub(crate) fn sys_lookup(&self, key: &[u8]) -> Option<Vec<u8>> {
+        // SAFETY: the slice has the key's length and outlives the search.
+        let key = unsafe { Raw::new(key.as_ptr(), key.len()) };
+        self.index.find(&self.entries, &key, |_, slot| {
+            self.entries.value_bytes(slot)
+        })
+    }
+
+    pub(crate) fn sys_update(&self, key: &[u8], value: &[u8], flags: u64) -> Result<(), Errno> {
+        // SAFETY: the slices have the right lengths.
+        unsafe { self.update(key.as_ptr(), Value::Control(value), flags) }
+    }
+
+    pub(crate) fn sys_delete(&self, key: &[u8]) -> Result<(), Errno> {
+        let _guard = self.maps.as_ref().map(InnerMaps::lock);
+        // SAFETY: the slice has the key's length.
+        unsafe { self.delete(key.as_ptr()) }
+    }
+
+    pub(crate) fn sys_next_key(&self, key: Option<&[u8]>) -> Option<Vec<u8>> {
+        let found = key.and_then(|key| {
+            // SAFETY: the slice has the key's length and outlives the search.
+            let key = unsafe { Raw::new(key.as_ptr(), key.len()) };
+            self.index.find(&self.entries, &key, |place, _| place)
+        });
+        let from = match found {
+            Some(place) => Place {
+                way: place.way + 1,
+                ..place
+            },
+            None => Place { set: 0, way: 0 },
+        };
+        self.index.key_from(&self.entries, from)
+    }
+
+    /// Sets the inner map under `key` (hashes of maps).
+    pub(crate) fn set_inner(&self, key: &[u8], inner: Arc<Map>, flags: u64) -> Result<(), Errno> {
+        let maps = self.maps.as_ref().ok_or(Errno::EINVAL)?;
+        let _guard = maps.lock();
+        let raw = Arc::into_raw(inner) as usize;
+        if flags != UpdateFlags::NOEXIST.0
+            && let Some(cell) = self.cell(key)
+        {
+            // SAFETY: `raw` is the reference just given up, taken back.
+            refs::replace(
+                cell,
+                Some(unsafe { Arc::from_raw(raw as *const Map) }),
+                &maps.reclaimer,
+            );
+            return Ok(());
+        }
+        let inserted = self.sys_update(key, &raw.to_ne_bytes(), flags);
+        if inserted.is_err() {
+            // SAFETY: as above; the map did not take it.
+            drop(unsafe { Arc::from_raw(raw as *const Map) });
+        }
+        inserted
+    }
+
+    /// The inner map under `key` (hashes of maps).
+    pub(crate) fn get_inner(&self, key: &[u8]) -> Option<Arc<Map>> {
+        let _guard = self.maps.as_ref()?.lock();
+        refs::clone(self.cell(key)?)
+    }
+
+    /// The cell under `key`. The caller holds the control lock, so it stays that key's.
+    fn cell(&self, key: &[u8]) -> Option<&MapCell> {
+        // SAFETY: the slice has the key's length.
+        let cell = unsafe { self.lookup(key.as_ptr(), 0) };
+        // SAFETY: values of hashes of maps are cells; entries stay mapped as long as `self`.
+        (!cell.is_null()).then(|| unsafe { &*cell.cast::<MapCell>() })
+    }
+
+    /// Gives up the reference in a removed slot.
+    fn drop_inner(&self, slot: u32) {
+        if let Some(maps) = &self.maps {
+            let cell = self.entries.value(slot, 0).cast::<MapCell>();
+            // SAFETY: values of hashes of maps are cells.
+            refs::replace(unsafe { &*cell }, None, &maps.reclaimer);
+        }
+    }
+}
+
+impl InnerMaps {
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Hash {
+    fn drop(&mut self) {
+        if self.maps.is_none() {
+            return;
+        }
+        while let Some(key) = self.index.key_from(&self.entries, Place { set: 0, way: 0 }) {
+            if self.sys_delete(&key).is_err() {
+                return;
+            }
+        }
+    }
+}
