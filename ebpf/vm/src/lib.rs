@@ -1,1 +1,338 @@
-//! The userspace eBPF engine: load, link, analyse, compile, run.
+//! The userspace eBPF engine: an object in, bursts of frames through.
+//!
+//! A [`Vm`] is a loaded object: its maps exist, its programs are linked and, if asked for, compiled. From it
+//! come [`Worker`]s, one per data plane thread, and [`Maps`], the handle that the control plane uses from
+//! any thread meanwhile. A [`Vm`] is itself a [`squalus_engine::Engine`], so that whoever replays or tests
+//! need not know whether the kernel or this engine answers.
+//!
+//! # Example
+//! ```
+//! use squalus_engine::{Engine, MapAccess, TestRun};
+//! use squalus_isa::{HelperId, MapDef, MapFlags, MapType, MemSize, UpdateFlags, Verdict};
+//! use squalus_runtime::asm::{Asm, R};
+//! use squalus_vm::{EngineKind, VmBuilder};
+//!
+//! // if (verdicts[0] is there) return *verdicts[0]; else return XDP_ABORTED;
+//! // Objects come from `squalus_object::Object::parse` and go into `VmBuilder::new`.
+//! let mut code = Asm::new();
+//! let out = code.label();
+//! code.store(MemSize::W, 10, -4, 0)
+//!     .mov(2, R(10))
+//!     .add(2, -4)
+//!     .map(1, 0)
+//!     .call(HelperId::MAP_LOOKUP_ELEM)
+//!     .jump_eq(0, 0, out)
+//!     .load(MemSize::W, 0, 0, 0)
+//!     .bind(out)
+//!     .exit();
+//! let verdicts = MapDef {
+//!     name: "verdicts".into(),
+//!     kind: MapType::Array,
+//!     key_size: 4,
+//!     value_size: 4,
+//!     max_entries: 1,
+//!     flags: MapFlags::default(),
+//!     inner: None,
+//! };
+//! let mut vm = VmBuilder::assembled(vec![verdicts], vec![("answer".into(), code.finish())])
+//!     .engine(EngineKind::Interp)
+//!     .cpus(2)
+//!     .build()?;
+//!
+//! let two = 2u32.to_ne_bytes();
+//! vm.update("verdicts".into(), &0u32.to_ne_bytes(), &two, UpdateFlags::ANY)?;
+//! let result = vm.test_run("answer", &TestRun::once(&[0; 60]))?;
+//! assert_eq!(result.verdict(), Verdict::Pass);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod access;
+mod error;
+mod native;
+mod shared;
+mod source;
+mod worker;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use squalus_engine::{Engine, EngineError, MapAccess, MapRef, TestResult, TestRun};
+use squalus_isa::{Insn, MapDef, UpdateFlags};
+use squalus_object::Object;
+use squalus_runtime::{Clock, DEFAULT_BUDGET, FrameMemory, LinkedProgram, Trap};
+
+pub use access::Maps;
+pub use error::VmError;
+pub use worker::{Worker, WorkerStats};
+
+use shared::{Settings, Shared};
+use source::Source;
+
+/// How programs are executed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineKind {
+    /// Interpreted, every access checked.
+    Interp,
+    /// Compiled.
+    #[default]
+    Jit,
+}
+
+impl EngineKind {
+    /// The name in reports: `interp` or `jit`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            EngineKind::Interp => "interp",
+            EngineKind::Jit => "jit",
+        }
+    }
+}
+
+/// What a machine is to be like.
+pub struct VmBuilder {
+    source: Source,
+    settings: Settings,
+}
+
+impl std::fmt::Debug for VmBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VmBuilder")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl VmBuilder {
+    /// A machine for all XDP programs of `object` that load by themselves. Change the object before: its
+    /// `.rodata` with [`Object::set_global`], map sizes in [`Object::maps`].
+    #[must_use]
+    pub fn new(object: Object) -> VmBuilder {
+        VmBuilder::from_source(Source::from_object(object))
+    }
+
+    /// A machine for hand-made programs, which name maps by their index in `maps`.
+    #[must_use]
+    pub fn assembled(maps: Vec<MapDef>, programs: Vec<(String, Vec<Insn>)>) -> VmBuilder {
+        VmBuilder::from_source(Source::assembled(maps, programs))
+    }
+
+    fn from_source(source: Source) -> VmBuilder {
+        let settings = Settings {
+            kind: EngineKind::default(),
+            cpus: 1,
+            clock: Clock::Real,
+            seed: None,
+            budget: DEFAULT_BUDGET,
+        };
+        VmBuilder { source, settings }
+    }
+
+    /// How to execute; compiled by default.
+    #[must_use]
+    pub fn engine(mut self, kind: EngineKind) -> VmBuilder {
+        self.settings.kind = kind;
+        self
+    }
+
+    /// How many CPUs (workers) per-CPU maps have values for; 1 by default, at least 1.
+    #[must_use]
+    pub fn cpus(mut self, cpus: u32) -> VmBuilder {
+        self.settings.cpus = cpus.max(1);
+        self
+    }
+
+    /// Where programs get the time from; the host's clocks by default.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> VmBuilder {
+        self.settings.clock = clock;
+        self
+    }
+
+    /// Makes random numbers and hash seeds follow from `seed`, so that runs can be replayed.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> VmBuilder {
+        self.settings.seed = Some(seed);
+        self
+    }
+
+    /// How many instructions a run may execute (in compiled code: how often it may jump back).
+    #[must_use]
+    pub fn budget(mut self, instructions: u64) -> VmBuilder {
+        self.settings.budget = instructions;
+        self
+    }
+
+    /// Creates the maps with their initial contents, links the programs and compiles them if asked to.
+    ///
+    /// # Errors
+    /// What is malformed or not supported, by name. Nothing remains of the machine then.
+    pub fn build(self) -> Result<Vm, VmError> {
+        let shared = Arc::new(Shared::build(&self.source, self.settings)?);
+        Ok(Vm {
+            maps: Maps { shared },
+            test_workers: Vec::new(),
+            memory: FrameMemory::new(),
+        })
+    }
+}
+
+/// A loaded object.
+#[derive(Debug)]
+pub struct Vm {
+    maps: Maps,
+    /// The workers of test runs, by CPU, as far as they were needed.
+    test_workers: Vec<Option<Worker>>,
+    memory: FrameMemory,
+}
+
+impl Vm {
+    fn shared(&self) -> &Arc<Shared> {
+        &self.maps.shared
+    }
+
+    /// A handle on the maps, for other threads.
+    #[must_use]
+    pub fn handle(&self) -> Maps {
+        self.maps.clone()
+    }
+
+    /// How programs are executed.
+    #[must_use]
+    pub fn kind(&self) -> EngineKind {
+        self.shared().settings.kind
+    }
+
+    /// The programs as linked, by number.
+    #[must_use]
+    pub fn linked(&self) -> &[Arc<LinkedProgram>] {
+        &self.shared().programs
+    }
+
+    /// A worker for `program`. Its number `cpu` selects its values in per-CPU maps: no two workers that run
+    /// at the same time may share one.
+    ///
+    /// # Errors
+    /// If there is no such program or CPU.
+    pub fn worker(&self, program: &str, cpu: u32) -> Result<Worker, EngineError> {
+        let entry = self.entry(program)?;
+        self.check_cpu(program, cpu)?;
+        Ok(Worker::new(self.shared(), cpu, entry))
+    }
+
+    /// The last failed check in a test run on `cpu`.
+    #[must_use]
+    pub fn last_trap(&self, cpu: u32) -> Option<&Trap> {
+        let worker = self.test_workers.get(cpu as usize)?.as_ref()?;
+        worker.last_trap()
+    }
+
+    fn entry(&self, program: &str) -> Result<usize, EngineError> {
+        let shared = self.shared();
+        shared
+            .program_id(program)
+            .ok_or_else(|| EngineError::NoProgram {
+                name: program.to_owned(),
+                available: shared.program_names().join(", "),
+            })
+    }
+
+    fn check_cpu(&self, program: &str, cpu: u32) -> Result<(), EngineError> {
+        let cpus = self.shared().settings.cpus;
+        if cpu < cpus {
+            return Ok(());
+        }
+        let reason = format!("there is no CPU {cpu}: the machine was built for {cpus}");
+        Err(test_error(program, reason))
+    }
+}
+
+fn test_error(program: &str, reason: String) -> EngineError {
+    EngineError::TestRun {
+        program: program.to_owned(),
+        reason,
+    }
+}
+
+impl Engine for Vm {
+    fn name(&self) -> &'static str {
+        self.kind().name()
+    }
+
+    fn programs(&self) -> Vec<String> {
+        self.shared().program_names()
+    }
+
+    fn test_run(&mut self, program: &str, run: &TestRun<'_>) -> Result<TestResult, EngineError> {
+        let entry = self.entry(program)?;
+        self.check_cpu(program, run.cpu)?;
+        let failed = |error| test_error(program, format!("{error} (EINVAL)"));
+        self.memory.set(run.frame).map_err(failed)?;
+        let cpu = run.cpu as usize;
+        if self.test_workers.len() <= cpu {
+            self.test_workers.resize_with(cpu + 1, || None);
+        }
+        let shared = &self.maps.shared;
+        let worker =
+            self.test_workers[cpu].get_or_insert_with(|| Worker::new(shared, run.cpu, entry));
+        worker.set_entry(entry);
+        let mut frame = self.memory.frame().map_err(failed)?;
+        let repeat = run.repeat.max(1);
+        let mut value = 0;
+        let start = Instant::now();
+        for _ in 0..repeat {
+            value = worker.run(&mut frame);
+        }
+        let duration = start.elapsed();
+        worker.pause();
+        Ok(TestResult {
+            return_value: value as u32,
+            frame: frame.packet().to_vec(),
+            duration: Duration::from_nanos(duration.as_nanos() as u64 / u64::from(repeat)),
+        })
+    }
+}
+
+impl MapAccess for Vm {
+    fn maps(&self) -> Vec<MapDef> {
+        self.maps.maps()
+    }
+
+    fn cpus(&self) -> usize {
+        self.maps.cpus()
+    }
+
+    fn lookup(&self, map: MapRef<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        self.maps.lookup(map, key)
+    }
+
+    fn update(
+        &self,
+        map: MapRef<'_>,
+        key: &[u8],
+        value: &[u8],
+        flags: UpdateFlags,
+    ) -> Result<(), EngineError> {
+        self.maps.update(map, key, value, flags)
+    }
+
+    fn update_batch(&self, map: MapRef<'_>, keys: &[u8], values: &[u8]) -> Result<(), EngineError> {
+        self.maps.update_batch(map, keys, values)
+    }
+
+    fn delete(&self, map: MapRef<'_>, key: &[u8]) -> Result<(), EngineError> {
+        self.maps.delete(map, key)
+    }
+
+    fn next_key(
+        &self,
+        map: MapRef<'_>,
+        key: Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>, EngineError> {
+        self.maps.next_key(map, key)
+    }
+
+    fn create_inner(&self, outer: &str, key: &[u8], def: &MapDef) -> Result<(), EngineError> {
+        self.maps.create_inner(outer, key, def)
+    }
+}

@@ -1,0 +1,54 @@
+//! Why an object cannot run here.
+
+use squalus_isa::Errno;
+use squalus_maps::MapError;
+use squalus_runtime::LinkError;
+
+/// Why an object was not loaded. Nothing of it is left behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VmError {
+    /// A map cannot be created.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// A map's contents at load cannot be set.
+    #[error("map `{map}`: {what} cannot be set at load: {errno}")]
+    Initial {
+        /// The map.
+        map: String,
+        /// What was to be set.
+        what: String,
+        /// The map's answer.
+        errno: Errno,
+    },
+    /// A program needs what no userspace engine has, or is malformed.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The object has nothing to run.
+    #[error("the object has no XDP program that can be loaded; it has: {0}")]
+    NoProgram(String),
+    /// Something refers to a program that is not there.
+    #[error("map `{map}` refers to program `{program}`, which is not loaded")]
+    UnknownProgram {
+        /// The map.
+        map: String,
+        /// The program.
+        program: String,
+    },
+    /// Something refers to a map that is not there.
+    #[error("map `{map}` refers to map `{inner}`, which the object does not have")]
+    UnknownMap {
+        /// The map of maps.
+        map: String,
+        /// The missing one.
+        inner: String,
+    },
+    /// The program could not be compiled.
+    #[error("program `{program}` cannot be compiled: {reason}; the interpreter can still run it")]
+    Compile {
+        /// The program.
+        program: String,
+        /// What the compiler said.
+        reason: String,
+    },
+}

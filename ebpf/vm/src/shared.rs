@@ -1,0 +1,160 @@
+//! What all workers and control handles of one machine share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use squalus_isa::UpdateFlags;
+use squalus_maps::{Map, MapEnv};
+use squalus_object::InitialTarget;
+use squalus_runtime::{Clock, Env, LinkedProgram, Rng};
+
+use crate::native::Native;
+use crate::source::{MapSource, Source};
+use crate::{EngineKind, VmError};
+
+/// How a machine runs; everything that makes a run reproducible.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub kind: EngineKind,
+    pub cpus: u32,
+    pub clock: Clock,
+    pub seed: Option<u64>,
+    pub budget: u64,
+}
+
+pub(crate) struct Shared {
+    pub settings: Settings,
+    pub map_env: MapEnv,
+    pub maps: Arc<[Arc<Map>]>,
+    pub map_index: HashMap<String, usize>,
+    pub programs: Vec<Arc<LinkedProgram>>,
+    /// Compiled code, if the machine compiles.
+    pub native: Option<Native>,
+}
+
+impl Shared {
+    pub fn build(source: &Source, settings: Settings) -> Result<Shared, VmError> {
+        if source.programs.is_empty() {
+            return Err(VmError::NoProgram(match source.left_out.join(", ") {
+                none if none.is_empty() => "none".to_owned(),
+                names => names,
+            }));
+        }
+        let map_env = match settings.seed {
+            Some(seed) => MapEnv::with_seed(settings.cpus, seed),
+            None => MapEnv::new(settings.cpus),
+        };
+        let maps = create_maps(&source.maps, &map_env)?;
+        let map_index = names(source.maps.iter().map(|map| map.def.name.as_str()));
+        let program_index = names(source.programs.iter().map(|program| program.name.as_str()));
+        for (spec, map) in source.maps.iter().zip(&*maps) {
+            set_initial(spec, map, &maps, &map_index, &program_index)?;
+        }
+        let programs = link(source, &maps)?;
+        let native = match settings.kind {
+            EngineKind::Interp => None,
+            EngineKind::Jit => Some(Native::compile(&programs)?),
+        };
+        Ok(Shared {
+            settings,
+            map_env,
+            maps,
+            map_index,
+            programs,
+            native,
+        })
+    }
+
+    /// The environment of worker `cpu`.
+    pub fn env(&self, cpu: u32) -> Env {
+        let rng = match self.settings.seed {
+            Some(seed) => Rng::seeded(seed ^ (u64::from(cpu) << 32)),
+            None => Rng::from_host(),
+        };
+        let mut env = Env::new(cpu, self.settings.clock.clone(), rng);
+        env.budget_per_run = self.settings.budget;
+        env
+    }
+
+    pub fn program_names(&self) -> Vec<String> {
+        let name = |program: &Arc<LinkedProgram>| program.name().to_owned();
+        self.programs.iter().map(name).collect()
+    }
+
+    pub fn program_id(&self, name: &str) -> Option<usize> {
+        self.programs
+            .iter()
+            .position(|program| program.name() == name)
+    }
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a str>) -> HashMap<String, usize> {
+    names
+        .enumerate()
+        .map(|(n, name)| (name.to_owned(), n))
+        .collect()
+}
+
+fn create_maps(specs: &[MapSource], env: &MapEnv) -> Result<Arc<[Arc<Map>]>, VmError> {
+    let maps = specs.iter().map(|spec| Ok(Map::new(&spec.def, env)?));
+    let maps: Result<Vec<Arc<Map>>, VmError> = maps.collect();
+    Ok(maps?.into())
+}
+
+fn link(source: &Source, maps: &Arc<[Arc<Map>]>) -> Result<Vec<Arc<LinkedProgram>>, VmError> {
+    let programs = source.programs.iter().map(|program| {
+        let lines = program.lines.clone();
+        let linked = LinkedProgram::new(&program.name, &program.code, Arc::clone(maps), lines)?;
+        Ok(Arc::new(linked))
+    });
+    programs.collect()
+}
+
+/// Sets what the object wants in a map before any program runs, then freezes it if it is constant.
+fn set_initial(
+    spec: &MapSource,
+    map: &Map,
+    maps: &[Arc<Map>],
+    map_index: &HashMap<String, usize>,
+    program_index: &HashMap<String, usize>,
+) -> Result<(), VmError> {
+    let name = &spec.def.name;
+    let failed = |what: String| {
+        move |errno| VmError::Initial {
+            map: name.clone(),
+            what,
+            errno,
+        }
+    };
+    if let Some(bytes) = &spec.initial {
+        map.sys_update(&0u32.to_ne_bytes(), bytes, UpdateFlags::ANY)
+            .map_err(failed("the section's data".to_owned()))?;
+    }
+    for value in &spec.values {
+        let what = failed(format!("entry {}", value.index));
+        match &value.target {
+            InitialTarget::Map(inner) => {
+                let index = map_index.get(inner).ok_or_else(|| VmError::UnknownMap {
+                    map: name.clone(),
+                    inner: inner.clone(),
+                })?;
+                map.set_inner(&value.index.to_ne_bytes(), Arc::clone(&maps[*index]))
+                    .map_err(what)?;
+            }
+            InitialTarget::Program(program) => {
+                let id = program_index
+                    .get(program)
+                    .ok_or_else(|| VmError::UnknownProgram {
+                        map: name.clone(),
+                        program: program.clone(),
+                    })?;
+                map.set_program(value.index, Some(*id as u32))
+                    .map_err(what)?;
+            }
+        }
+    }
+    if spec.frozen {
+        map.freeze();
+    }
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! What a machine is built from, whether it comes from an object file or was assembled by hand.
+
+use std::sync::Arc;
+
+use squalus_isa::{Insn, MapDef};
+use squalus_object::{InitialValue, MapSpec, Object, Program, ProgramKind};
+use squalus_runtime::SourceLine;
+
+pub(crate) struct MapSource {
+    pub def: MapDef,
+    pub initial: Option<Vec<u8>>,
+    pub frozen: bool,
+    pub values: Vec<InitialValue>,
+}
+
+pub(crate) struct ProgramSource {
+    pub name: String,
+    pub code: Vec<Insn>,
+    pub lines: Vec<SourceLine>,
+}
+
+pub(crate) struct Source {
+    pub maps: Vec<MapSource>,
+    pub programs: Vec<ProgramSource>,
+    /// Names of programs that are in the object but not among `programs`.
+    pub left_out: Vec<String>,
+}
+
+impl Source {
+    pub fn from_object(object: Object) -> Source {
+        let left_out = object
+            .refused
+            .iter()
+            .map(|refused| format!("`{}` ({})", refused.name, refused.reason));
+        let mut left_out: Vec<String> = left_out.collect();
+        let mut programs = Vec::new();
+        for program in object.programs {
+            if matches!(program.kind, ProgramKind::Xdp { .. }) && program.autoload {
+                programs.push(from_program(program));
+            } else {
+                left_out.push(format!("`{}` (section {})", program.name, program.section));
+            }
+        }
+        Source {
+            maps: object.maps.into_iter().map(from_map).collect(),
+            programs,
+            left_out,
+        }
+    }
+
+    pub fn assembled(maps: Vec<MapDef>, programs: Vec<(String, Vec<Insn>)>) -> Source {
+        let map = |def| MapSource {
+            def,
+            initial: None,
+            frozen: false,
+            values: Vec::new(),
+        };
+        let program = |(name, code)| ProgramSource {
+            name,
+            code,
+            lines: Vec::new(),
+        };
+        Source {
+            maps: maps.into_iter().map(map).collect(),
+            programs: programs.into_iter().map(program).collect(),
+            left_out: Vec::new(),
+        }
+    }
+}
+
+fn from_map(spec: MapSpec) -> MapSource {
+    MapSource {
+        def: spec.def,
+        initial: spec.initial,
+        frozen: spec.frozen,
+        values: spec.values,
+    }
+}
+
+fn from_program(program: Program) -> ProgramSource {
+    let line = |line: &squalus_object::LineInfo| SourceLine {
+        slot: line.slot,
+        file: Arc::clone(&line.file),
+        line: line.line,
+        text: Arc::clone(&line.text),
+    };
+    ProgramSource {
+        lines: program.lines.iter().map(line).collect(),
+        name: program.name,
+        code: program.insns,
+    }
+}

@@ -1,0 +1,180 @@
+//! The data plane's side: one worker per thread, bursts of frames, nothing shared but maps and code.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use squalus_interp::Interp;
+use squalus_isa::Verdict;
+use squalus_runtime::{Env, FrameRef, Trap, TrapReason};
+
+use crate::shared::Shared;
+
+/// What a worker did so far. Written by the worker alone; read from any thread.
+#[derive(Debug, Default)]
+pub struct WorkerStats {
+    verdicts: [AtomicU64; Verdict::ALL.len()],
+    traps: [AtomicU64; TrapReason::COUNT],
+}
+
+impl WorkerStats {
+    /// How many frames got this verdict.
+    #[must_use]
+    pub fn verdict(&self, verdict: Verdict) -> u64 {
+        self.verdicts[verdict as usize].load(Relaxed)
+    }
+
+    /// How many runs ended for this reason; they count as [`Verdict::Aborted`] too.
+    #[must_use]
+    pub fn trap(&self, reason: TrapReason) -> u64 {
+        self.traps[reason as usize].load(Relaxed)
+    }
+
+    /// How many runs there were.
+    #[must_use]
+    pub fn runs(&self) -> u64 {
+        Verdict::ALL.iter().map(|v| self.verdict(*v)).sum()
+    }
+}
+
+/// Counts in a cell that only this thread writes.
+fn count(cell: &AtomicU64) {
+    cell.store(cell.load(Relaxed) + 1, Relaxed);
+}
+
+/// Runs one program on one thread. It has a CPU number of its own, hence its own values in per-CPU maps.
+///
+/// While a worker exists and is not paused, memory that the control plane frees waits for the end of its
+/// current burst: a worker that waits for frames must [`Worker::pause`] first.
+pub struct Worker {
+    shared: Arc<Shared>,
+    env: Box<Env>,
+    interp: Interp,
+    quiescence: squalus_maps::Worker,
+    paused: bool,
+    entry: usize,
+    stats: Arc<WorkerStats>,
+    last_trap: Option<Trap>,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("program", &self.shared.programs[self.entry].name())
+            .field("env", &self.env)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// A worker with number `cpu` that runs program `entry`; both were checked.
+    pub(crate) fn new(shared: &Arc<Shared>, cpu: u32, entry: usize) -> Worker {
+        Worker {
+            shared: Arc::clone(shared),
+            env: Box::new(shared.env(cpu)),
+            interp: Interp::new(),
+            quiescence: shared.map_env.reclaimer.register(),
+            paused: false,
+            entry,
+            stats: Arc::default(),
+            last_trap: None,
+        }
+    }
+
+    pub(crate) fn set_entry(&mut self, entry: usize) {
+        self.entry = entry;
+    }
+
+    /// Sets the interface and queue that frames come from, as programs see them.
+    pub fn set_ingress(&mut self, ifindex: u32, queue: u32) {
+        self.env.ingress_ifindex = ifindex;
+        self.env.rx_queue_index = queue;
+    }
+
+    /// Runs the program on each frame and writes each verdict to the same place. Returns how many frames
+    /// that were: the shorter length of the two.
+    ///
+    /// Neither allocates nor locks nor panics. Between bursts it lets go of everything in maps.
+    pub fn run_burst(&mut self, frames: &mut [FrameRef<'_>], verdicts: &mut [Verdict]) -> usize {
+        self.wake();
+        let mut done = 0;
+        for (frame, verdict) in frames.iter_mut().zip(verdicts) {
+            *verdict = Verdict::from_return(self.run_one(frame));
+            done += 1;
+        }
+        self.quiescence.quiescent();
+        done
+    }
+
+    /// Runs the program on one frame and returns its whole `r0`; 0 (`XDP_ABORTED`) if a check failed.
+    pub fn run(&mut self, frame: &mut FrameRef<'_>) -> u64 {
+        self.wake();
+        let value = self.run_one(frame);
+        self.quiescence.quiescent();
+        value
+    }
+
+    fn run_one(&mut self, frame: &mut FrameRef<'_>) -> u64 {
+        let value = self.execute(frame);
+        count(&self.stats.verdicts[Verdict::from_return(value) as usize]);
+        value
+    }
+
+    fn execute(&mut self, frame: &mut FrameRef<'_>) -> u64 {
+        if let Some(native) = &self.shared.native {
+            let value = native.run(self.entry, &mut self.env, frame);
+            return match self.env.trap_reason() {
+                None => value,
+                Some(reason) => {
+                    count(&self.stats.traps[reason as usize]);
+                    self.last_trap = Some(native_trap(&self.env, self.entry, reason));
+                    0
+                }
+            };
+        }
+        // SAFETY: this worker is registered with the maps' reclaimer; its callers woke it.
+        let result = unsafe {
+            self.interp
+                .run(&self.shared.programs, self.entry, &mut self.env, frame)
+        };
+        result.unwrap_or_else(|trap| {
+            count(&self.stats.traps[trap.reason as usize]);
+            self.last_trap = Some(trap);
+            0
+        })
+    }
+
+    /// What this worker counts.
+    #[must_use]
+    pub fn stats(&self) -> Arc<WorkerStats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// The last run that was ended by a failed check.
+    #[must_use]
+    pub fn last_trap(&self) -> Option<&Trap> {
+        self.last_trap.as_ref()
+    }
+
+    /// Says that this worker runs nothing until its next burst. Call before sleeping.
+    pub fn pause(&mut self) {
+        self.quiescence.pause();
+        self.paused = true;
+    }
+
+    fn wake(&mut self) {
+        if self.paused {
+            self.quiescence.resume();
+            self.paused = false;
+        }
+    }
+}
+
+/// Compiled code keeps no registers for us.
+fn native_trap(env: &Env, program: usize, reason: TrapReason) -> Trap {
+    Trap {
+        reason,
+        program,
+        slot: env.trap_slot as usize,
+        registers: [0; 11],
+    }
+}
