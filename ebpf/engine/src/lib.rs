@@ -153,6 +153,64 @@ pub trait Engine: MapAccess {
     fn test_run(&mut self, program: &str, run: &TestRun<'_>) -> Result<TestResult, EngineError>;
 }
 
+impl<M: MapAccess + ?Sized> MapAccess for Box<M> {
+    fn maps(&self) -> Vec<MapDef> {
+        (**self).maps()
+    }
+
+    fn cpus(&self) -> usize {
+        (**self).cpus()
+    }
+
+    fn lookup(&self, map: MapRef<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        (**self).lookup(map, key)
+    }
+
+    fn update(
+        &self,
+        map: MapRef<'_>,
+        key: &[u8],
+        value: &[u8],
+        flags: UpdateFlags,
+    ) -> Result<(), EngineError> {
+        (**self).update(map, key, value, flags)
+    }
+
+    fn update_batch(&self, map: MapRef<'_>, keys: &[u8], values: &[u8]) -> Result<(), EngineError> {
+        (**self).update_batch(map, keys, values)
+    }
+
+    fn delete(&self, map: MapRef<'_>, key: &[u8]) -> Result<(), EngineError> {
+        (**self).delete(map, key)
+    }
+
+    fn next_key(
+        &self,
+        map: MapRef<'_>,
+        key: Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>, EngineError> {
+        (**self).next_key(map, key)
+    }
+
+    fn create_inner(&self, outer: &str, key: &[u8], def: &MapDef) -> Result<(), EngineError> {
+        (**self).create_inner(outer, key, def)
+    }
+}
+
+impl<E: Engine + ?Sized> Engine for Box<E> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn programs(&self) -> Vec<String> {
+        (**self).programs()
+    }
+
+    fn test_run(&mut self, program: &str, run: &TestRun<'_>) -> Result<TestResult, EngineError> {
+        (**self).test_run(program, run)
+    }
+}
+
 /// What can go wrong with a loaded object.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {

@@ -21,6 +21,9 @@ pub enum TestkitError {
         /// The kernel's answer.
         reason: String,
     },
+    /// An interface could not be set up.
+    #[error(transparent)]
+    Port(#[from] squalus_port::PortError),
     /// An HTTP exchange failed.
     #[error("HTTP request to {url} failed: {reason}")]
     Http {

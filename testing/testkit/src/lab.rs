@@ -10,6 +10,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use squalus_port::Interface;
+
 use crate::link::{self, Cidr, LinkEnd};
 use crate::{Namespace, TestkitError};
 
@@ -110,9 +112,8 @@ impl Lab {
             link::sysctl("ipv6/conf/all/forwarding", "1")?;
             link::add_route(Cidr::host(Self::VIP4.into()), via4)?;
             link::add_route(Cidr::host(Self::VIP6.into()), via6)?;
-            squalus_packet::set_gro(&router_end(2), true).map_err(TestkitError::system(
-                "switching on GRO towards the balancer",
-            ))
+            Interface::by_name(&router_end(2))?.set_gro(true)?;
+            Ok(())
         })?
     }
 }

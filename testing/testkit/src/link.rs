@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use rtnetlink::packet_route::neighbour::NeighbourState;
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use squalus_port::Interface;
 
 use crate::{Namespace, TestkitError};
 
@@ -85,10 +86,8 @@ fn configure(end: &LinkEnd<'_>, mtu: u32) -> Result<(), TestkitError> {
             }
             Ok(())
         })?;
-        squalus_packet::disable_offloads(&name).map_err(|error| TestkitError::Netlink {
-            what: format!("switching off offloads of {name}"),
-            reason: error.to_string(),
-        })
+        Interface::by_name(&name)?.disable_offloads()?;
+        Ok(())
     })?
 }
 

@@ -1,0 +1,56 @@
+//! Choosing an engine by name and loading an object into it.
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use squalus_engine::Engine;
+use squalus_kernel::{KernelEngine, LoadOptions};
+use squalus_object::Object;
+use squalus_vm::{EngineKind, VmBuilder};
+
+/// Where an object runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum EngineName {
+    /// The Linux kernel.
+    Kernel,
+    /// Our interpreter.
+    Interp,
+    /// Our compiler.
+    Jit,
+}
+
+impl EngineName {
+    /// All engines.
+    pub const ALL: [EngineName; 3] = [EngineName::Kernel, EngineName::Interp, EngineName::Jit];
+
+    /// The name as users type it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            EngineName::Kernel => "kernel",
+            EngineName::Interp => "interp",
+            EngineName::Jit => "jit",
+        }
+    }
+
+    /// Loads an object's bytes into this engine.
+    ///
+    /// # Errors
+    /// If the object is malformed or the engine cannot run it.
+    pub fn load(self, bytes: &[u8]) -> Result<Box<dyn Engine>> {
+        let kind = match self {
+            EngineName::Kernel => {
+                let engine = KernelEngine::load(bytes, &LoadOptions::default());
+                return Ok(Box::new(
+                    engine.context("cannot load the object into the kernel")?,
+                ));
+            }
+            EngineName::Interp => EngineKind::Interp,
+            EngineName::Jit => EngineKind::Jit,
+        };
+        let object = Object::parse(bytes).context("cannot read the object")?;
+        let vm = VmBuilder::new(object).engine(kind).build();
+        Ok(Box::new(vm.with_context(|| {
+            format!("cannot load the object into the {} engine", self.name())
+        })?))
+    }
+}
