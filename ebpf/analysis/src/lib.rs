@@ -1,1 +1,40 @@
 //! Abstract interpretation: facts about every instruction.
+//!
+//! [`analyse`] runs a program on sets of values instead of values. A [`State`] says what registers and
+//! stack slots can hold at one place of the program: numbers by known bits and ranges ([`Scalar`]),
+//! pointers by region and offset ([`Value`]), and how far the packet is known to reach. Where paths meet,
+//! states are joined, and loops are gone round until nothing changes; bounds that keep growing are
+//! widened, so that every analysis ends, whatever the program.
+//!
+//! Two promises hold whatever the program. *Soundness*: no fact is ever false in an execution; compiled
+//! code leaves out checks because of them. *Totality*: what cannot be proved is no error but an access to
+//! be checked at run time ([`Access::Checked`]). Refused is only what no execution can do rightly, such as
+//! a store into the context.
+//!
+//! What makes this hard, and how it is done:
+//! - *Packet bounds* hold for pointers related to the compared one: see [`State`].
+//! - *Pointers that can be null* are so together with their copies: they share a [`Name`].
+//! - *Subprograms* are analysed once for all their callers, with the join of all arguments. A callee
+//!   cannot change its caller's stack unless it writes through a pointer to it or through a pointer of
+//!   unknown origin; then the caller forgets its whole frame.
+//! - *Checked accesses of unknown origin* may hit any live stack frame, so they make frames forgotten,
+//!   while a check for an area other than the stack leaves them alone.
+#![forbid(unsafe_code)]
+
+mod calls;
+mod cfg;
+mod compare;
+mod facts;
+mod machine;
+mod scalar;
+mod solve;
+mod state;
+mod value;
+
+pub use cfg::{Block, Cfg};
+pub use compare::{Test, refine};
+pub use facts::{Access, Area, Counts, Facts, FunctionFacts, InstFacts};
+pub use scalar::Scalar;
+pub use solve::{AnalysisError, Refusal, analyse};
+pub use state::State;
+pub use value::{Base, FuncId, Interval, MAX_OFFSET, MapRef, Name, Value};

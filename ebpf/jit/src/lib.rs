@@ -1,1 +1,273 @@
 //! Facts to native code through Cranelift.
+//!
+//! [`compile`] turns a program and the facts that the analysis proved about it into machine code. Every
+//! eBPF function becomes a native one: registers become Cranelift variables, and so do the parts of the
+//! stack frame that are only used as whole words at known addresses. Context loads read the environment;
+//! what is known to be constant is an immediate; branches that cannot be taken are left out.
+//!
+//! *Trust.* The code contains no check where the facts say an access is proved, and one everywhere else:
+//! inline against the packet's bounds for packet pointers, out of line for all others. A failed check
+//! stores its reason and place in the environment and returns, through all callers, before the access
+//! happens. Loops and calls use up a budget, so every run ends.
+//!
+//! *Unsafe.* Three places: executable memory (never writable and executable at once), the checks that
+//! compiled code calls, and [`run_linked`], whose caller promises that the environment is valid and that
+//! programs, maps and facts belong together.
+
+mod alu;
+mod call;
+mod checks;
+mod host;
+mod load_store;
+mod memory;
+mod run;
+mod stack;
+mod translate;
+
+use std::io;
+use std::sync::Arc;
+
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{ExternalName, UserExternalName};
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::{Context as Codegen, FinalizedRelocTarget};
+use cranelift_frontend::FunctionBuilderContext;
+use squalus_analysis::{Facts, FuncId};
+use squalus_runtime::{Env, LinkedProgram};
+
+use checks::Context;
+use memory::CodeMemory;
+use run::Entry;
+
+pub use run::run_linked;
+
+/// Why a program could not be compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum JitError {
+    /// This processor or system is not one that code is generated for.
+    #[error("no native code for this machine: {0}; use the interpreter")]
+    Host(String),
+    /// The code generator refused a function.
+    #[error("program `{program}`, function at instruction {slot}: {reason}")]
+    Codegen {
+        /// The program.
+        program: String,
+        /// Slot where the function starts.
+        slot: usize,
+        /// What the code generator said.
+        reason: String,
+    },
+    /// The system gave no memory for code.
+    #[error("no executable memory: {0}; check limits and security policies of the process")]
+    Memory(#[from] io::Error),
+}
+
+/// Optional output of [`compile_with`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Keep the intermediate code and a disassembly of the machine code.
+    pub keep_text: bool,
+}
+
+/// A program as machine code.
+pub struct CompiledProgram {
+    code: CodeMemory,
+    entry: usize,
+    text: Option<Text>,
+    /// Machine code holds its address, and the addresses of the maps in it.
+    _context: Box<Context>,
+}
+
+struct Text {
+    clif: String,
+    assembly: String,
+}
+
+impl CompiledProgram {
+    /// Runs this program alone: tail calls reach only itself, as number 0. Returns `r0`, or 0 if a check
+    /// failed ([`Env::trap`]).
+    ///
+    /// # Safety
+    /// As [`run_linked`].
+    pub unsafe fn run(&self, env: *mut Env) -> u64 {
+        // SAFETY: the caller's.
+        unsafe { run_linked(std::slice::from_ref(self), 0, env) }
+    }
+
+    /// Bytes of machine code.
+    #[must_use]
+    pub fn code_len(&self) -> usize {
+        self.code.len()
+    }
+
+    /// The code generator's intermediate code before optimization, if it was kept.
+    #[must_use]
+    pub fn clif(&self) -> Option<&str> {
+        self.text.as_ref().map(|text| &*text.clif)
+    }
+
+    /// The machine code as text, if it was kept.
+    #[must_use]
+    pub fn disassembly(&self) -> Option<&str> {
+        self.text.as_ref().map(|text| &*text.assembly)
+    }
+
+    fn entry(&self) -> Entry {
+        // SAFETY: at this offset starts the code of the program's first function, generated with this
+        // signature and the host's C calling convention; the memory lives as long as `self`.
+        unsafe { std::mem::transmute::<*const u8, Entry>(self.code.at(self.entry)) }
+    }
+}
+
+impl std::fmt::Debug for CompiledProgram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CompiledProgram")
+            .field("code_len", &self.code.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Compiles a program. `facts` must be what [`squalus_analysis::analyse`] found for this very program.
+///
+/// # Errors
+/// If the machine is not supported, the code generator refuses, or memory is short.
+pub fn compile(program: &LinkedProgram, facts: &Facts) -> Result<CompiledProgram, JitError> {
+    compile_with(program, facts, Options::default())
+}
+
+/// As [`compile`], with options.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_with(
+    program: &LinkedProgram,
+    facts: &Facts,
+    options: Options,
+) -> Result<CompiledProgram, JitError> {
+    let isa = host::isa()?;
+    let context = Box::new(Context {
+        maps: program.maps().iter().map(Arc::clone).collect(),
+    });
+    let mut image = Image::default();
+    let mut builder = FunctionBuilderContext::new();
+    for func in 0..facts.cfg().functions() {
+        let func = func as FuncId;
+        image.align();
+        image.starts.push(image.bytes.len());
+        if facts.entry(facts.cfg().entry(func)).is_none() {
+            continue;
+        }
+        let input = translate::Input {
+            program,
+            facts,
+            func,
+            context: &context,
+        };
+        image.add(&input, &*isa, &mut builder, options)?;
+    }
+    image.link(program)?;
+    Ok(CompiledProgram {
+        code: CodeMemory::new(&image.bytes)?,
+        entry: image.starts[0],
+        text: options.keep_text.then_some(Text {
+            clif: image.clif,
+            assembly: image.assembly,
+        }),
+        _context: context,
+    })
+}
+
+/// Machine code of all functions, one after the other.
+#[derive(Default)]
+struct Image {
+    bytes: Vec<u8>,
+    /// Where each function starts.
+    starts: Vec<usize>,
+    calls: Vec<Fixup>,
+    clif: String,
+    assembly: String,
+}
+
+/// A call of another function of the program.
+struct Fixup {
+    at: usize,
+    kind: cranelift_codegen::binemit::Reloc,
+    addend: i64,
+    callee: usize,
+}
+
+impl Image {
+    fn align(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(64), 0);
+    }
+
+    fn add(
+        &mut self,
+        input: &translate::Input<'_>,
+        isa: &dyn TargetIsa,
+        builder: &mut FunctionBuilderContext,
+        options: Options,
+    ) -> Result<(), JitError> {
+        let failed = |reason: String| JitError::Codegen {
+            program: input.program.name().to_owned(),
+            slot: input.program.subprograms()[input.func as usize].start,
+            reason,
+        };
+        let mut codegen = Codegen::for_function(translate::function(input, isa, builder));
+        codegen.set_disasm(options.keep_text);
+        if options.keep_text {
+            self.clif += &format!("{}\n", codegen.func.display());
+        }
+        codegen
+            .compile(isa, &mut ControlPlane::default())
+            .map_err(|error| failed(error.inner.to_string()))?;
+        let compiled = codegen
+            .compiled_code()
+            .ok_or_else(|| failed("no code came out".to_owned()))?;
+        if let Some(text) = &compiled.vcode {
+            self.assembly += &format!("function {}:\n{text}\n", input.func);
+        }
+        let base = self.bytes.len();
+        for reloc in compiled.buffer.relocs() {
+            let FinalizedRelocTarget::ExternalName(ExternalName::User(name)) = reloc.target else {
+                return Err(failed(format!("unknown relocation {:?}", reloc.kind)));
+            };
+            let UserExternalName { index, .. } =
+                codegen.func.params.user_named_funcs()[name].clone();
+            self.calls.push(Fixup {
+                at: base + reloc.offset as usize,
+                kind: reloc.kind,
+                addend: reloc.addend,
+                callee: index as usize,
+            });
+        }
+        self.bytes.extend_from_slice(compiled.buffer.data());
+        Ok(())
+    }
+
+    /// Writes the distances of calls between functions.
+    fn link(&mut self, program: &LinkedProgram) -> Result<(), JitError> {
+        use cranelift_codegen::binemit::Reloc;
+        for fixup in &self.calls {
+            let target = self.starts[fixup.callee] as i64;
+            let distance = target + fixup.addend - fixup.at as i64;
+            let place = &mut self.bytes[fixup.at..fixup.at + 4];
+            let word = match fixup.kind {
+                Reloc::X86CallPCRel4 | Reloc::X86PCRel4 => distance as u32,
+                Reloc::Arm64Call => {
+                    let old = u32::from_le_bytes([place[0], place[1], place[2], place[3]]);
+                    old & !0x03ff_ffff | (distance >> 2) as u32 & 0x03ff_ffff
+                }
+                kind => {
+                    return Err(JitError::Codegen {
+                        program: program.name().to_owned(),
+                        slot: 0,
+                        reason: format!("unknown relocation {kind:?}"),
+                    });
+                }
+            };
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        Ok(())
+    }
+}

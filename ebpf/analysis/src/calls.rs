@@ -1,0 +1,276 @@
+//! What calls of helpers and subprograms do to a state.
+
+use squalus_isa::{HelperId, MapFlags, MapType, Reg};
+use squalus_runtime::{ArgKind, Proto, RetKind, proto};
+
+use crate::machine::{Effect, FrameRead, Machine};
+use crate::{Access, Area, FuncId, Interval, MapRef, Name, Scalar, State, Value};
+
+/// The register of argument `n`, from 0.
+fn arg(n: usize) -> Reg {
+    Reg::new(n as u8 + 1).expect("helpers take five arguments at most")
+}
+
+/// Memory that a helper reads or writes.
+struct Memory {
+    pointer: Value,
+    len: i64,
+    access: Access,
+    write: bool,
+}
+
+impl Machine<'_> {
+    pub(crate) fn helper(
+        &mut self,
+        func: FuncId,
+        state: &mut State,
+        id: HelperId,
+        fresh: Name,
+    ) -> Effect {
+        let Some(proto) = proto(id) else {
+            return Effect {
+                ends: true,
+                ..Effect::default()
+            };
+        };
+        let mut effect = Effect::default();
+        for (n, kind) in proto.args.iter().enumerate() {
+            if !self.argument_proved(state, proto, n, *kind) {
+                effect.unproved_args |= 1 << n;
+            }
+            if let Some(memory) = self.memory(state, n, *kind) {
+                self.touch_memory(func, state, &memory, &mut effect);
+            }
+        }
+        let result = self.result(state, proto, fresh);
+        if proto.changes_packet {
+            state.packet_moved();
+        }
+        state.retire(fresh);
+        state.set_reg(Reg::R0, result);
+        for n in 0..5 {
+            state.set_reg(arg(n), Value::TOP);
+        }
+        effect
+    }
+
+    /// Whether the helper may use the map: its type and its flags allow it.
+    fn map_allowed(&self, proto: &Proto, map: MapRef) -> bool {
+        let writes = matches!(
+            proto.id,
+            HelperId::MAP_UPDATE_ELEM | HelperId::MAP_DELETE_ELEM
+        );
+        let forbidden = if writes {
+            MapFlags::RDONLY_PROG
+        } else {
+            MapFlags::WRONLY_PROG
+        };
+        self.def(map)
+            .is_some_and(|def| proto.serves(def.kind) && !def.flags.contains(forbidden))
+    }
+
+    fn argument_proved(&self, state: &State, proto: &Proto, n: usize, kind: ArgKind) -> bool {
+        let value = state.reg(arg(n));
+        match kind {
+            ArgKind::Anything => true,
+            ArgKind::Ctx => value == Value::Ctx(0),
+            ArgKind::ConstMapPtr => matches!(value, Value::Map { map, null: None }
+                if self.map_allowed(proto, map)),
+            ArgKind::Size { zero } => zero || value.scalar().umin > 0,
+            ArgKind::MemRead { nullable: true } if value == Value::constant(0) => {
+                state.reg(arg(n + 1)).scalar().as_constant() == Some(0)
+            }
+            ArgKind::MapKey
+            | ArgKind::MapValue
+            | ArgKind::MemRead { .. }
+            | ArgKind::MemWrite => self
+                .memory(state, n, kind)
+                .is_some_and(|memory| memory.access.is_proved()),
+        }
+    }
+
+    /// The memory argument `n` names, if it names any.
+    fn memory(&self, state: &State, n: usize, kind: ArgKind) -> Option<Memory> {
+        let pointer = state.reg(arg(n));
+        let map = || match state.reg(Reg::R1) {
+            Value::Map { map, .. } => self.def(map),
+            _ => None,
+        };
+        let len = match kind {
+            ArgKind::MapKey => map().map(|def| def.key_size.into()),
+            ArgKind::MapValue => map().map(|def| def.value_size.into()),
+            ArgKind::MemRead { nullable } => {
+                if nullable && pointer == Value::constant(0) {
+                    return None;
+                }
+                Some(state.reg(arg(n + 1)).scalar().umax)
+            }
+            ArgKind::MemWrite => Some(state.reg(arg(n + 1)).scalar().umax),
+            _ => return None,
+        };
+        let write = kind == ArgKind::MemWrite;
+        let len = len.and_then(|len| u32::try_from(len).ok()).map(i64::from);
+        Some(match len {
+            Some(len) => Memory {
+                pointer,
+                len,
+                access: self.classify(state, &pointer, len, write),
+                write,
+            },
+            None => Memory {
+                pointer,
+                len: 0,
+                access: Access::Checked(Area::Any),
+                write,
+            },
+        })
+    }
+
+    fn touch_memory(
+        &mut self,
+        func: FuncId,
+        state: &mut State,
+        memory: &Memory,
+        effect: &mut Effect,
+    ) {
+        // An argument that is not proved is checked by address alone: it may be in any area.
+        let access = match memory.access {
+            Access::Checked(_) => Access::Checked(Area::Any),
+            proved => proved,
+        };
+        let own = match memory.pointer {
+            Value::Stack { func: owner, off } if owner == func => Some(off),
+            _ => None,
+        };
+        effect.escapes |= !access.is_proved();
+        if let (Some(off), true) = (own, access.is_proved()) {
+            let free = usize::from(effect.frame[0].is_some());
+            effect.frame[free] = Some(Interval {
+                lo: off.lo,
+                hi: off.hi + memory.len - 1,
+            });
+        }
+        if memory.write {
+            self.wrote(func, state, &memory.pointer, memory.len, access);
+        } else if !access.is_proved() {
+            effect.reads = FrameRead::AllFrames;
+        } else if let (Some(off), FrameRead::None | FrameRead::Bytes(_)) = (own, effect.reads) {
+            let bytes = Interval {
+                lo: off.lo,
+                hi: off.hi + memory.len - 1,
+            };
+            effect.reads = FrameRead::Bytes(match effect.reads {
+                FrameRead::Bytes(before) => before.hull(bytes),
+                _ => bytes,
+            });
+        }
+    }
+
+    fn result(&self, state: &State, proto: &Proto, fresh: Name) -> Value {
+        match proto.ret {
+            RetKind::MapValueOrNull => self.looked_up(state, proto.id, fresh),
+            RetKind::Scalar => match proto.id {
+                HelperId::GET_SMP_PROCESSOR_ID | HelperId::GET_PRANDOM_U32 => {
+                    Value::Scalar(Scalar::of_bytes(4))
+                }
+                _ => Value::TOP,
+            },
+            RetKind::TailCall => Value::TOP,
+        }
+    }
+
+    fn looked_up(&self, state: &State, id: HelperId, fresh: Name) -> Value {
+        let Value::Map { map, null: None } = state.reg(Reg::R1) else {
+            return Value::TOP;
+        };
+        let Some(def) = self.def(map) else {
+            return Value::TOP;
+        };
+        if def.kind.is_map_in_map() {
+            return match map {
+                MapRef::Direct(outer) => Value::Map {
+                    map: MapRef::Inner(outer),
+                    null: Some(fresh),
+                },
+                MapRef::Inner(_) => Value::TOP,
+            };
+        }
+        let present = id == HelperId::MAP_LOOKUP_ELEM
+            && matches!(map, MapRef::Direct(_))
+            && matches!(def.kind, MapType::Array | MapType::PerCpuArray)
+            && self
+                .key_value(state)
+                .is_some_and(|key| key < u64::from(def.max_entries));
+        Value::MapValue {
+            map,
+            off: Interval::at(0),
+            null: (!present).then_some(fresh),
+        }
+    }
+
+    /// The greatest value of a four-byte key on the stack.
+    fn key_value(&self, state: &State) -> Option<u64> {
+        let Value::Stack { func, off } = state.reg(Reg::R2) else {
+            return None;
+        };
+        let own = state.reg(Reg::FP);
+        let off = off.as_constant()?;
+        if !matches!(own, Value::Stack { func: f, .. } if f == func) || !Interval::at(off).fits(4, 512) {
+            return None;
+        }
+        Some(state.load(off, 4).scalar().umax)
+    }
+
+    pub(crate) fn local_call(
+        &mut self,
+        func: FuncId,
+        state: &mut State,
+        target: usize,
+        fresh: Name,
+    ) -> Effect {
+        let callee = self.function_at(target);
+        let args = (0..5).map(|n| state.reg(arg(n)));
+        let passes_stack = args.into_iter().any(|v| matches!(v, Value::Stack { .. }));
+        let mut effect = Effect {
+            reads: if passes_stack {
+                FrameRead::All
+            } else {
+                FrameRead::None
+            },
+            escapes: passes_stack,
+            ..Effect::default()
+        };
+        let mut entry = state.callee(callee);
+        if self.cfg.is_recursive(callee) {
+            for n in 0..5 {
+                entry.set_reg(arg(n), Value::TOP);
+            }
+        }
+        let summary = &mut self.summaries[callee as usize];
+        summary.calls.push(entry);
+        let Some(exit) = summary.exit.clone() else {
+            effect.ends = true;
+            return effect;
+        };
+        let (moves_packet, writes) = (summary.moves_packet, summary.writes_other_frames);
+        if moves_packet {
+            state.packet_moved();
+        }
+        if writes {
+            self.summaries[func as usize].writes_other_frames = true;
+            state.forget_frame();
+        }
+        state.learn_bounds_of(&exit);
+        state.retire(fresh);
+        state.set_reg(Reg::R0, exit.reg(Reg::R0).renamed(Some(fresh)));
+        for n in 0..5 {
+            state.set_reg(arg(n), Value::TOP);
+        }
+        effect
+    }
+
+    pub(crate) fn function_at(&self, slot: usize) -> FuncId {
+        let subs = self.program.subprograms();
+        (subs.partition_point(|sub| sub.start <= slot) - 1) as FuncId
+    }
+}

@@ -1,0 +1,195 @@
+//! What the analysis hands on: facts about every instruction.
+
+use std::fmt::Write;
+
+use squalus_isa::{Reg, format_inst};
+use squalus_runtime::{CtxField, LinkedProgram};
+
+use crate::{Cfg, FuncId, Interval, State, Value};
+
+/// Where a run-time check must find an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Area {
+    /// In the packet or its metadata.
+    Packet,
+    /// In one value of one of the program's maps.
+    MapValue,
+    /// In a stack frame of this run.
+    Stack,
+    /// In any of these.
+    Any,
+}
+
+/// How an instruction's access to memory is known to be allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// It reads a field of the context.
+    Context(CtxField),
+    /// Proved: in bounds (and, of atomic operations, aligned and in a place that allows them).
+    Proved(Area),
+    /// Not proved: to be checked when it happens, and the run ended if it is not in this area.
+    Checked(Area),
+}
+
+impl Access {
+    /// Whether no check is needed.
+    #[must_use]
+    pub const fn is_proved(self) -> bool {
+        !matches!(self, Access::Checked(_))
+    }
+}
+
+/// What is known whenever execution reaches an instruction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct InstFacts {
+    /// The registers, before it.
+    pub regs: [Value; Reg::COUNT],
+    /// Its memory access, if it makes one itself.
+    pub access: Option<Access>,
+    /// Bytes of its own function's frame that it may touch, both ends included. Checked accesses, and
+    /// what a called subprogram does, are not counted.
+    pub frame: [Option<Interval>; 2],
+    /// Of a helper call, which arguments must be checked: bit 0 for `r1` and so on.
+    pub unproved_args: u8,
+    /// Whether a jump can be taken.
+    pub can_jump: bool,
+    /// Whether execution can go on with the next instruction.
+    pub can_fall: bool,
+}
+
+impl InstFacts {
+    /// What is known of a register.
+    #[must_use]
+    pub const fn reg(&self, reg: Reg) -> Value {
+        self.regs[reg.index()]
+    }
+}
+
+/// What is known of a function as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FunctionFacts {
+    /// Bytes of its frame, a bit each, that may be read before the function wrote them: they must be
+    /// zeroed when it is entered.
+    pub read_unwritten: [u64; 8],
+    /// Whether something else than what [`InstFacts::frame`] names may use its frame: another function or
+    /// a checked access.
+    pub frame_escapes: bool,
+}
+
+/// How many accesses are proved, and how many are left to run-time checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Loads, stores and atomic operations that need no check.
+    pub proved: usize,
+    /// Those that are checked.
+    pub checked: usize,
+    /// Helper calls whose arguments need no check.
+    pub proved_calls: usize,
+    /// Helper calls with arguments that are checked.
+    pub checked_calls: usize,
+    /// Instructions that can be reached.
+    pub reachable: usize,
+}
+
+/// Facts about a program. Every one of them holds in every execution.
+#[derive(Clone)]
+pub struct Facts {
+    pub(crate) cfg: Cfg,
+    pub(crate) insts: Vec<Option<Box<InstFacts>>>,
+    pub(crate) entries: Vec<Option<State>>,
+    pub(crate) functions: Vec<FunctionFacts>,
+}
+
+impl Facts {
+    /// The blocks of the program.
+    #[must_use]
+    pub fn cfg(&self) -> &Cfg {
+        &self.cfg
+    }
+
+    /// Facts about the instruction with this index; `None` if execution never reaches it.
+    #[must_use]
+    pub fn inst(&self, index: usize) -> Option<&InstFacts> {
+        self.insts.get(index)?.as_deref()
+    }
+
+    /// Facts about all instructions that can be reached.
+    pub fn reachable(&self) -> impl Iterator<Item = &InstFacts> {
+        self.insts.iter().flatten().map(|facts| &**facts)
+    }
+
+    /// What is known on entry of a block, the stack included; `None` if it is never reached.
+    #[must_use]
+    pub fn entry(&self, block: usize) -> Option<&State> {
+        self.entries.get(block)?.as_ref()
+    }
+
+    /// Facts about a function.
+    #[must_use]
+    pub fn function(&self, func: FuncId) -> &FunctionFacts {
+        &self.functions[func as usize]
+    }
+
+    /// Whether some check at run time may look for an address in the stack frames of the run.
+    #[must_use]
+    pub fn checks_stack(&self) -> bool {
+        self.reachable().any(|facts| {
+            facts.unproved_args != 0
+                || matches!(
+                    facts.access,
+                    Some(Access::Checked(Area::Any | Area::Stack))
+                )
+        })
+    }
+
+    /// How much is proved.
+    #[must_use]
+    pub fn counts(&self, program: &LinkedProgram) -> Counts {
+        let mut counts = Counts::default();
+        for (facts, decoded) in self.insts.iter().zip(program.insts()) {
+            let Some(facts) = facts else { continue };
+            counts.reachable += 1;
+            match facts.access {
+                Some(access) if access.is_proved() => counts.proved += 1,
+                Some(_) => counts.checked += 1,
+                None => {}
+            }
+            let squalus_isa::Inst::Call(squalus_isa::CallTarget::Helper(_)) = decoded.inst else {
+                continue;
+            };
+            if facts.unproved_args == 0 {
+                counts.proved_calls += 1;
+            } else {
+                counts.checked_calls += 1;
+            }
+        }
+        counts
+    }
+
+    /// The program with its facts as text, one instruction a line.
+    #[must_use]
+    pub fn annotate(&self, program: &LinkedProgram) -> String {
+        let mut out = String::new();
+        for (n, decoded) in program.insts().iter().enumerate() {
+            let text = format_inst(&decoded.inst);
+            let _ = write!(out, "{:5}: {text}", decoded.slot);
+            let Some(facts) = self.inst(n) else {
+                out.push_str("  ; never reached\n");
+                continue;
+            };
+            if let Some(access) = facts.access {
+                let _ = write!(out, "  ; {access:?}");
+            }
+            if facts.unproved_args != 0 {
+                let _ = write!(out, "  ; unproved arguments {:#b}", facts.unproved_args);
+            }
+            for (reg, value) in facts.regs.iter().enumerate() {
+                if *value != Value::TOP && text.contains(&format!("r{reg}")) {
+                    let _ = write!(out, "  r{reg}={value:?}");
+                }
+            }
+            out.push('\n');
+        }
+        out
+    }
+}

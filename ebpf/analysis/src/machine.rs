@@ -1,0 +1,567 @@
+//! What one instruction does to a state.
+
+use squalus_isa::{
+    AluOp, AtomicOp, CallTarget, Cond, Decoded, ImmSource, Inst, MapDef, MapFlags, MemSize, Operand,
+    Reg, Width,
+};
+use squalus_runtime::{CtxField, LinkedProgram, STACK_SIZE, ctx_field};
+
+use crate::compare::{Test, refine};
+use crate::solve::{Refusal, Summary};
+use crate::value::Base;
+use crate::{Access, Area, Cfg, FuncId, Interval, MapRef, Name, Scalar, State, Value};
+
+/// The program under analysis, and what is known so far of its functions.
+pub(crate) struct Machine<'a> {
+    pub(crate) program: &'a LinkedProgram,
+    pub(crate) cfg: &'a Cfg,
+    /// Contents of the maps that nobody can change any more.
+    pub(crate) frozen: Vec<Option<Vec<u8>>>,
+    pub(crate) summaries: Vec<Summary>,
+}
+
+/// What an instruction does besides changing the state.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Effect {
+    /// Its access to memory.
+    pub(crate) access: Option<Access>,
+    /// Arguments of a helper that must be checked.
+    pub(crate) unproved_args: u8,
+    /// Whether execution ends here, or does not come back from a call as far as is known.
+    pub(crate) ends: bool,
+    /// What it reads of its own function's frame.
+    pub(crate) reads: FrameRead,
+    /// Bytes of its own function's frame that it may touch; checked accesses are not counted.
+    pub(crate) frame: [Option<Interval>; 2],
+    /// Whether another function or a checked access may use the frame.
+    pub(crate) escapes: bool,
+}
+
+/// Which bytes of its function's frame an instruction reads.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum FrameRead {
+    /// None.
+    #[default]
+    None,
+    /// Some within these bounds, both included.
+    Bytes(Interval),
+    /// Any.
+    All,
+    /// Any of any frame of the run.
+    AllFrames,
+}
+
+/// A memory access as its instruction states it.
+#[derive(Clone, Copy)]
+struct Place {
+    pointer: Value,
+    size: u32,
+    write: bool,
+    atomic: bool,
+}
+
+impl Machine<'_> {
+    /// Runs the instruction on `state`, jumps aside.
+    pub(crate) fn step(
+        &mut self,
+        func: FuncId,
+        state: &mut State,
+        decoded: &Decoded,
+    ) -> Result<Effect, Refusal> {
+        let fresh = Name::Made(decoded.slot as u32);
+        match decoded.inst {
+            Inst::Alu {
+                width,
+                op,
+                dst,
+                src,
+            } => alu(state, (width, op), dst, src, fresh),
+            Inst::End { kind, bits, dst } => {
+                let value = state.reg(dst).scalar().endian(kind, bits);
+                state.set_reg(dst, Value::Scalar(value));
+            }
+            Inst::LoadImm { dst, imm } => state.set_reg(dst, immediate(imm)),
+            Inst::Load {
+                size,
+                signed,
+                dst,
+                base,
+                off,
+            } => return self.load(func, state, (size, signed), dst, (base, off)),
+            Inst::Store {
+                size,
+                base,
+                off,
+                src,
+            } => return self.store(func, state, size, (base, off), src),
+            Inst::Atomic {
+                size,
+                op,
+                fetch,
+                base,
+                off,
+                src,
+            } => {
+                let result = match op {
+                    AtomicOp::CmpXchg => Some(Reg::R0),
+                    _ => fetch.then_some(src),
+                };
+                return self.atomic(func, state, size, (base, off), result);
+            }
+            Inst::Call(CallTarget::Helper(id)) => return Ok(self.helper(func, state, id, fresh)),
+            Inst::Call(CallTarget::Local(target)) => {
+                return Ok(self.local_call(func, state, target, fresh));
+            }
+            Inst::Call(CallTarget::Kfunc(_)) | Inst::Exit => {
+                return Ok(Effect {
+                    ends: true,
+                    ..Effect::default()
+                });
+            }
+            Inst::Jump { .. } | Inst::JumpIf { .. } => {}
+        }
+        Ok(Effect::default())
+    }
+
+    /// The definition of a map, as far as it is known which.
+    pub(crate) fn def(&self, map: MapRef) -> Option<&MapDef> {
+        match map {
+            MapRef::Direct(index) => Some(self.program.maps().get(index as usize)?.def()),
+            MapRef::Inner(index) => {
+                let outer = self.program.maps().get(index as usize)?.def();
+                outer.inner.as_deref()
+            }
+        }
+    }
+
+    /// How an access to memory is known to be allowed.
+    pub(crate) fn classify(
+        &self,
+        state: &State,
+        pointer: &Value,
+        size: i64,
+        write: bool,
+    ) -> Access {
+        let (area, proved) = match pointer {
+            Value::Stack { off, .. } => (Area::Stack, off.fits(size, STACK_SIZE as i64)),
+            Value::Packet { .. } => (Area::Packet, state.packet_holds(pointer, size)),
+            Value::MapValue {
+                map,
+                off,
+                null: None,
+            } => {
+                let forbidden = if write {
+                    MapFlags::RDONLY_PROG
+                } else {
+                    MapFlags::WRONLY_PROG
+                };
+                let fits = self.def(*map).is_some_and(|def| {
+                    off.fits(size, def.value_size.into()) && !def.flags.contains(forbidden)
+                });
+                (Area::MapValue, fits)
+            }
+            _ => (Area::Any, false),
+        };
+        if proved {
+            Access::Proved(area)
+        } else {
+            Access::Checked(area)
+        }
+    }
+
+    fn access(&self, state: &State, place: Place) -> Result<Access, Refusal> {
+        if let Value::Ctx(off) = place.pointer {
+            if place.write {
+                return Err(Refusal::ContextStore);
+            }
+            let size = match place.size {
+                4 => MemSize::W,
+                _ => MemSize::Dw,
+            };
+            let field = (place.size == 4).then(|| ctx_field(off, size)).flatten();
+            return field.map(Access::Context).ok_or(Refusal::ContextLoad {
+                off,
+                size: place.size,
+            });
+        }
+        let access = self.classify(state, &place.pointer, place.size.into(), place.write);
+        if !place.atomic {
+            return Ok(access);
+        }
+        let aligned = match place.pointer {
+            Value::Stack { off, .. } | Value::MapValue { off, .. } => off
+                .as_constant()
+                .is_some_and(|off| off % i64::from(place.size) == 0),
+            _ => false,
+        };
+        Ok(match access {
+            Access::Proved(area) if !aligned => Access::Checked(area),
+            other => other,
+        })
+    }
+
+    fn load(
+        &self,
+        func: FuncId,
+        state: &mut State,
+        (size, signed): (MemSize, bool),
+        dst: Reg,
+        (base, off): (Reg, i16),
+    ) -> Result<Effect, Refusal> {
+        let pointer = at(state, base, off);
+        let bytes = size.bytes();
+        let access = self.access(
+            state,
+            Place {
+                pointer,
+                size: bytes,
+                write: false,
+                atomic: false,
+            },
+        )?;
+        let value = match (access, pointer) {
+            (Access::Context(field), _) => context(field),
+            (Access::Proved(Area::Stack), Value::Stack { func: owner, off })
+                if owner == func && off.as_constant().is_some() =>
+            {
+                state.load(off.lo, bytes)
+            }
+            (Access::Proved(Area::MapValue), Value::MapValue { map, off, .. }) => {
+                self.frozen_load(map, off, bytes)
+            }
+            _ => Value::Scalar(Scalar::of_bytes(bytes)),
+        };
+        let value = if signed {
+            Value::Scalar(value.scalar().truncate(bytes * 8).sign_extend(bytes * 8))
+        } else {
+            value
+        };
+        state.set_reg(dst, value);
+        Ok(touch(func, &pointer, bytes, access))
+    }
+
+    fn frozen_load(&self, map: MapRef, off: Interval, bytes: u32) -> Value {
+        let any = Value::Scalar(Scalar::of_bytes(bytes));
+        let (MapRef::Direct(map), Some(off)) = (map, off.as_constant()) else {
+            return any;
+        };
+        let Some(Some(contents)) = self.frozen.get(map as usize) else {
+            return any;
+        };
+        let Some(part) = contents.get(off as usize..off as usize + bytes as usize) else {
+            return any;
+        };
+        let mut word = [0; 8];
+        word[..part.len()].copy_from_slice(part);
+        Value::constant(u64::from_le_bytes(word))
+    }
+
+    fn store(
+        &mut self,
+        func: FuncId,
+        state: &mut State,
+        size: MemSize,
+        (base, off): (Reg, i16),
+        src: Operand,
+    ) -> Result<Effect, Refusal> {
+        let pointer = at(state, base, off);
+        let bytes = size.bytes();
+        let access = self.access(
+            state,
+            Place {
+                pointer,
+                size: bytes,
+                write: true,
+                atomic: false,
+            },
+        )?;
+        let value = operand(state, src);
+        match (access, pointer) {
+            (Access::Proved(Area::Stack), Value::Stack { func: owner, off })
+                if owner == func && off.as_constant().is_some() =>
+            {
+                state.store(off.lo, bytes, value);
+            }
+            _ => self.wrote(func, state, &pointer, bytes.into(), access),
+        }
+        let mut effect = touch(func, &pointer, bytes, access);
+        effect.reads = FrameRead::None;
+        Ok(effect)
+    }
+
+    fn atomic(
+        &mut self,
+        func: FuncId,
+        state: &mut State,
+        size: MemSize,
+        (base, off): (Reg, i16),
+        result: Option<Reg>,
+    ) -> Result<Effect, Refusal> {
+        let pointer = at(state, base, off);
+        let bytes = size.bytes();
+        let access = self.access(
+            state,
+            Place {
+                pointer,
+                size: bytes,
+                write: true,
+                atomic: true,
+            },
+        )?;
+        self.wrote(func, state, &pointer, bytes.into(), access);
+        if let Some(reg) = result {
+            state.set_reg(reg, Value::Scalar(Scalar::of_bytes(bytes)));
+        }
+        Ok(touch(func, &pointer, bytes, access))
+    }
+
+    /// Forgets what a store of unknown contents may have changed.
+    pub(crate) fn wrote(
+        &mut self,
+        func: FuncId,
+        state: &mut State,
+        pointer: &Value,
+        size: i64,
+        access: Access,
+    ) {
+        match (access, pointer) {
+            (Access::Proved(Area::Stack), Value::Stack { func: owner, off }) if *owner == func => {
+                state.forget(Interval {
+                    lo: off.lo,
+                    hi: off.hi + size - 1,
+                });
+            }
+            (Access::Proved(Area::Stack), _) => {
+                self.summaries[func as usize].writes_other_frames = true;
+            }
+            (Access::Checked(Area::Stack | Area::Any), _) => {
+                self.summaries[func as usize].writes_other_frames = true;
+                state.forget_frame();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The effect of an access on what is said of the function's frame.
+fn touch(func: FuncId, pointer: &Value, size: u32, access: Access) -> Effect {
+    let mut effect = Effect {
+        access: Some(access),
+        ..Effect::default()
+    };
+    match (access, pointer) {
+        (Access::Proved(Area::Stack), Value::Stack { func: owner, off }) if *owner == func => {
+            let bytes = Interval {
+                lo: off.lo,
+                hi: off.hi + i64::from(size) - 1,
+            };
+            effect.reads = FrameRead::Bytes(bytes);
+            effect.frame[0] = Some(bytes);
+        }
+        (Access::Checked(Area::Any | Area::Stack), _) => {
+            effect.reads = FrameRead::AllFrames;
+            effect.escapes = true;
+        }
+        _ => {}
+    }
+    effect
+}
+
+/// The address an access uses.
+fn at(state: &State, base: Reg, off: i16) -> Value {
+    let by = Interval::at(off.into());
+    // A constant distance keeps names, so the fresh one is never used.
+    state.reg(base).moved(by, Name::Made(u32::MAX))
+}
+
+fn operand(state: &State, operand: Operand) -> Value {
+    match operand {
+        Operand::Reg(reg) => state.reg(reg),
+        Operand::Imm(imm) => Value::constant(i64::from(imm).cast_unsigned()),
+    }
+}
+
+fn immediate(imm: ImmSource) -> Value {
+    match imm {
+        ImmSource::Value(value) => Value::constant(value),
+        ImmSource::Map(map) => Value::Map {
+            map: MapRef::Direct(map),
+            null: None,
+        },
+        ImmSource::MapValue { map, offset } => Value::MapValue {
+            map: MapRef::Direct(map),
+            off: Interval::at(offset.into()),
+            null: None,
+        },
+        ImmSource::Func(_) => Value::TOP,
+    }
+}
+
+fn context(field: CtxField) -> Value {
+    let packet = |base| Value::Packet {
+        base,
+        off: Interval::at(0),
+        name: None,
+    };
+    match field {
+        CtxField::Data => packet(Base::Data),
+        CtxField::DataMeta => packet(Base::Meta),
+        CtxField::DataEnd => Value::PacketEnd,
+        _ => Value::Scalar(Scalar::of_bytes(4)),
+    }
+}
+
+fn alu(state: &mut State, (width, op): (Width, AluOp), dst: Reg, src: Operand, fresh: Name) {
+    let (a, b) = (state.reg(dst), operand(state, src));
+    let scalar = || Value::Scalar(a.scalar().alu(width, op, &b.scalar()));
+    let value = match (width, op) {
+        (Width::W64, AluOp::Mov) => b,
+        (Width::W64, AluOp::Add) => match (a, b) {
+            (Value::Scalar(_), Value::Scalar(_)) => scalar(),
+            (Value::Scalar(by), pointer) | (pointer, Value::Scalar(by)) => {
+                moved(state, pointer, Interval::of_scalar(&by), fresh)
+            }
+            _ => Value::TOP,
+        },
+        (Width::W64, AluOp::Sub) => match (a, b) {
+            (Value::Scalar(_), Value::Scalar(_)) => scalar(),
+            (pointer, Value::Scalar(by)) => {
+                let by = Interval::of_scalar(&by).map(Interval::negated);
+                moved(state, pointer, by, fresh)
+            }
+            _ => distance(&a, &b),
+        },
+        _ => scalar(),
+    };
+    state.set_reg(dst, value);
+}
+
+fn moved(state: &mut State, pointer: Value, by: Option<Interval>, fresh: Name) -> Value {
+    let Some(by) = by else { return Value::TOP };
+    if by.as_constant().is_none() {
+        state.retire(fresh);
+    }
+    pointer.moved(by, fresh)
+}
+
+/// The difference of two pointers.
+fn distance(a: &Value, b: &Value) -> Value {
+    let between = |a: Interval, b: Interval| {
+        Value::Scalar(Scalar::between_signed(a.lo - b.hi, a.hi - b.lo))
+    };
+    match (a, b) {
+        (Value::Stack { func, off: a }, Value::Stack { func: f, off: b }) if func == f => {
+            between(*a, *b)
+        }
+        (
+            Value::Packet {
+                base,
+                off: a,
+                name: na,
+            },
+            Value::Packet {
+                base: b_base,
+                off: b,
+                name: nb,
+            },
+        ) if base == b_base => match (na, nb) {
+            (Some((na, da)), Some((nb, db))) if na == nb => {
+                Value::constant((da - db).cast_unsigned())
+            }
+            _ => between(*a, *b),
+        },
+        _ => Value::TOP,
+    }
+}
+
+/// The state after a conditional jump that was or was not taken; `None` if that cannot be.
+pub(crate) fn branch(state: &State, inst: &Inst, taken: bool) -> Option<State> {
+    let Inst::JumpIf {
+        width,
+        cond,
+        dst,
+        src,
+        ..
+    } = *inst
+    else {
+        return Some(state.clone());
+    };
+    let test = Test::of(cond, taken);
+    let (a, b) = (state.reg(dst), operand(state, src));
+    let mut next = state.clone();
+    match (a, b) {
+        (Value::Scalar(a), Value::Scalar(b)) => {
+            let (a, b) = refine(test, width, a, b)?;
+            next.set_reg(dst, Value::Scalar(a));
+            if let Operand::Reg(src) = src {
+                next.set_reg(src, Value::Scalar(b));
+            }
+        }
+        _ if width == Width::W32 => {}
+        (pointer @ Value::Packet { .. }, end) if is_end(&pointer, &end) => {
+            learn_packet(&mut next, &pointer, test);
+        }
+        (end, pointer @ Value::Packet { .. }) if is_end(&pointer, &end) => {
+            learn_packet(&mut next, &pointer, mirrored(test));
+        }
+        (pointer, Value::Scalar(zero)) if zero.as_constant() == Some(0) => {
+            learn_null(&mut next, &pointer, test)?;
+        }
+        _ => {}
+    }
+    Some(next)
+}
+
+/// Whether `end` is where the pointer's area ends.
+fn is_end(pointer: &Value, end: &Value) -> bool {
+    match pointer {
+        Value::Packet {
+            base: Base::Data, ..
+        } => *end == Value::PacketEnd,
+        _ => matches!(end, Value::Packet { base: Base::Data, off, name: None } if *off == Interval::at(0)),
+    }
+}
+
+fn learn_packet(state: &mut State, pointer: &Value, test: Test) {
+    match test {
+        Test::Is(Cond::Le | Cond::Eq) => state.learn_room(pointer, 0),
+        Test::Is(Cond::Lt) => state.learn_room(pointer, 1),
+        _ => {}
+    }
+}
+
+/// The test with its operands exchanged.
+fn mirrored(test: Test) -> Test {
+    match test {
+        Test::Is(Cond::Gt) => Test::Is(Cond::Lt),
+        Test::Is(Cond::Ge) => Test::Is(Cond::Le),
+        Test::Is(Cond::Lt) => Test::Is(Cond::Gt),
+        Test::Is(Cond::Le) => Test::Is(Cond::Ge),
+        other => other,
+    }
+}
+
+/// Learns from a comparison with zero; `None` if its outcome cannot be.
+fn learn_null(state: &mut State, pointer: &Value, test: Test) -> Option<()> {
+    let is_null = match test {
+        Test::Is(Cond::Eq) => true,
+        Test::Is(Cond::Ne) => false,
+        _ => return Some(()),
+    };
+    match pointer {
+        Value::Map {
+            null: Some(name), ..
+        }
+        | Value::MapValue {
+            null: Some(name), ..
+        } => {
+            state.learn_null(*name, is_null);
+            Some(())
+        }
+        Value::Map { null: None, .. } => (!is_null).then_some(()),
+        Value::MapValue {
+            null: None, off, ..
+        } if off.lo >= 0 => (!is_null).then_some(()),
+        _ => Some(()),
+    }
+}

@@ -1,0 +1,364 @@
+//! The way to a fixed point: states flow along the edges until nothing changes.
+
+use std::collections::BTreeSet;
+
+use squalus_isa::{CallTarget, HelperId, Inst, MapFlags, MapType, Operand, Reg};
+use squalus_runtime::{LinkedProgram, SourceLine, proto};
+
+use crate::machine::{Effect, FrameRead, Machine, branch};
+use crate::{Cfg, Facts, FuncId, FunctionFacts, InstFacts, Name, State, Value};
+
+/// Joins at a loop head before bounds are widened.
+const LOOP_JOINS: u32 = 3;
+/// Joins at any other block before bounds are widened.
+const JOINS: u32 = 60;
+
+/// A program that no execution can run rightly.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("program `{program}`, instruction {slot}{}: {what}", place(line.as_ref()))]
+pub struct AnalysisError {
+    /// The program.
+    pub program: String,
+    /// Slot of the instruction.
+    pub slot: usize,
+    /// Its source line.
+    pub line: Option<SourceLine>,
+    /// What is wrong.
+    pub what: Refusal,
+}
+
+fn place(line: Option<&SourceLine>) -> String {
+    line.map(|line| format!(" ({line})")).unwrap_or_default()
+}
+
+/// What an instruction does that no XDP program may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A store or atomic operation on the context.
+    #[error("it writes to the context, which XDP programs may only read")]
+    ContextStore,
+    /// A load that is not one field of `struct xdp_md`.
+    #[error(
+        "it reads {size} bytes at offset {off} of the context; `struct xdp_md` has 4-byte fields at offsets 0 to 20"
+    )]
+    ContextLoad {
+        /// Offset in bytes.
+        off: i64,
+        /// Size of the load.
+        size: u32,
+    },
+}
+
+/// What is known of a function while the analysis runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Summary {
+    /// Whether it or a function it calls may move the packet.
+    pub(crate) moves_packet: bool,
+    /// Whether it or a function it calls may write to frames other than its own.
+    pub(crate) writes_other_frames: bool,
+    /// What holds when it returns; only `r0` and packet bounds count.
+    pub(crate) exit: Option<State>,
+    /// States of calls met since this was last emptied.
+    pub(crate) calls: Vec<State>,
+}
+
+/// Finds the facts of a program.
+///
+/// # Errors
+/// If an instruction that may be reached does what no XDP program may do, see [`Refusal`].
+pub fn analyse(program: &LinkedProgram) -> Result<Facts, AnalysisError> {
+    let cfg = Cfg::new(program);
+    let mut solver = Solver::new(program, &cfg);
+    solver.solve()?;
+    let (insts, functions) = solver.collect()?;
+    let entries = solver.entries;
+    Ok(Facts {
+        cfg,
+        insts,
+        entries,
+        functions,
+    })
+}
+
+struct Solver<'a> {
+    machine: Machine<'a>,
+    entries: Vec<Option<State>>,
+    joins: Vec<u32>,
+    exit_joins: Vec<u32>,
+    callers: Vec<BTreeSet<usize>>,
+    pending: BTreeSet<(u32, usize)>,
+    steps: Vec<u64>,
+}
+
+type Collected = (Vec<Option<Box<InstFacts>>>, Vec<FunctionFacts>);
+
+impl<'a> Solver<'a> {
+    fn new(program: &'a LinkedProgram, cfg: &'a Cfg) -> Solver<'a> {
+        Solver {
+            machine: Machine {
+                program,
+                cfg,
+                frozen: frozen(program),
+                summaries: summaries(program, cfg),
+            },
+            entries: vec![None; cfg.blocks().len()],
+            joins: vec![0; cfg.blocks().len()],
+            exit_joins: vec![0; cfg.functions()],
+            callers: vec![BTreeSet::new(); cfg.functions()],
+            pending: BTreeSet::new(),
+            steps: steps(program),
+        }
+    }
+
+    fn solve(&mut self) -> Result<(), AnalysisError> {
+        let start = State::entry(0, Value::Ctx(0));
+        self.flow(self.machine.cfg.entry(0), &start);
+        while let Some((_, block)) = self.pending.pop_first() {
+            self.visit(block)?;
+        }
+        Ok(())
+    }
+
+    fn visit(&mut self, number: usize) -> Result<(), AnalysisError> {
+        let cfg = self.machine.cfg;
+        let block = &cfg.blocks()[number];
+        let Some(mut state) = self.entries[number].clone() else {
+            return Ok(());
+        };
+        let wrote_before = self.machine.summaries[block.func as usize].writes_other_frames;
+        for n in block.first..block.end {
+            let effect = self.step(block.func, &mut state, n)?;
+            self.take_calls(number, n);
+            if effect.ends {
+                if self.machine.program.insts()[n].inst == Inst::Exit {
+                    self.leave(block.func, &state);
+                }
+                self.note_writes(block.func, wrote_before);
+                return Ok(());
+            }
+        }
+        self.note_writes(block.func, wrote_before);
+        let last = self.machine.program.insts()[block.end - 1].inst;
+        for (next, taken) in [(block.fall, false), (block.jump, true)] {
+            if let Some(next) = next
+                && let Some(state) = branch(&state, &last, taken)
+            {
+                self.flow(next, &state);
+            }
+        }
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        func: FuncId,
+        state: &mut State,
+        n: usize,
+    ) -> Result<Effect, AnalysisError> {
+        let program = self.machine.program;
+        let decoded = &program.insts()[n];
+        self.machine
+            .step(func, state, decoded)
+            .map_err(|what| AnalysisError {
+                program: program.name().to_owned(),
+                slot: decoded.slot,
+                line: program.line(decoded.slot).cloned(),
+                what,
+            })
+    }
+
+    /// Joins a state into a block's entry.
+    fn flow(&mut self, to: usize, state: &State) {
+        let block = &self.machine.cfg.blocks()[to];
+        let changed = match &mut self.entries[to] {
+            None => {
+                self.entries[to] = Some(state.clone());
+                true
+            }
+            Some(known) => {
+                let limit = if block.loop_head { LOOP_JOINS } else { JOINS };
+                let widen = (self.joins[to] >= limit).then_some(&self.steps[..]);
+                let slot = self.machine.program.insts()[block.first].slot;
+                known.join(state, slot as u32, widen)
+            }
+        };
+        if changed {
+            self.joins[to] += 1;
+            self.pending.insert((block.order, to));
+        }
+    }
+
+    /// Passes on the states of a call that the last step made.
+    fn take_calls(&mut self, block: usize, n: usize) {
+        let Inst::Call(CallTarget::Local(target)) = self.machine.program.insts()[n].inst else {
+            return;
+        };
+        let callee = self.machine.function_at(target);
+        self.callers[callee as usize].insert(block);
+        let calls = std::mem::take(&mut self.machine.summaries[callee as usize].calls);
+        let entry = self.machine.cfg.entry(callee);
+        for call in calls {
+            self.flow(entry, &call);
+        }
+    }
+
+    /// Joins a state into what holds when a function returns.
+    fn leave(&mut self, func: FuncId, state: &State) {
+        let mut exit = state.clone();
+        let result = match exit.reg(Reg::R0) {
+            Value::Stack { .. } => Value::TOP,
+            value => value.renamed(Some(Name::Made(u32::MAX))),
+        };
+        exit = exit.only_result(result);
+        let joins = &mut self.exit_joins[func as usize];
+        let summary = &mut self.machine.summaries[func as usize];
+        let changed = match &mut summary.exit {
+            None => {
+                summary.exit = Some(exit);
+                true
+            }
+            Some(known) => {
+                let widen = (*joins >= JOINS).then_some(&self.steps[..]);
+                known.join(&exit, u32::MAX, widen)
+            }
+        };
+        if changed {
+            *joins += 1;
+            self.revisit_callers(func);
+        }
+    }
+
+    fn note_writes(&mut self, func: FuncId, before: bool) {
+        if self.machine.summaries[func as usize].writes_other_frames != before {
+            self.revisit_callers(func);
+        }
+    }
+
+    fn revisit_callers(&mut self, func: FuncId) {
+        let blocks = self.machine.cfg.blocks();
+        let callers = self.callers[func as usize].iter();
+        self.pending
+            .extend(callers.map(|&block| (blocks[block].order, block)));
+    }
+
+    /// Walks all blocks once more and writes down what holds.
+    fn collect(&mut self) -> Result<Collected, AnalysisError> {
+        let cfg = self.machine.cfg;
+        let mut insts = vec![None; self.machine.program.insts().len()];
+        let mut functions = vec![FunctionFacts::default(); cfg.functions()];
+        for (number, block) in cfg.blocks().iter().enumerate() {
+            let Some(mut state) = self.entries[number].clone() else {
+                continue;
+            };
+            for n in block.first..block.end {
+                let before = state.clone();
+                let effect = self.step(block.func, &mut state, n)?;
+                note_frame(&mut functions, block.func, &before, &effect);
+                let inst = &self.machine.program.insts()[n].inst;
+                let jumps = matches!(inst, Inst::Jump { .. } | Inst::JumpIf { .. });
+                let falls = !matches!(inst, Inst::Jump { .. }) && !effect.ends;
+                insts[n] = Some(Box::new(InstFacts {
+                    regs: before.regs(),
+                    access: effect.access,
+                    frame: effect.frame,
+                    unproved_args: effect.unproved_args,
+                    can_jump: jumps && branch(&before, inst, true).is_some(),
+                    can_fall: falls && branch(&before, inst, false).is_some(),
+                }));
+                if effect.ends {
+                    break;
+                }
+            }
+        }
+        Ok((insts, functions))
+    }
+}
+
+/// Adds what an instruction does with stack frames to the facts of functions.
+fn note_frame(functions: &mut [FunctionFacts], func: FuncId, state: &State, effect: &Effect) {
+    let unwritten = state.unwritten();
+    match effect.reads {
+        FrameRead::None => {}
+        FrameRead::Bytes(bytes) => {
+            let facts = &mut functions[func as usize];
+            for byte in bytes.lo.max(0)..=bytes.hi.min(511) {
+                let (word, bit) = (byte as usize / 64, byte as usize % 64);
+                facts.read_unwritten[word] |= unwritten[word] & (1 << bit);
+            }
+        }
+        FrameRead::All => {
+            let facts = &mut functions[func as usize];
+            for (read, unwritten) in facts.read_unwritten.iter_mut().zip(unwritten) {
+                *read |= unwritten;
+            }
+        }
+        FrameRead::AllFrames => {
+            for facts in functions.iter_mut() {
+                facts.read_unwritten = [u64::MAX; 8];
+                facts.frame_escapes = true;
+            }
+        }
+    }
+    functions[func as usize].frame_escapes |= effect.escapes;
+}
+
+/// Contents of maps that neither programs nor the control side can change any more.
+fn frozen(program: &LinkedProgram) -> Vec<Option<Vec<u8>>> {
+    let maps = program.maps().iter();
+    maps.map(|map| {
+        let def = map.def();
+        let constant = map.is_frozen()
+            && def.kind == MapType::Array
+            && def.max_entries == 1
+            && def.flags.contains(MapFlags::RDONLY_PROG);
+        constant
+            .then(|| map.sys_lookup(&0u32.to_le_bytes()).ok().flatten())
+            .flatten()
+    })
+    .collect()
+}
+
+fn summaries(program: &LinkedProgram, cfg: &Cfg) -> Vec<Summary> {
+    let mut summaries = vec![Summary::default(); cfg.functions()];
+    for block in cfg.blocks() {
+        for decoded in &program.insts()[block.first..block.end] {
+            if let Inst::Call(CallTarget::Helper(id)) = decoded.inst {
+                summaries[block.func as usize].moves_packet |= changes_packet(id);
+            }
+        }
+    }
+    let mut changed = true;
+    while std::mem::take(&mut changed) {
+        for func in 0..summaries.len() {
+            let callees = cfg.callees(func as FuncId);
+            let moves = callees.iter().any(|&c| summaries[c as usize].moves_packet);
+            if moves && !summaries[func].moves_packet {
+                summaries[func].moves_packet = true;
+                changed = true;
+            }
+        }
+    }
+    summaries
+}
+
+fn changes_packet(id: HelperId) -> bool {
+    proto(id).is_some_and(|proto| proto.changes_packet)
+}
+
+/// Bounds that widening stops at: those the program itself compares with, and the usual widths.
+fn steps(program: &LinkedProgram) -> Vec<u64> {
+    let mut steps = vec![0xff, 0xffff, 0x7fff_ffff, 0xffff_ffff, u64::MAX >> 1, u64::MAX];
+    for decoded in program.insts() {
+        if let Inst::JumpIf {
+            src: Operand::Imm(imm),
+            ..
+        } = decoded.inst
+        {
+            let k = i64::from(imm).cast_unsigned();
+            steps.extend([k.wrapping_sub(1), k, k.wrapping_add(1)]);
+        }
+    }
+    steps.sort_unstable();
+    steps.dedup();
+    steps
+}

@@ -1,0 +1,434 @@
+//! What is known at one place of the program: registers, the function's stack frame, and how far the
+//! packet is known to reach.
+//!
+//! **Packet bounds.** A comparison of a pointer with the packet's end proves that so many bytes follow
+//! the packet's start. If the pointer is at a variable offset, it proves the same of the *named* pointer
+//! it was made from ([`Name`]), and so of every other pointer made from that one by a constant distance.
+//! Where paths meet with pointers at different offsets, the pointers that kept their distance to each
+//! other on all paths get a common name, so that a check of one still tells about the others.
+//!
+//! **Stack.** A frame is 64 slots of eight bytes. Frames start zeroed, so that a slot always has a value.
+
+use squalus_isa::Reg;
+use squalus_runtime::STACK_SIZE;
+
+use crate::value::Base;
+use crate::{FuncId, Interval, Name, Scalar, Value};
+
+const SLOTS: usize = STACK_SIZE / 8;
+const PLACES: usize = Reg::COUNT + SLOTS;
+/// No packet is as long.
+const MAX_PACKET: i64 = 1 << 32;
+
+/// A set of machine states: everything that can be the case at one place of the program.
+///
+/// Registers and stack slots together are *places*: 0 to 10 the registers, then the slots from the
+/// lowest address on.
+#[derive(Clone, PartialEq, Eq)]
+pub struct State {
+    places: [Value; PLACES],
+    /// Bytes of the frame that have been written, a bit each.
+    written: [u64; SLOTS / 8],
+    /// The packet has at least this many bytes.
+    packet: i64,
+    /// The metadata has at least this many bytes.
+    meta: i64,
+    /// How many bytes at least follow a named pointer, by name.
+    rooms: Vec<(Name, i64)>,
+}
+
+impl State {
+    /// The state on entry of `func`: only `r1` and the frame pointer are known.
+    #[must_use]
+    pub fn entry(func: FuncId, r1: Value) -> State {
+        let mut places = [Value::constant(0); PLACES];
+        places[..Reg::COUNT].fill(Value::TOP);
+        places[Reg::R1.index()] = r1;
+        places[Reg::FP.index()] = Value::Stack {
+            func,
+            off: Interval::at(STACK_SIZE as i64),
+        };
+        State {
+            places,
+            written: [0; SLOTS / 8],
+            packet: 0,
+            meta: 0,
+            rooms: Vec::new(),
+        }
+    }
+
+    /// The state on entry of `func` called from here. Names stay behind.
+    #[must_use]
+    pub fn callee(&self, func: FuncId) -> State {
+        let mut callee = State::entry(func, Value::TOP);
+        for arg in Reg::R1.index()..=Reg::R5.index() {
+            callee.places[arg] = self.places[arg].renamed(None);
+        }
+        (callee.packet, callee.meta) = (self.packet, self.meta);
+        callee
+    }
+
+    /// Only what a caller learns: the result in `r0` and how far the packet reaches.
+    #[must_use]
+    pub fn only_result(&self, result: Value) -> State {
+        let mut places = [Value::TOP; PLACES];
+        places[Reg::R0.index()] = result;
+        State {
+            places,
+            written: [0; SLOTS / 8],
+            packet: self.packet,
+            meta: self.meta,
+            rooms: Vec::new(),
+        }
+    }
+
+    /// A register.
+    #[must_use]
+    pub fn reg(&self, reg: Reg) -> Value {
+        self.places[reg.index()]
+    }
+
+    /// All registers.
+    #[must_use]
+    pub fn regs(&self) -> [Value; Reg::COUNT] {
+        std::array::from_fn(|n| self.places[n])
+    }
+
+    /// The eight-byte slots of the frame, from its lowest address on.
+    #[must_use]
+    pub fn slots(&self) -> &[Value] {
+        &self.places[Reg::COUNT..]
+    }
+
+    /// Sets a register.
+    pub fn set_reg(&mut self, reg: Reg, value: Value) {
+        self.places[reg.index()] = value;
+    }
+
+    /// Takes a name from all that hold it, because it is about to be given anew.
+    pub fn retire(&mut self, name: Name) {
+        for place in &mut self.places {
+            if place.has_name(name) {
+                *place = place.renamed(None);
+            }
+        }
+        self.rooms.retain(|(held, _)| *held != name);
+    }
+
+    /// Makes all packet pointers stale: the packet moved.
+    pub fn packet_moved(&mut self) {
+        for place in &mut self.places {
+            if place.is_packet() {
+                *place = Value::TOP;
+            }
+        }
+        (self.packet, self.meta) = (0, 0);
+        self.rooms.clear();
+    }
+
+    /// After a call that did not move the packet: the callee's bounds hold too.
+    pub fn learn_bounds_of(&mut self, callee: &State) {
+        self.packet = self.packet.max(callee.packet);
+        self.meta = self.meta.max(callee.meta);
+    }
+
+    fn room_of(&self, name: Name) -> Option<i64> {
+        let found = self.rooms.binary_search_by_key(&name, |(held, _)| *held);
+        found.ok().map(|n| self.rooms[n].1)
+    }
+
+    fn set_room(&mut self, name: Name, room: i64) {
+        match self.rooms.binary_search_by_key(&name, |(held, _)| *held) {
+            Ok(n) => self.rooms[n].1 = room,
+            Err(n) => self.rooms.insert(n, (name, room)),
+        }
+    }
+
+    /// How many bytes at least lie between a packet pointer and the end of its area (negative if the
+    /// pointer may be behind the end).
+    #[must_use]
+    pub fn room(&self, pointer: &Value) -> Option<i64> {
+        match *pointer {
+            Value::Packet {
+                base: Base::Data,
+                off,
+                name,
+            } => {
+                let named = name.and_then(|(name, delta)| Some(self.room_of(name)? - delta));
+                Some(named.unwrap_or(i64::MIN).max(self.packet - off.hi))
+            }
+            Value::Packet {
+                base: Base::Meta,
+                off,
+                ..
+            } => Some(self.meta - off.hi),
+            _ => None,
+        }
+    }
+
+    /// Whether `size` bytes at a packet pointer are inside the packet (or metadata).
+    #[must_use]
+    pub fn packet_holds(&self, pointer: &Value, size: i64) -> bool {
+        matches!(pointer, Value::Packet { off, .. } if off.lo >= 0)
+            && self.room(pointer).is_some_and(|room| room >= size)
+    }
+
+    /// Learns that at least `room` bytes lie between a packet pointer and the end of its area.
+    pub fn learn_room(&mut self, pointer: &Value, room: i64) {
+        let Value::Packet { base, off, name } = *pointer else {
+            return;
+        };
+        if base == Base::Meta {
+            self.meta = self.meta.max(off.lo + room);
+            return;
+        }
+        self.packet = self.packet.max(off.lo + room);
+        let Some((name, delta)) = name else { return };
+        let room = room + delta;
+        let known = self.room_of(name).unwrap_or(i64::MIN);
+        self.set_room(name, known.max(room));
+        for place in &mut self.places {
+            if let Value::Packet {
+                off,
+                name: Some((held, delta)),
+                ..
+            } = place
+                && *held == name
+            {
+                off.hi = off.hi.min(MAX_PACKET - room + *delta).max(off.lo);
+            }
+        }
+    }
+
+    /// Decides whether pointers named `name` are null.
+    pub fn learn_null(&mut self, name: Name, is_null: bool) {
+        for place in &mut self.places {
+            let (Value::Map { null, .. } | Value::MapValue { null, .. }) = place else {
+                continue;
+            };
+            if *null == Some(name) {
+                *null = None;
+                if is_null {
+                    *place = Value::constant(0);
+                }
+            }
+        }
+    }
+
+    /// Reads `size` bytes at `off` of the frame, which must be inside it.
+    #[must_use]
+    pub fn load(&self, off: i64, size: u32) -> Value {
+        let (slot, byte) = (off as usize / 8, (off as usize % 8) as u32);
+        let value = self.places[Reg::COUNT + slot];
+        match value {
+            _ if size == 8 && byte == 0 => value,
+            Value::Scalar(whole) if byte + size <= 8 => {
+                Value::Scalar(whole.shifted_right(byte * 8).truncate(size * 8))
+            }
+            _ => Value::Scalar(Scalar::of_bytes(size)),
+        }
+    }
+
+    /// Writes `size` bytes at `off` of the frame, which must be inside it.
+    pub fn store(&mut self, off: i64, size: u32, value: Value) {
+        let (slot, byte) = (off as usize / 8, (off as usize % 8) as u32);
+        self.mark_written(off as usize, size as usize);
+        let place = &mut self.places[Reg::COUNT + slot];
+        if size == 8 && byte == 0 {
+            *place = value;
+        } else if byte + size <= 8 {
+            *place = Value::Scalar(place.scalar().with_bytes(byte, size, &value.scalar()));
+        } else {
+            self.forget(Interval {
+                lo: off,
+                hi: off + i64::from(size) - 1,
+            });
+        }
+    }
+
+    /// Forgets the bytes from `bytes.lo` to `bytes.hi`, both included, as far as they are in the frame.
+    pub fn forget(&mut self, bytes: Interval) {
+        let first = bytes.lo.clamp(0, STACK_SIZE as i64) / 8;
+        let after = bytes.hi.clamp(-1, STACK_SIZE as i64 - 1).div_euclid(8) + 1;
+        for slot in first..after {
+            self.places[Reg::COUNT + slot as usize] = Value::TOP;
+        }
+    }
+
+    /// Forgets the whole frame.
+    pub fn forget_frame(&mut self) {
+        self.places[Reg::COUNT..].fill(Value::TOP);
+    }
+
+    fn mark_written(&mut self, off: usize, size: usize) {
+        for byte in off..(off + size).min(STACK_SIZE) {
+            self.written[byte / 64] |= 1 << (byte % 64);
+        }
+    }
+
+    /// Which bytes of the frame may not have been written, a bit each.
+    #[must_use]
+    pub fn unwritten(&self) -> [u64; SLOTS / 8] {
+        self.written.map(|bits| !bits)
+    }
+
+    /// Extends this state by what `other` allows, on entry of `block`; tells whether anything changed.
+    pub fn join(&mut self, other: &State, block: u32, widen: Option<&[u64]>) -> bool {
+        let mut join = Join {
+            old: self,
+            new: other,
+            block,
+            widen,
+            groups: Vec::new(),
+        };
+        let places = std::array::from_fn(|at| join.place(at));
+        let rooms = join.rooms(&places);
+        let lower = |old: i64, new: i64| match widen {
+            Some(_) if new < old => 0,
+            _ => old.min(new),
+        };
+        let joined = State {
+            places,
+            written: std::array::from_fn(|n| self.written[n] & other.written[n]),
+            packet: lower(self.packet, other.packet),
+            meta: lower(self.meta, other.meta),
+            rooms,
+        };
+        let changed = joined != *self;
+        *self = joined;
+        changed
+    }
+}
+
+/// Two states on their way to becoming one.
+struct Join<'a> {
+    old: &'a State,
+    new: &'a State,
+    block: u32,
+    widen: Option<&'a [u64]>,
+    groups: Vec<Group>,
+}
+
+/// Packet pointers that have the same distances to each other in both states.
+struct Group {
+    key: (Option<Name>, Option<Name>, i64),
+    name: Name,
+    /// Distance of the group's first member from the old name.
+    delta: i64,
+    room: i64,
+}
+
+impl Join<'_> {
+    fn place(&mut self, at: usize) -> Value {
+        let (old, new) = (self.old.places[at], self.new.places[at]);
+        let here = Name::Met {
+            block: self.block,
+            at: at as u8,
+        };
+        let joined = old.join(&new, here, self.widen);
+        let Value::Packet {
+            base: Base::Data,
+            off,
+            ..
+        } = joined
+        else {
+            return joined;
+        };
+        if old == new && !self.named_here(&old) {
+            return joined;
+        }
+        let name = self.group(&old, &new, here);
+        Value::Packet {
+            base: Base::Data,
+            off,
+            name: Some(name),
+        }
+    }
+
+    fn named_here(&self, value: &Value) -> bool {
+        matches!(value, Value::Packet { name: Some((Name::Met { block, .. }, _)), .. }
+            if *block == self.block)
+    }
+
+    /// The name and distance a pair of packet pointers gets.
+    fn group(&mut self, old: &Value, new: &Value, here: Name) -> (Name, i64) {
+        let room = self.old.room(old).min(self.new.room(new)).unwrap_or(i64::MIN);
+        let (Some((old_name, old_delta)), Some((new_name, new_delta))) = (anchor(old), anchor(new))
+        else {
+            // A key that nobody else can have: the name itself on both sides.
+            self.groups.push(Group {
+                key: (Some(here), Some(here), i64::MIN),
+                name: here,
+                delta: 0,
+                room,
+            });
+            return (here, 0);
+        };
+        let key = (old_name, new_name, new_delta - old_delta);
+        if let Some(group) = self.groups.iter_mut().find(|group| group.key == key) {
+            let delta = old_delta - group.delta;
+            group.room = group.room.max(room.saturating_add(delta));
+            return (group.name, delta);
+        }
+        self.groups.push(Group {
+            key,
+            name: here,
+            delta: old_delta,
+            room,
+        });
+        (here, 0)
+    }
+
+    fn rooms(&self, places: &[Value]) -> Vec<(Name, i64)> {
+        let here = |name: &Name| matches!(name, Name::Met { block, .. } if *block == self.block);
+        let kept = self.old.rooms.iter().filter(|(name, _)| !here(name));
+        let kept = kept.filter_map(|&(name, room)| Some((name, room, self.new.room_of(name)?)));
+        let mut rooms: Vec<_> = kept
+            .map(|(name, old, new)| (name, old, old.min(new)))
+            .chain(self.groups.iter().map(|group| {
+                let old = self.old.room_of(group.name).unwrap_or(i64::MAX);
+                (group.name, old, group.room)
+            }))
+            .filter(|&(_, old, joined)| self.widen.is_none() || joined >= old || old == i64::MAX)
+            .filter(|(name, ..)| places.iter().any(|place| place.has_name(*name)))
+            .map(|(name, _, joined)| (name, joined))
+            .collect();
+        rooms.sort_unstable();
+        rooms
+    }
+}
+
+/// The fixed point a packet pointer has a constant distance from: a name, or the packet's start.
+fn anchor(pointer: &Value) -> Option<(Option<Name>, i64)> {
+    match *pointer {
+        Value::Packet {
+            name: Some((name, delta)),
+            ..
+        } => Some((Some(name), delta)),
+        Value::Packet {
+            name: None, off, ..
+        } => off.as_constant().map(|off| (None, off)),
+        _ => None,
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let unknown = Value::TOP;
+        for (n, place) in self.places.iter().enumerate() {
+            if n < Reg::COUNT {
+                if *place != unknown {
+                    write!(f, "r{n}={place:?} ")?;
+                }
+            } else if *place != unknown && *place != Value::constant(0) {
+                let off = (n - Reg::COUNT) as i64 * 8 - STACK_SIZE as i64;
+                write!(f, "fp{off}={place:?} ")?;
+            }
+        }
+        write!(f, "packet>={}", self.packet)?;
+        for (name, room) in &self.rooms {
+            write!(f, " {name:?}>={room}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,395 @@
+//! What is known of a register or a stack slot: a number, or a pointer into a region.
+
+use crate::Scalar;
+
+/// A function of the program: 0 is the program itself, others are its subprograms.
+pub type FuncId = u16;
+
+/// Greatest distance from a region's base that is tracked. No frame or map value is as long, and no
+/// address plus twice this distance wraps around.
+pub const MAX_OFFSET: i64 = 1 << 40;
+
+/// A range of offsets in bytes, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interval {
+    /// Least offset.
+    pub lo: i64,
+    /// Greatest offset.
+    pub hi: i64,
+}
+
+impl Interval {
+    /// One offset.
+    #[must_use]
+    pub const fn at(offset: i64) -> Interval {
+        Interval {
+            lo: offset,
+            hi: offset,
+        }
+    }
+
+    /// The offset, if there is only one.
+    #[must_use]
+    pub const fn as_constant(self) -> Option<i64> {
+        if self.lo == self.hi {
+            Some(self.lo)
+        } else {
+            None
+        }
+    }
+
+    /// Both moved; `None` if that leaves what is tracked.
+    #[must_use]
+    pub fn shift(self, by: Interval) -> Option<Interval> {
+        let lo = self.lo.checked_add(by.lo)?;
+        let hi = self.hi.checked_add(by.hi)?;
+        (lo >= -MAX_OFFSET && hi <= MAX_OFFSET).then_some(Interval { lo, hi })
+    }
+
+    /// The offset moved backwards.
+    #[must_use]
+    pub fn negated(self) -> Interval {
+        Interval {
+            lo: -self.hi,
+            hi: -self.lo,
+        }
+    }
+
+    /// The smallest range that holds both.
+    #[must_use]
+    pub fn hull(self, other: Interval) -> Interval {
+        Interval {
+            lo: self.lo.min(other.lo),
+            hi: self.hi.max(other.hi),
+        }
+    }
+
+    /// Whether `size` bytes at any of the offsets lie in `0..len`.
+    #[must_use]
+    pub const fn fits(self, size: i64, len: i64) -> bool {
+        self.lo >= 0 && size <= len && self.hi <= len - size
+    }
+
+    /// A hull whose moved ends jump far, so that chains of joins end.
+    fn widened(self, other: Interval) -> Interval {
+        const STEPS: [i64; 3] = [0xff, 0xffff, 1 << 32];
+        let hull = self.hull(other);
+        let out = |x: i64| STEPS.into_iter().find(|&s| s >= x).unwrap_or(MAX_OFFSET);
+        Interval {
+            lo: match hull.lo {
+                lo if lo == self.lo => lo,
+                0.. => 0,
+                lo => -out(-lo),
+            },
+            hi: if hull.hi == self.hi {
+                hull.hi
+            } else {
+                out(hull.hi)
+            },
+        }
+    }
+
+    /// The offsets a number can be, if it is small enough to be one.
+    #[must_use]
+    pub fn of_scalar(scalar: &Scalar) -> Option<Interval> {
+        let (lo, hi) = (scalar.smin, scalar.smax);
+        (lo >= -MAX_OFFSET && hi <= MAX_OFFSET).then_some(Interval { lo, hi })
+    }
+}
+
+/// Names a value that several pointers share, so that what is learned of one is known of all.
+///
+/// In any one state all holders of a name share the same value. Where the named value is made anew,
+/// old holders lose the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Name {
+    /// Made by the instruction at this slot.
+    Made(u32),
+    /// Made where paths meet: the value that location `at` has on entry of block `block`.
+    Met {
+        /// Slot of the block's first instruction.
+        block: u32,
+        /// Register or stack slot, see [`crate::State`].
+        at: u8,
+    },
+}
+
+/// A map as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapRef {
+    /// The map with this index.
+    Direct(u32),
+    /// Some inner map of the map of maps with this index.
+    Inner(u32),
+}
+
+/// What a packet pointer is relative to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// Start of the packet.
+    Data,
+    /// Start of the metadata.
+    Meta,
+}
+
+/// What is known of a 64-bit value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Value {
+    /// A number, or anything at all.
+    Scalar(Scalar),
+    /// The context, plus an offset.
+    Ctx(i64),
+    /// The start of a function's stack frame plus an offset; the frame pointer is at offset 512.
+    Stack {
+        /// Whose frame. Not recursive: it has one frame at most.
+        func: FuncId,
+        /// Offset from the lowest byte.
+        off: Interval,
+    },
+    /// A pointer into the packet or its metadata.
+    Packet {
+        /// What it is relative to.
+        base: Base,
+        /// Offset from the base.
+        off: Interval,
+        /// Named pointer it is also relative to, and the constant distance from it.
+        name: Option<(Name, i64)>,
+    },
+    /// The end of the packet.
+    PacketEnd,
+    /// A map.
+    Map {
+        /// Which.
+        map: MapRef,
+        /// Set if it can be null instead; pointers of one name are null together.
+        null: Option<Name>,
+    },
+    /// An address inside a value of a map.
+    MapValue {
+        /// Which map.
+        map: MapRef,
+        /// Offset into the value.
+        off: Interval,
+        /// Set if it can be null instead (the offset is 0 then); pointers of one name are null together.
+        null: Option<Name>,
+    },
+}
+
+impl Value {
+    /// Anything.
+    pub const TOP: Value = Value::Scalar(Scalar::TOP);
+
+    /// A known number.
+    #[must_use]
+    pub const fn constant(value: u64) -> Value {
+        Value::Scalar(Scalar::constant(value))
+    }
+
+    /// As a number: anything, for pointers.
+    #[must_use]
+    pub const fn scalar(&self) -> Scalar {
+        match self {
+            Value::Scalar(scalar) => *scalar,
+            _ => Scalar::TOP,
+        }
+    }
+
+    /// Whether this is a packet pointer of some kind, which an adjustment of the packet makes stale.
+    #[must_use]
+    pub const fn is_packet(&self) -> bool {
+        matches!(self, Value::Packet { .. } | Value::PacketEnd)
+    }
+
+    /// Whether the value depends on `name`.
+    #[must_use]
+    pub fn has_name(&self, name: Name) -> bool {
+        match self {
+            Value::Packet { name: own, .. } => own.is_some_and(|(own, _)| own == name),
+            Value::Map { null, .. } | Value::MapValue { null, .. } => *null == Some(name),
+            _ => false,
+        }
+    }
+
+    /// The value without its name; what needs one (a pointer that can be null) takes `fresh`, or is
+    /// forgotten if there is none.
+    #[must_use]
+    pub fn renamed(self, fresh: Option<Name>) -> Value {
+        match self {
+            Value::Packet { base, off, .. } => Value::Packet {
+                base,
+                off,
+                name: None,
+            },
+            Value::Map { null: Some(_), .. } | Value::MapValue { null: Some(_), .. }
+                if fresh.is_none() =>
+            {
+                Value::TOP
+            }
+            Value::Map { map, null } => Value::Map {
+                map,
+                null: null.and(fresh),
+            },
+            Value::MapValue { map, off, null } => Value::MapValue {
+                map,
+                off,
+                null: null.and(fresh),
+            },
+            other => other,
+        }
+    }
+
+    /// The pointer moved by `by` bytes: a constant distance keeps its name, another gets `fresh`.
+    /// A result outside what is tracked is anything.
+    #[must_use]
+    pub fn moved(self, by: Interval, fresh: Name) -> Value {
+        let constant = by.as_constant();
+        let moved = match self {
+            Value::Ctx(off) => constant
+                .and_then(|c| Interval::at(off).shift(Interval::at(c)))
+                .map(|off| Value::Ctx(off.lo)),
+            Value::Stack { func, off } => off.shift(by).map(|off| Value::Stack { func, off }),
+            Value::Packet { base, off, name } => off.shift(by).map(|off| Value::Packet {
+                base,
+                off,
+                name: match constant {
+                    Some(c) => name.map(|(name, delta)| (name, delta + c)),
+                    None => (base == Base::Data).then_some((fresh, 0)),
+                },
+            }),
+            Value::MapValue {
+                map,
+                off,
+                null: None,
+            } => off.shift(by).map(|off| Value::MapValue {
+                map,
+                off,
+                null: None,
+            }),
+            same @ (Value::Map { .. } | Value::PacketEnd | Value::MapValue { .. })
+                if constant == Some(0) =>
+            {
+                Some(same)
+            }
+            _ => None,
+        };
+        moved.unwrap_or(Value::TOP)
+    }
+
+    /// What holds of both, apart from names, which [`crate::State`] joins; `at` names what needs a name.
+    #[must_use]
+    pub fn join(&self, other: &Value, at: Name, widen: Option<&[u64]>) -> Value {
+        let hull = |a: Interval, b: Interval| match widen {
+            Some(_) => a.widened(b),
+            None => a.hull(b),
+        };
+        match (*self, *other) {
+            (a, b) if a == b => a,
+            (Value::Scalar(a), Value::Scalar(b)) => Value::Scalar(match widen {
+                Some(steps) => a.widen(&b, steps),
+                None => a.join(&b),
+            }),
+            (Value::Stack { func, off: a }, Value::Stack { func: f, off: b }) if func == f => {
+                Value::Stack {
+                    func,
+                    off: hull(a, b),
+                }
+            }
+            (
+                Value::Packet {
+                    base,
+                    off: a,
+                    name: na,
+                },
+                Value::Packet {
+                    base: b_base,
+                    off: b,
+                    name: nb,
+                },
+            ) if base == b_base => Value::Packet {
+                base,
+                off: hull(a, b),
+                name: if na == nb { na } else { None },
+            },
+            (Value::Map { map, null: a }, Value::Map { map: m, null: b }) if map == m => {
+                Value::Map {
+                    map,
+                    null: join_null(a, b, at),
+                }
+            }
+            (
+                Value::MapValue {
+                    map,
+                    off: a,
+                    null: na,
+                },
+                Value::MapValue {
+                    map: m,
+                    off: b,
+                    null: nb,
+                },
+            ) if map == m && (a == b || na.is_none() && nb.is_none()) => Value::MapValue {
+                map,
+                off: hull(a, b),
+                null: join_null(na, nb, at),
+            },
+            (Value::MapValue { map, off, .. }, Value::Scalar(s))
+            | (Value::Scalar(s), Value::MapValue { map, off, .. })
+                if s.as_constant() == Some(0) && off == Interval::at(0) =>
+            {
+                Value::MapValue {
+                    map,
+                    off,
+                    null: Some(at),
+                }
+            }
+            _ => Value::TOP,
+        }
+    }
+}
+
+fn join_null(a: Option<Name>, b: Option<Name>, at: Name) -> Option<Name> {
+    match (a, b) {
+        (None, None) => None,
+        (a, b) if a == b => a,
+        _ => Some(at),
+    }
+}
+
+/// An interval as the tail of an address.
+struct Tail<'a>(&'a Interval);
+
+impl std::fmt::Debug for Tail<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.as_constant() {
+            Some(off) => write!(f, "{off:+}"),
+            None => write!(f, "+({}..={})", self.0.lo, self.0.hi),
+        }
+    }
+}
+
+impl std::fmt::Debug for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let null = |null: &Option<Name>| if null.is_some() { "?" } else { "" };
+        match self {
+            Value::Scalar(scalar) => scalar.fmt(f),
+            Value::Ctx(off) => write!(f, "ctx{off:+}"),
+            Value::Stack { func, off } => write!(f, "stack{func}{:?}", Tail(off)),
+            Value::Packet { base, off, name } => {
+                let base = match base {
+                    Base::Data => "data",
+                    Base::Meta => "meta",
+                };
+                write!(f, "{base}{:?}", Tail(off))?;
+                match name {
+                    Some((name, delta)) => write!(f, " = {name:?}{delta:+}"),
+                    None => Ok(()),
+                }
+            }
+            Value::PacketEnd => f.write_str("data_end"),
+            Value::Map { map, null: n } => write!(f, "map{} {map:?}", null(n)),
+            Value::MapValue { map, off, null: n } => {
+                write!(f, "value{} {map:?}{:?}", null(n), Tail(off))
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Checks that compiled code calls for what the analysis could not prove.
+//!
+//! They allow exactly what the program may touch: the packet and its metadata, the stack frames of the
+//! run, and single values of the program's maps and of the maps in its maps of maps. A failed check names
+//! its reason and changes nothing.
+
+use std::sync::Arc;
+
+use squalus_analysis::Area;
+use squalus_isa::{HelperId, MapFlags};
+use squalus_maps::Map;
+use squalus_runtime::{ArgKind, Env, Proto, STACK_SIZE, TrapReason, protos};
+
+use crate::run::RunState;
+
+/// What the checks know of a program. Compiled code holds its address.
+pub(crate) struct Context {
+    pub(crate) maps: Arc<[Arc<Map>]>,
+}
+
+/// Addresses below this are null pointers with an offset.
+const NULL_PAGE: u64 = 4096;
+/// The longest memory a helper may be given (`BPF_MAX_VAR_SIZ`).
+const MAX_SIZE: u64 = 1 << 29;
+
+/// An access to be checked, packed into one argument.
+#[derive(Clone, Copy)]
+pub(crate) struct Request(pub(crate) u64);
+
+impl Request {
+    const WRITE: u64 = 1 << 32;
+    const ATOMIC: u64 = 1 << 33;
+    const PACKET: u64 = 1 << 34;
+    const MAP_VALUE: u64 = 1 << 35;
+    const STACK: u64 = 1 << 36;
+
+    pub(crate) fn new(area: Area, len: u32, write: bool, atomic: bool) -> Request {
+        let areas = match area {
+            Area::Packet => Request::PACKET,
+            Area::MapValue => Request::MAP_VALUE,
+            Area::Stack => Request::STACK,
+            Area::Any => Request::PACKET | Request::MAP_VALUE | Request::STACK,
+        };
+        let flag = |on: bool, bit: u64| if on { bit } else { 0 };
+        let flags = flag(write, Request::WRITE) | flag(atomic, Request::ATOMIC);
+        Request(u64::from(len) | areas | flags)
+    }
+
+    fn len(self) -> u64 {
+        self.0 & 0xffff_ffff
+    }
+
+    fn has(self, bit: u64) -> bool {
+        self.0 & bit != 0
+    }
+}
+
+/// Checks the access `request` at `address`: 0, or the number of a [`TrapReason`].
+///
+/// # Safety
+/// Called by compiled code during a run, with the context of its program.
+pub(crate) unsafe extern "C" fn check(
+    env: *mut Env,
+    address: u64,
+    request: u64,
+    context: *const Context,
+) -> u64 {
+    // SAFETY: compiled code passes the running environment and the address of its program's context.
+    let (env, context) = unsafe { (&*env, &*context) };
+    match find(env, context, address, Request(request)) {
+        Ok(()) => 0,
+        Err(reason) => reason as u64,
+    }
+}
+
+fn find(env: &Env, context: &Context, address: u64, request: Request) -> Result<(), TrapReason> {
+    let len = request.len();
+    if request.has(Request::STACK) && in_frame(env, address, len) {
+        return aligned(address, request);
+    }
+    if request.has(Request::PACKET) && in_packet(env, address, len) {
+        return if request.has(Request::ATOMIC) {
+            Err(TrapReason::AtomicPlace)
+        } else {
+            Ok(())
+        };
+    }
+    if request.has(Request::MAP_VALUE)
+        && let Some(flags) = value_holding(context, address, len)
+    {
+        let forbidden = if request.has(Request::WRITE) {
+            MapFlags::RDONLY_PROG
+        } else {
+            MapFlags::WRONLY_PROG
+        };
+        if flags.contains(forbidden) {
+            return Err(TrapReason::ReadOnly);
+        }
+        return aligned(address, request);
+    }
+    Err(reason(address, request))
+}
+
+fn aligned(address: u64, request: Request) -> Result<(), TrapReason> {
+    if request.has(Request::ATOMIC) && !address.is_multiple_of(request.len()) {
+        return Err(TrapReason::Misaligned);
+    }
+    Ok(())
+}
+
+fn reason(address: u64, request: Request) -> TrapReason {
+    let any = Request::PACKET | Request::MAP_VALUE | Request::STACK;
+    match request.0 & any {
+        Request::PACKET => TrapReason::Packet,
+        Request::MAP_VALUE => TrapReason::MapValue,
+        Request::STACK => TrapReason::Stack,
+        _ if address < NULL_PAGE => TrapReason::NullPointer,
+        _ => TrapReason::NotPointer,
+    }
+}
+
+fn within(address: u64, len: u64, first: u64, end: u64) -> bool {
+    address >= first && address <= end && end - address >= len
+}
+
+fn in_frame(env: &Env, address: u64, len: u64) -> bool {
+    let state: *const RunState = std::ptr::with_exposed_provenance(env.scratch[0] as usize);
+    // SAFETY: during a run the first scratch word is the address of the run's state, which nobody writes
+    // while compiled code waits for this check.
+    let state = unsafe { &*state };
+    let open = state.frames.iter().take(state.depth as usize + 1);
+    let mut open = open.filter(|&&frame| frame != 0);
+    open.any(|&frame| within(address, len, frame, frame + STACK_SIZE as u64))
+}
+
+fn in_packet(env: &Env, address: u64, len: u64) -> bool {
+    let frame = &env.frame;
+    let meta = frame.data_meta().addr() as u64;
+    within(address, len, meta, frame.data_end().addr() as u64) && meta != 0
+}
+
+/// The flags of the map that has the range in one value.
+fn value_holding(context: &Context, address: u64, len: u64) -> Option<MapFlags> {
+    let (address, len) = (address as usize, len as usize);
+    let holds = |map: &Map| map.contains(address, len).then(|| map.def().flags);
+    context
+        .maps
+        .iter()
+        .find_map(|map| holds(map).or_else(|| inner_maps(map, holds)))
+}
+
+/// Asks all inner maps of a map of maps until one answers.
+fn inner_maps<T>(outer: &Map, ask: impl Fn(&Map) -> Option<T>) -> Option<T> {
+    if !outer.def().kind.is_map_in_map() {
+        return None;
+    }
+    let mut key = outer.sys_next_key(None).ok().flatten();
+    while let Some(current) = key {
+        if let Ok(Some(inner)) = outer.get_inner(&current)
+            && let Some(answer) = ask(&inner)
+        {
+            return Some(answer);
+        }
+        key = outer.sys_next_key(Some(&current)).ok().flatten();
+    }
+    None
+}
+
+/// Checks the arguments of a helper that the bits of `mask` name: 0, or the number of a [`TrapReason`].
+///
+/// # Safety
+/// As [`check`]; `args` are the five argument registers, and arguments outside the mask are proved.
+pub(crate) unsafe extern "C" fn check_args(
+    env: *mut Env,
+    args: *const [u64; 5],
+    mask: u64,
+    proto: u64,
+    context: *const Context,
+) -> u64 {
+    // SAFETY: compiled code passes the running environment, the address of its program's context and of a
+    // stack slot with the five registers.
+    let (checks, proto) = unsafe {
+        let checks = Args {
+            env: &*env,
+            context: &*context,
+            args: *args,
+        };
+        (checks, &protos()[proto as usize])
+    };
+    for (n, kind) in proto.args.iter().enumerate() {
+        if mask & 1 << n == 0 {
+            continue;
+        }
+        if let Err(reason) = checks.check(proto, n, *kind) {
+            return reason as u64;
+        }
+    }
+    0
+}
+
+struct Args<'a> {
+    env: &'a Env,
+    context: &'a Context,
+    args: [u64; 5],
+}
+
+impl Args<'_> {
+    fn check(&self, proto: &Proto, n: usize, kind: ArgKind) -> Result<(), TrapReason> {
+        let value = self.args[n];
+        let size = || self.args.get(n + 1).copied().unwrap_or(u64::MAX);
+        let require = |ok: bool, reason| if ok { Ok(()) } else { Err(reason) };
+        match kind {
+            ArgKind::Anything => Ok(()),
+            ArgKind::Ctx => {
+                let ctx = std::ptr::from_ref(self.env).addr() as u64;
+                require(value == ctx, TrapReason::Argument)
+            }
+            ArgKind::ConstMapPtr => self.map(value, |map| allowed(proto, map))?,
+            ArgKind::MapKey => {
+                let len = self.map(self.args[0], |map| map.def().key_size)?;
+                self.memory(value, len.into(), false)
+            }
+            ArgKind::MapValue => {
+                let len = self.map(self.args[0], |map| map.def().value_size)?;
+                self.memory(value, len.into(), false)
+            }
+            ArgKind::MemRead { nullable: true } if value == 0 => {
+                require(size() == 0, TrapReason::Argument)
+            }
+            ArgKind::MemRead { .. } => self.memory(value, size(), false),
+            ArgKind::MemWrite => self.memory(value, size(), true),
+            ArgKind::Size { zero } => {
+                require(value < MAX_SIZE && (zero || value > 0), TrapReason::Argument)
+            }
+        }
+    }
+
+    fn memory(&self, address: u64, len: u64, write: bool) -> Result<(), TrapReason> {
+        if len >= MAX_SIZE {
+            return Err(TrapReason::Argument);
+        }
+        let request = Request::new(Area::Any, len as u32, write, false);
+        find(self.env, self.context, address, request)
+    }
+
+    /// Asks the map at `address`, if one of the program's is there.
+    fn map<T>(&self, address: u64, ask: impl Fn(&Map) -> T) -> Result<T, TrapReason> {
+        let is = |map: &Map| std::ptr::from_ref(map).addr() as u64 == address;
+        let maps = self.context.maps.iter();
+        let found = maps.map(|map| &**map).find_map(|map| {
+            let own = is(map).then(|| ask(map));
+            own.or_else(|| inner_maps(map, |inner| is(inner).then(|| ask(inner))))
+        });
+        found.ok_or(TrapReason::Argument)
+    }
+}
+
+/// Whether a helper may use a map: its type and its flags allow it.
+fn allowed(proto: &Proto, map: &Map) -> Result<(), TrapReason> {
+    let def = map.def();
+    if !proto.serves(def.kind) {
+        return Err(TrapReason::HelperMap);
+    }
+    let writes = matches!(
+        proto.id,
+        HelperId::MAP_UPDATE_ELEM | HelperId::MAP_DELETE_ELEM
+    );
+    let forbidden = if writes {
+        MapFlags::RDONLY_PROG
+    } else {
+        MapFlags::WRONLY_PROG
+    };
+    if def.flags.contains(forbidden) {
+        return Err(TrapReason::ReadOnly);
+    }
+    Ok(())
+}

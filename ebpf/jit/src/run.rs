@@ -1,0 +1,112 @@
+//! Running compiled programs: the entry, tail calls, and the state of one run.
+
+use squalus_runtime::{Env, MAX_CALL_FRAMES, TrapReason};
+
+use crate::CompiledProgram;
+
+/// What compiled functions return, in two registers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome {
+    /// `r0`; 0 if the run was ended.
+    pub(crate) value: u64,
+    /// One of the constants.
+    pub(crate) status: u64,
+}
+
+impl Outcome {
+    /// The function returned.
+    pub(crate) const DONE: u64 = 0;
+    /// A check failed; [`Env::trap`] says which.
+    pub(crate) const TRAPPED: u64 = 1;
+    /// The program is to be replaced by [`Env::next_program`].
+    pub(crate) const TAIL_CALL: u64 = 2;
+}
+
+/// A compiled program's machine code.
+pub(crate) type Entry = unsafe extern "C" fn(*mut Env) -> Outcome;
+
+/// State of one run besides the environment. Its address is in the first word of [`Env::scratch`].
+#[repr(C)]
+pub(crate) struct RunState {
+    /// Lowest address of the stack frame of each function in execution, 0 if nothing may point there.
+    pub(crate) frames: [u64; MAX_CALL_FRAMES],
+    /// How many calls are open: the index of the innermost frame.
+    pub(crate) depth: u64,
+    programs: *const CompiledProgram,
+    count: usize,
+}
+
+impl RunState {
+    pub(crate) const OFFSET_DEPTH: i32 = std::mem::offset_of!(RunState, depth) as i32;
+    pub(crate) const OFFSET_FRAMES: i32 = std::mem::offset_of!(RunState, frames) as i32;
+}
+
+/// Runs program number `entry` of `programs`, which tail calls reach by these numbers, and returns `r0`.
+/// If a check failed the result is 0 (`XDP_ABORTED`) and [`Env::trap`] says why.
+///
+/// # Safety
+/// `env` must be valid, its frame live, and both used by nobody else during the run; the worker must be
+/// registered with the reclaimer of the programs' maps, so that what lookups return stays valid. The
+/// programs must have been compiled from facts that the analysis found for them.
+pub unsafe fn run_linked(programs: &[CompiledProgram], entry: usize, env: *mut Env) -> u64 {
+    let mut state = RunState {
+        frames: [0; MAX_CALL_FRAMES],
+        depth: 0,
+        programs: programs.as_ptr(),
+        count: programs.len(),
+    };
+    // SAFETY: the caller passes a valid environment that nobody else uses; `state` outlives the run.
+    unsafe {
+        (*env).scratch[0] = (&raw mut state).expose_provenance() as u64;
+        let outcome = dispatch(env, &raw mut state, entry);
+        (*env).scratch[0] = 0;
+        outcome.value
+    }
+}
+
+/// Runs a program and those it tail-calls, until one returns.
+///
+/// # Safety
+/// As [`run_linked`]; `state` is the run's own.
+unsafe fn dispatch(env: *mut Env, state: *mut RunState, mut program: usize) -> Outcome {
+    loop {
+        // SAFETY: the state holds the slice that `run_linked` borrows for the whole run.
+        let programs = unsafe { std::slice::from_raw_parts((*state).programs, (*state).count) };
+        let Some(compiled) = programs.get(program) else {
+            // SAFETY: the environment is valid and ours.
+            unsafe {
+                (*env).trap = TrapReason::TailCall as u32;
+                (*env).trap_slot = 0;
+            }
+            return Outcome {
+                value: 0,
+                status: Outcome::TRAPPED,
+            };
+        };
+        // SAFETY: the state is this run's; the code was compiled for this signature, and its requirements
+        // are the caller's promise. `depth` is below the number of frames: calls check it.
+        let outcome = unsafe {
+            let depth = (*state).depth as usize;
+            (*state).frames[depth] = 0;
+            (compiled.entry())(env)
+        };
+        if outcome.status != Outcome::TAIL_CALL {
+            return outcome;
+        }
+        // SAFETY: the environment is valid and ours.
+        program = unsafe { (*env).next_program as usize };
+    }
+}
+
+/// A tail call in a subprogram: the new program replaces the subprogram alone, and returns to its caller.
+///
+/// # Safety
+/// Called by compiled code only, during a run.
+pub(crate) unsafe extern "C" fn nested_tail_call(env: *mut Env) -> Outcome {
+    // SAFETY: during a run the first scratch word is the address of the run's state.
+    unsafe {
+        let state = std::ptr::with_exposed_provenance_mut((*env).scratch[0] as usize);
+        dispatch(env, state, (*env).next_program as usize)
+    }
+}
