@@ -202,6 +202,12 @@ impl LinkedProgram {
         &self.maps
     }
 
+    /// The same maps, to keep them alive as long as compiled code that holds their addresses.
+    #[must_use]
+    pub fn shared_maps(&self) -> &Arc<[Arc<Map>]> {
+        &self.maps
+    }
+
     /// The source of the instruction at `slot`.
     #[must_use]
     pub fn line(&self, slot: usize) -> Option<&SourceLine> {
