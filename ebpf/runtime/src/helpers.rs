@@ -149,7 +149,7 @@ pub unsafe extern "C" fn csum_diff(
             bytes(to, to_size & 0xffff_ffff),
         )
     };
-    csum::csum_diff(from, to, seed as u32).unwrap_or_else(Errno::as_return)
+    csum::csum_diff(from, to, seed as u32)
 }
 
 /// `bpf_xdp_adjust_head(ctx, delta)`.

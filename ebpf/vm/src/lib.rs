@@ -287,7 +287,8 @@ impl Engine for Vm {
         worker.pause();
         Ok(TestResult {
             return_value: value as u32,
-            frame: frame.packet().to_vec(),
+            // As the kernel's, whose output begins with the metadata.
+            frame: [frame.metadata(), frame.packet()].concat(),
             duration: Duration::from_nanos(duration.as_nanos() as u64 / u64::from(repeat)),
         })
     }
