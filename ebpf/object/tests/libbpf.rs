@@ -1,4 +1,5 @@
 //! Our maps and instructions against what libbpf makes of the same objects (see `objects/README.md`).
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::Write;
 use std::fs;

@@ -1,0 +1,410 @@
+//! What the loader makes of each form of map, variable, function and section.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+
+use squalus_isa::{CallTarget, ImmSource, Inst, MapFlags, MapType, decode};
+use squalus_object::{
+    InitialTarget, InitialValue, MapOrigin, Object, ObjectError, POISON_HELPER, Pinning, Program,
+    ProgramKind,
+};
+
+fn bytes(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/objects");
+    fs::read(path.join(name)).unwrap()
+}
+
+fn load(name: &str) -> Object {
+    Object::parse(&bytes(name)).unwrap()
+}
+
+/// Names of the maps a program refers to, in the order of its instructions.
+fn maps_used<'o>(object: &'o Object, program: &Program) -> Vec<&'o str> {
+    decode(&program.insns)
+        .unwrap()
+        .iter()
+        .filter_map(|d| match d.inst {
+            Inst::LoadImm {
+                imm: ImmSource::Map(map) | ImmSource::MapValue { map, .. },
+                ..
+            } => Some(object.maps[map as usize].def.name.as_str()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn every_accepted_program_decodes() {
+    for name in [
+        "legacy.o",
+        "legacy_samples.o",
+        "legacy_iproute2.o",
+        "btf_maps.o",
+        "data.o",
+        "calls.o",
+        "sections.o",
+        "core.o",
+    ] {
+        for program in &load(name).programs {
+            decode(&program.insns).unwrap_or_else(|e| panic!("{name} {}: {e}", program.name));
+        }
+    }
+}
+
+#[test]
+fn legacy_maps_load_without_btf() {
+    let object = load("legacy.o");
+    assert!(object.btf.is_none());
+    assert_eq!(object.license, "Dual MIT/GPL");
+    let names: Vec<_> = object.maps.iter().map(|m| m.def.name.as_str()).collect();
+    assert_eq!(names, ["flows", "counters", "hidden"]);
+    let flows = object.map("flows").unwrap();
+    assert_eq!(flows.origin, MapOrigin::Legacy);
+    assert_eq!(flows.def.kind, MapType::Hash);
+    assert_eq!((flows.def.key_size, flows.def.value_size), (12, 8));
+    assert_eq!(flows.def.max_entries, 1000);
+    assert_eq!(flows.def.flags, MapFlags::NO_PREALLOC);
+
+    let count = object.program("count").unwrap();
+    assert_eq!(count.section, "xdp_prog1");
+    assert_eq!(count.kind, ProgramKind::Xdp { frags: false });
+    assert_eq!(maps_used(&object, count), ["counters", "hidden", "flows"]);
+    assert!(count.lines.is_empty());
+}
+
+#[test]
+fn inner_maps_of_the_kernels_samples_are_found_by_index() {
+    let object = load("legacy_samples.o");
+    let outer = object.map("outer").unwrap();
+    let inner = outer.def.inner.as_ref().unwrap();
+    assert_eq!((inner.kind, inner.max_entries), (MapType::Array, 16));
+    assert_eq!(object.map("near").unwrap().numa_node, Some(1));
+    assert_eq!(object.map("inner").unwrap().numa_node, None);
+}
+
+#[test]
+fn inner_maps_of_iproute2_are_found_by_id() {
+    let object = load("legacy_iproute2.o");
+    let out = object.map("out").unwrap();
+    assert_eq!(out.def.inner.as_ref().unwrap().name, "in");
+    assert_eq!(out.pinning, Pinning::ByName);
+    let values = [InitialValue {
+        index: 2,
+        target: InitialTarget::Map("in".into()),
+    }];
+    assert_eq!(out.values, values);
+    assert_eq!(object.map("jmp").unwrap().pinning, Pinning::ByObject);
+    assert_eq!(object.program("prog").unwrap().kind, ProgramKind::Tc);
+}
+
+#[test]
+fn initial_values_name_maps_and_programs() {
+    let object = load("btf_maps.o");
+    let entry = |index, name: &str| InitialValue {
+        index,
+        target: InitialTarget::Map(name.into()),
+    };
+    assert_eq!(
+        object.map("outer").unwrap().values,
+        [entry(1, "inner_b"), entry(3, "inner_a")]
+    );
+    assert_eq!(
+        object.map("jumps").unwrap().values,
+        [InitialValue {
+            index: 2,
+            target: InitialTarget::Program("second".into())
+        }]
+    );
+    let inner = object.map("by_addr").unwrap().def.inner.clone().unwrap();
+    assert_eq!(inner.name, "by_addr.inner");
+    assert_eq!((inner.key_size, inner.value_size), (4, 1));
+    assert_eq!(object.map("bloom").unwrap().map_extra, 5);
+    assert_eq!(object.map("sized").unwrap().numa_node, Some(0));
+    assert_eq!(object.map("sessions").unwrap().pinning, Pinning::ByName);
+}
+
+#[test]
+fn key_and_value_types_lead_to_their_members() {
+    let object = load("btf_maps.o");
+    let btf = object.btf.as_ref().unwrap();
+    let sessions = object.map("sessions").unwrap();
+    let key = sessions.key_type.unwrap();
+    assert_eq!(btf.type_name(key), "key");
+    assert_eq!(btf.size_of(key), Ok(20));
+    assert_eq!(btf.member(key, "port").unwrap().bit_offset, 128);
+    let value = sessions.value_type.unwrap();
+    assert_eq!(btf.type_name(value), "stats_t");
+    assert_eq!(btf.members(value).unwrap().len(), 2);
+    assert_eq!(btf.member(value, "bytes").unwrap().bit_offset, 64);
+    assert_eq!(btf.member(value, "absent"), None);
+}
+
+#[test]
+fn members_of_anonymous_unions_are_found_through_them() {
+    let object = load("core_target.o");
+    let btf = object.btf.as_ref().unwrap();
+    let outer = btf.find_composite("outer").unwrap();
+    assert_eq!(btf.member(outer, "left").unwrap().bit_offset, 20 * 8);
+    let bits = btf.member(outer, "bits").unwrap();
+    assert_eq!((bits.bit_offset % 64, bits.bit_width), (20, 5));
+}
+
+#[test]
+fn data_sections_are_maps_with_their_contents() {
+    let object = load("data.o");
+    let rodata = object.map(".rodata").unwrap();
+    assert!(rodata.frozen && rodata.def.flags.contains(MapFlags::RDONLY_PROG));
+    assert_eq!(rodata.origin, MapOrigin::Data);
+    assert_eq!(rodata.def.kind, MapType::Array);
+    let initial = rodata.initial.as_ref().unwrap();
+    assert_eq!(initial[..4], 7u32.to_le_bytes());
+    assert_eq!(initial[4..10], [1, 2, 3, 4, 5, 6]);
+
+    let data = object.map(".data").unwrap();
+    assert!(!data.frozen);
+    assert_eq!(data.initial.as_ref().unwrap()[32..40], 40u64.to_le_bytes());
+    let bss = object.map(".bss").unwrap();
+    assert_eq!(bss.initial.as_deref(), Some(&[0; 14][..]));
+    let literals = object.map(".rodata.str1.1").unwrap();
+    assert_eq!(
+        literals.initial.as_deref(),
+        Some(&b"abcdefg\0hijklmn\0"[..])
+    );
+    for name in [".data.mine", ".rodata.sel", ".bss.cold"] {
+        assert_eq!(object.map(name).unwrap().def.value_size, 4, "{name}");
+    }
+}
+
+#[test]
+fn addresses_of_variables_include_their_addends() {
+    let object = load("data.o");
+    let sum = object.program("sum").unwrap();
+    let offsets: Vec<_> = decode(&sum.insns)
+        .unwrap()
+        .iter()
+        .filter_map(|d| match d.inst {
+            Inst::LoadImm {
+                imm: ImmSource::MapValue { map, offset },
+                ..
+            } => Some((object.maps[map as usize].def.name.as_str(), offset)),
+            _ => None,
+        })
+        .collect();
+    // Statics are relocated against their section, with their offset as the addend.
+    assert!(offsets.contains(&(".data", 32)), "{offsets:?}");
+    assert!(offsets.contains(&(".bss", 8)), "{offsets:?}");
+    assert!(offsets.contains(&(".rodata.str1.1", 8)), "{offsets:?}");
+}
+
+#[test]
+fn variables_can_be_set_by_name_before_loading() {
+    let mut object = load("data.o");
+    object.set_global("limit", &9u32.to_le_bytes()).unwrap();
+    object.set_global("mac", &[6; 6]).unwrap();
+    object.set_global("small", &[1; 6]).unwrap();
+    let rodata = object.map(".rodata").unwrap().initial.as_ref().unwrap();
+    assert_eq!(rodata[..10], [9, 0, 0, 0, 6, 6, 6, 6, 6, 6]);
+    let bss = object.map(".bss").unwrap().initial.as_ref().unwrap();
+    assert_eq!(bss[8..], [1; 6]);
+    let limit = object.global("limit").unwrap();
+    assert_eq!(
+        (limit.section.as_str(), limit.offset, limit.size),
+        (".rodata", 0, 4)
+    );
+}
+
+#[test]
+fn wrong_names_and_sizes_of_variables_are_refused_and_change_nothing() {
+    let mut object = load("data.o");
+    let before = object.map(".rodata").unwrap().initial.clone();
+    assert_eq!(
+        object.set_global("limit", &[1; 8]).unwrap_err().to_string(),
+        "variable `limit` in `.rodata` has 4 bytes, the value given has 8"
+    );
+    let unknown = object.set_global("limits", &[1; 4]).unwrap_err();
+    assert!(matches!(unknown, ObjectError::NoGlobal { .. }));
+    assert!(
+        unknown.to_string().contains("limit, mac, hits"),
+        "{unknown}"
+    );
+    assert_eq!(object.map(".rodata").unwrap().initial, before);
+}
+
+#[test]
+fn subprograms_are_linked_into_each_program_that_reaches_them() {
+    let object = load("calls.o");
+    let functions = |name: &str| -> Vec<String> {
+        let program = object.program(name).unwrap();
+        program
+            .subprograms
+            .iter()
+            .map(|s| s.name.to_string())
+            .collect()
+    };
+    assert_eq!(functions("one"), ["one", "shared", "twice", "leaf"]);
+    assert_eq!(functions("two"), ["two", "tick", "leaf"]);
+    assert_eq!(functions("three"), ["three", "shared", "twice", "leaf"]);
+    assert_eq!(functions("alone"), ["alone"]);
+
+    let two = object.program("two").unwrap();
+    let tick = two.subprograms[1].start;
+    let decoded = decode(&two.insns).unwrap();
+    assert!(decoded.iter().any(|d| matches!(
+        d.inst,
+        Inst::LoadImm { imm: ImmSource::Func(target), .. } if target == tick
+    )));
+    for program in &object.programs {
+        let starts: Vec<_> = program.subprograms.iter().map(|s| s.start).collect();
+        for d in decode(&program.insns).unwrap() {
+            if let Inst::Call(CallTarget::Local(target)) = d.inst {
+                assert!(starts.contains(&target), "{} slot {}", program.name, d.slot);
+            }
+        }
+    }
+}
+
+#[test]
+fn source_lines_follow_the_code_they_belong_to() {
+    let object = load("calls.o");
+    let three = object.program("three").unwrap();
+    for subprogram in &three.subprograms {
+        let line = three.line(subprogram.start).unwrap();
+        assert!(line.file.ends_with("calls.c"), "{line:?}");
+        assert_eq!(three.subprogram(subprogram.start), Some(subprogram));
+    }
+    let leaf = three.subprograms.last().unwrap();
+    let text: Vec<_> = (leaf.start..three.insns.len())
+        .filter_map(|slot| three.line(slot))
+        .map(|l| l.text.to_string())
+        .collect();
+    assert!(text.iter().any(|t| t == "return x * 3 + seed;"), "{text:?}");
+    assert_eq!(three.line(three.insns.len()), None);
+}
+
+#[test]
+fn section_names_of_all_times_are_understood() {
+    let object = load("sections.o");
+    let kind = |name: &str| object.program(name).unwrap().kind.clone();
+    for name in ["plain", "slashed", "devmap", "old", "dashed", "optional"] {
+        assert_eq!(kind(name), ProgramKind::Xdp { frags: false }, "{name}");
+    }
+    for name in ["fragments", "fragments_cpumap"] {
+        assert_eq!(kind(name), ProgramKind::Xdp { frags: true }, "{name}");
+    }
+    assert_eq!(kind("traffic"), ProgramKind::Tc);
+    assert_eq!(kind("classify"), ProgramKind::Tc);
+    assert_eq!(kind("probe"), ProgramKind::Other("kprobe".into()));
+    assert_eq!(kind("tail"), ProgramKind::Other("1".into()));
+    assert!(!object.program("optional").unwrap().autoload);
+    assert!(object.program("plain").unwrap().autoload);
+}
+
+#[test]
+fn what_only_the_kernel_has_is_refused_by_name() {
+    let object = load("sections.o");
+    for (program, culprit) in [
+        ("configured", "`CONFIG_HZ` (an extern in .kconfig)"),
+        (
+            "hinted",
+            "`bpf_xdp_metadata_rx_hash` of the kernel (an extern in .ksyms)",
+        ),
+        ("dangling", "`missing`, which the object does not define"),
+        ("replacement", "(freplace)"),
+    ] {
+        assert!(object.program(program).is_none());
+        let error = object.require_program(program).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("`{program}` (section")),
+            "{error}"
+        );
+        assert!(error.contains(culprit), "{error}");
+    }
+    assert_eq!(object.refused.len(), 4);
+    let error = object.require_program("nothing").unwrap_err();
+    assert!(matches!(error, ObjectError::NoProgram { .. }));
+}
+
+#[test]
+fn core_without_a_target_is_refused_and_changes_nothing() {
+    let mut object = load("core.o");
+    let before = object.program("ask").unwrap().insns.clone();
+    let error = object.relocate_core(None).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "program `ask`, instruction 0: CO-RE relocation offset of `outer`.first: it needs the types of the kernel; give its BTF (/sys/kernel/btf/vmlinux)"
+    );
+    assert_eq!(object.program("ask").unwrap().insns, before);
+    assert!(object.needs_core());
+}
+
+#[test]
+fn types_of_the_target_that_disagree_are_refused_and_nothing_changes() {
+    let mut object = load("core.o");
+    let before: Vec<_> = object.programs.iter().map(|p| p.insns.clone()).collect();
+    // The object's own BTF has `outer` and `outer___flavored`, of different sizes.
+    let own = object.btf.clone();
+    let error = object.relocate_core(own.as_ref()).unwrap_err().to_string();
+    assert!(
+        error.ends_with("CO-RE relocation size of type `outer`: several types of the target have this name and disagree"),
+        "{error}"
+    );
+    let after: Vec<_> = object.programs.iter().map(|p| p.insns.clone()).collect();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn poisoned_instructions_call_a_helper_that_does_not_exist() {
+    let mut object = load("core.o");
+    let target = load("core_target.o").btf;
+    object.relocate_core(target.as_ref()).unwrap();
+    let guarded = object.program("guarded").unwrap();
+    let (slot, _) = guarded.poisoned[0];
+    let decoded = decode(&guarded.insns).unwrap();
+    let poison = decoded.iter().find(|d| d.slot == slot).unwrap();
+    assert!(matches!(poison.inst, Inst::Call(CallTarget::Helper(id)) if id.0 == POISON_HELPER));
+}
+
+#[test]
+fn objects_without_core_need_no_target() {
+    let mut object = load("calls.o");
+    assert!(!object.needs_core());
+    object.relocate_core(None).unwrap();
+}
+
+#[test]
+fn files_that_are_no_bpf_objects_are_named_for_what_they_are() {
+    let error = |bytes: &[u8]| Object::parse(bytes).unwrap_err().to_string();
+    assert!(error(b"").starts_with("not an eBPF object: no ELF file"));
+    assert!(error(b"#!/bin/sh").starts_with("not an eBPF object: no ELF file"));
+
+    let mut foreign = bytes("legacy.o");
+    foreign[18] = 62;
+    assert!(error(&foreign).contains("machine 62"));
+    let mut big = bytes("legacy.o");
+    big[5] = 2;
+    big.swap(18, 19);
+    assert_eq!(Object::parse(&big).unwrap_err(), ObjectError::BigEndian);
+}
+
+#[test]
+fn a_btf_map_without_btf_says_how_to_get_it() {
+    let mut stripped = bytes("btf_maps.o");
+    let at = stripped
+        .windows(5)
+        .position(|w| w == b".BTF\0")
+        .expect("the section's name");
+    stripped[at + 1] = b'_';
+    let error = Object::parse(&stripped).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "section `.maps`: its maps are described by BTF, which the object lacks; compile with -g"
+    );
+}
+
+#[test]
+fn a_file_cut_short_says_so() {
+    let whole = bytes("legacy.o");
+    let error = Object::parse(&whole[..whole.len() / 2]).unwrap_err();
+    assert!(matches!(error, ObjectError::NotBpf(_)), "{error}");
+}
