@@ -2,12 +2,12 @@
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use squalus_abi::{GlobalCounter, RealDefinition, consts, flags};
-use squalus_bpf_net::{Frame, Step, Verdict, Xdp, ip_proto};
+use squalus_bpf_net::{Step, Verdict, Xdp, ip_proto};
 
 use crate::{
     counters, encap, icmp,
     maps::{self, SessionTable},
-    packet::Packet,
+    packet::{Packet, StackKey},
     parse, quic, ring, session, tunables,
     vip::{self, Vip},
 };
@@ -24,7 +24,8 @@ pub fn process<const V6: bool>(xdp: Xdp) -> Verdict {
 #[inline(always)]
 fn forward<const V6: bool>(xdp: Xdp) -> Step<()> {
     let mut frame = xdp.frame();
-    let mut packet = parse::network::<V6>(&frame)?;
+    let mut key = StackKey::default();
+    let mut packet = parse::network::<V6>(&frame, &mut key.0)?;
     icmp::handle::<V6>(&mut frame, &mut packet)?;
     parse::transport::<V6>(&frame, &mut packet)?;
     let vip = vip::lookup::<V6>(&mut packet)?;
@@ -58,7 +59,7 @@ fn forward<const V6: bool>(xdp: Xdp) -> Step<()> {
         }
     };
     packet.flow.src_port = src_port;
-    send::<V6>(xdp, &frame, &packet, &vip, real)
+    send::<V6>(xdp, &packet, &vip, real)
 }
 
 /// This CPU's session table.
@@ -76,7 +77,7 @@ fn session_table() -> Step<&'static SessionTable> {
 /// The real that the session table knows for this flow, unless it must not be asked or the real is down.
 #[inline(always)]
 fn known_session(
-    packet: &mut Packet,
+    packet: &mut Packet<'_>,
     vip: &Vip,
     table: &SessionTable,
 ) -> Option<&'static RealDefinition> {
@@ -93,7 +94,7 @@ fn known_session(
 /// Chooses a real by hash and remembers it.
 #[inline(always)]
 fn new_session<const V6: bool>(
-    packet: &mut Packet,
+    packet: &mut Packet<'_>,
     vip: &Vip,
     table: &SessionTable,
 ) -> Step<&'static RealDefinition> {
@@ -110,13 +111,13 @@ fn new_session<const V6: bool>(
 #[inline(always)]
 fn send<const V6: bool>(
     xdp: Xdp,
-    frame: &Frame,
-    packet: &Packet,
+    packet: &Packet<'_>,
     vip: &Vip,
     real: &RealDefinition,
 ) -> Step<()> {
-    let _ = frame;
-    let router = maps::ctl_array.get(consts::CTL_MAC_POS).ok_or(Verdict::Drop)?;
+    let router = maps::ctl_array
+        .get(consts::CTL_MAC_POS)
+        .ok_or(Verdict::Drop)?;
     let bytes = u64::from(packet.ip_len);
     counters::add_to(&maps::stats, vip.meta.vip_num, 1, bytes)?;
     counters::add_to(&maps::reals_stats, packet.real_index, 1, bytes)?;

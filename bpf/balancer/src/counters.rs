@@ -33,6 +33,10 @@ pub fn add_to<const N: usize>(
 }
 
 #[inline(always)]
+#[allow(
+    clippy::mut_from_ref,
+    reason = "a map hands out memory that is not its own"
+)]
 fn at<const N: usize>(
     map: &'static PerCpuArray<LbStats, N>,
     index: u32,

@@ -5,7 +5,7 @@
 
 use squalus_abi::{Address, Be16, CtlValue, RealDefinition};
 use squalus_bpf_net::{
-    Eth, Frame, Ipv4, Ipv6, Step, Words, Xdp, ether_type, internet_checksum, ip_proto,
+    Eth, Frame, Ipv4, Ipv6, Mac, Step, Words, Xdp, ether_type, internet_checksum, ip_proto,
 };
 
 use crate::{packet::Packet, tunables};
@@ -14,7 +14,12 @@ use crate::{packet::Packet, tunables};
 ///
 /// The inner packet is taken to be IPv4; a VIP of IPv6 cannot have reals of IPv4.
 #[inline(always)]
-pub fn ipip_v4(xdp: Xdp, packet: &Packet, router: &CtlValue, real: &RealDefinition) -> Step<()> {
+pub fn ipip_v4(
+    xdp: Xdp,
+    packet: &Packet<'_>,
+    router: &CtlValue,
+    real: &RealDefinition,
+) -> Step<()> {
     let src = ipv4_source(packet);
     let mut frame = xdp.grow_head(Ipv4::LEN as i32)?;
     ethernet(&mut frame, Ipv4::LEN, router, ether_type::IPV4)?;
@@ -36,7 +41,7 @@ pub fn ipip_v4(xdp: Xdp, packet: &Packet, router: &CtlValue, real: &RealDefiniti
 #[inline(always)]
 pub fn ipip_v6<const INNER_V6: bool>(
     xdp: Xdp,
-    packet: &Packet,
+    packet: &Packet<'_>,
     router: &CtlValue,
     real: &RealDefinition,
 ) -> Step<()> {
@@ -64,13 +69,17 @@ pub fn ipip_v6<const INNER_V6: bool>(
 #[inline(always)]
 fn ethernet(frame: &mut Frame, grown: usize, router: &CtlValue, ether_type: Be16) -> Step<()> {
     let src = frame.header::<Eth>(grown)?.dst;
-    *frame.header_mut::<Eth>(0)? = Eth { dst: router.as_mac(), src, ether_type };
+    *frame.header_mut::<Eth>(0)? = Eth {
+        dst: Mac::from_number(router.as_number()),
+        src,
+        ether_type,
+    };
     Ok(())
 }
 
 /// Prefix, then the low two bytes of the client's address mixed with the port's bytes in host order.
 #[inline(always)]
-fn ipv4_source(packet: &Packet) -> u32 {
+fn ipv4_source(packet: &Packet<'_>) -> u32 {
     let port = u32::from(packet.flow.src_port.to_host());
     let mixed = port << 16 ^ packet.flow.src.words()[0];
     mixed & 0xffff_0000 | tunables::ipip_v4_prefix()
@@ -78,7 +87,7 @@ fn ipv4_source(packet: &Packet) -> u32 {
 
 /// Prefix, then the last word of the client's address with the port mixed into its first two bytes.
 #[inline(always)]
-fn ipv6_source<const INNER_V6: bool>(packet: &Packet) -> Address {
+fn ipv6_source<const INNER_V6: bool>(packet: &Packet<'_>) -> Address {
     let [a, b, c] = tunables::ipip_v6_prefix();
     let client = packet.flow.src.words()[if INNER_V6 { 3 } else { 0 }];
     Address::from_words([a, b, c, client ^ u32::from(packet.flow.src_port.raw())])

@@ -8,14 +8,15 @@
 
 use squalus_abi::{Address, GlobalCounter, consts};
 use squalus_bpf_net::{
-    Eth, Frame, IcmpHeader, Ipv4, Ipv6, Step, Verdict, Words, icmp, icmpv6, internet_checksum, ip_proto,
+    Eth, Frame, IcmpHeader, Ipv4, Ipv6, Step, Verdict, Words, icmp, icmpv6, internet_checksum,
+    ip_proto,
 };
 
 use crate::{counters, packet::Packet, parse::transport_offset, tunables};
 
 /// Answers an echo request, or replaces the packet's flow by that of the embedded packet of an error.
 #[inline(always)]
-pub fn handle<const V6: bool>(frame: &mut Frame, packet: &mut Packet) -> Step<()> {
+pub fn handle<const V6: bool>(frame: &mut Frame, packet: &mut Packet<'_>) -> Step<()> {
     let offset = transport_offset(V6);
     match packet.flow.proto {
         ip_proto::ICMPV6 => icmpv6_packet(frame, offset, packet),
@@ -31,14 +32,17 @@ pub fn is_ignored_by_quic<const V6: bool>(frame: &Frame) -> bool {
         return false;
     };
     if V6 {
-        matches!(header.code, icmpv6::ADDR_UNREACHABLE | icmpv6::PORT_UNREACHABLE)
+        matches!(
+            header.code,
+            icmpv6::ADDR_UNREACHABLE | icmpv6::PORT_UNREACHABLE
+        )
     } else {
         matches!(header.code, icmp::HOST_UNREACHABLE | icmp::PORT_UNREACHABLE)
     }
 }
 
 #[inline(always)]
-fn icmpv6_packet(frame: &mut Frame, offset: usize, packet: &mut Packet) -> Step<()> {
+fn icmpv6_packet(frame: &mut Frame, offset: usize, packet: &mut Packet<'_>) -> Step<()> {
     let header = frame.header::<IcmpHeader>(offset)?;
     match header.kind {
         icmpv6::ECHO => return Err(echo_reply_v6(frame)),
@@ -59,7 +63,7 @@ fn icmpv6_packet(frame: &mut Frame, offset: usize, packet: &mut Packet) -> Step<
 }
 
 #[inline(always)]
-fn icmp_packet(frame: &mut Frame, offset: usize, packet: &mut Packet) -> Step<()> {
+fn icmp_packet(frame: &mut Frame, offset: usize, packet: &mut Packet<'_>) -> Step<()> {
     let header = frame.header::<IcmpHeader>(offset)?;
     match header.kind {
         icmp::ECHO => return Err(echo_reply_v4(frame)),
@@ -132,7 +136,9 @@ fn echo_reply_v6(frame: &mut Frame) -> Verdict {
 fn write_echo_reply_v6(frame: &mut Frame) -> Step<()> {
     let header = frame.header_mut::<IcmpHeader>(Eth::LEN + Ipv6::LEN)?;
     header.kind = icmpv6::ECHO_REPLY;
-    header.check = header.check.wrapping_sub(u16::from(icmpv6::ECHO_REPLY - icmpv6::ECHO));
+    header.check = header
+        .check
+        .wrapping_sub(u16::from(icmpv6::ECHO_REPLY - icmpv6::ECHO));
 
     let ip = frame.header_mut::<Ipv6>(Eth::LEN)?;
     (ip.src, ip.dst) = (ip.dst, ip.src);

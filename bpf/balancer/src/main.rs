@@ -35,10 +35,14 @@ use squalus_abi::GlobalCounter;
 use squalus_bpf_net::{Eth, Step, Verdict, Xdp, ether_type};
 
 /// Entry point; the name is katran's.
+///
+/// # Safety
+///
+/// To be called by the kernel or an engine as an XDP program, with its context.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
-pub fn balancer_ingress(ctx: *mut xdp_md) -> u32 {
-    // SAFETY: the kernel calls an XDP program with its context.
+pub unsafe extern "C" fn balancer_ingress(ctx: *mut xdp_md) -> u32 {
+    // SAFETY: the caller vouches for the context.
     let xdp = unsafe { Xdp::new(ctx) };
     run(xdp).unwrap_or_else(|verdict| verdict) as u32
 }

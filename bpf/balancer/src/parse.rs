@@ -19,19 +19,23 @@ const fn embedded_offset(v6: bool) -> usize {
 
 /// Reads the IP header. Fragments, IPv4 options and short headers are dropped; checksums are not looked at.
 ///
-/// The addresses of an ICMP packet of its own family stay zero: the embedded packet decides.
+/// `key` starts empty and becomes the packet's flow. The addresses of an ICMP packet of its own family stay zero: the embedded packet decides.
 #[inline(always)]
-pub fn network<const V6: bool>(frame: &Frame) -> Step<Packet> {
-    if V6 { ipv6(frame) } else { ipv4(frame) }
+pub fn network<'k, const V6: bool>(frame: &Frame, key: &'k mut FlowKey) -> Step<Packet<'k>> {
+    if V6 {
+        ipv6(frame, key)
+    } else {
+        ipv4(frame, key)
+    }
 }
 
 #[inline(always)]
-fn ipv4(frame: &Frame) -> Step<Packet> {
+fn ipv4<'k>(frame: &Frame, key: &'k mut FlowKey) -> Step<Packet<'k>> {
     let ip = frame.header::<Ipv4>(Eth::LEN)?;
     if !ip.is_plain() || ip.is_fragment() {
         return Err(Verdict::Drop);
     }
-    let mut packet = packet(ip.proto, ip.tos, ip.total_len.to_host());
+    let packet = packet(key, ip.proto, ip.tos, ip.total_len.to_host());
     if ip.proto != ip_proto::ICMP {
         packet.flow.src = Address::from_v4_word(ip.src);
         packet.flow.dst = Address::from_v4_word(ip.dst);
@@ -40,12 +44,17 @@ fn ipv4(frame: &Frame) -> Step<Packet> {
 }
 
 #[inline(always)]
-fn ipv6(frame: &Frame) -> Step<Packet> {
+fn ipv6<'k>(frame: &Frame, key: &'k mut FlowKey) -> Step<Packet<'k>> {
     let ip = frame.header::<Ipv6>(Eth::LEN)?;
     if ip.next_header == ip_proto::FRAGMENT {
         return Err(Verdict::Drop);
     }
-    let mut packet = packet(ip.next_header, ip.traffic_class(), ip.payload_len.to_host());
+    let packet = packet(
+        key,
+        ip.next_header,
+        ip.traffic_class(),
+        ip.payload_len.to_host(),
+    );
     if ip.next_header != ip_proto::ICMPV6 {
         packet.flow.src = ip.src;
         packet.flow.dst = ip.dst;
@@ -54,9 +63,10 @@ fn ipv6(frame: &Frame) -> Step<Packet> {
 }
 
 #[inline(always)]
-fn packet(proto: u8, tos: u8, ip_len: u16) -> Packet {
+fn packet(key: &mut FlowKey, proto: u8, tos: u8, ip_len: u16) -> Packet<'_> {
+    key.proto = proto;
     Packet {
-        flow: FlowKey { proto, ..FlowKey::default() },
+        flow: key,
         real_index: 0,
         ip_len,
         tos,
@@ -68,7 +78,7 @@ fn packet(proto: u8, tos: u8, ip_len: u16) -> Packet {
 
 /// Reads ports and TCP flags, of the embedded packet after an ICMP error. What is neither TCP nor UDP is passed up.
 #[inline(always)]
-pub fn transport<const V6: bool>(frame: &Frame, packet: &mut Packet) -> Step<()> {
+pub fn transport<const V6: bool>(frame: &Frame, packet: &mut Packet<'_>) -> Step<()> {
     let (src, dst) = match packet.flow.proto {
         ip_proto::TCP => {
             let tcp = at_transport::<V6, TcpHeader>(frame, packet)?;
@@ -92,7 +102,7 @@ pub fn transport<const V6: bool>(frame: &Frame, packet: &mut Packet) -> Step<()>
 #[inline(always)]
 fn at_transport<'a, const V6: bool, T: squalus_bpf_net::Wire>(
     frame: &'a Frame,
-    packet: &Packet,
+    packet: &Packet<'_>,
 ) -> Step<&'a T> {
     if packet.icmp {
         frame.header(embedded_offset(V6))

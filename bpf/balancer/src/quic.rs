@@ -38,7 +38,7 @@ enum Id {
 #[inline(always)]
 pub fn route<const V6: bool>(
     frame: &Frame,
-    packet: &mut Packet,
+    packet: &mut Packet<'_>,
     vip: &Vip,
     table: &SessionTable,
 ) -> Step<Option<&'static RealDefinition>> {
@@ -70,7 +70,7 @@ pub fn route<const V6: bool>(
 fn by_server_id(
     id: u32,
     stats: &mut QuicStats,
-    packet: &mut Packet,
+    packet: &mut Packet<'_>,
     vip: &Vip,
     table: &SessionTable,
 ) -> Step<Option<&'static RealDefinition>> {
@@ -137,7 +137,11 @@ fn server_id(cid: &[u8; CID_LEN]) -> Id {
         3 => u32::from_be_bytes([cid[1], cid[2], cid[3], cid[4]]),
         _ => 0,
     };
-    if id as i32 > 0 { Id::Server { id, version } } else { Id::None }
+    if id as i32 > 0 {
+        Id::Server { id, version }
+    } else {
+        Id::None
+    }
 }
 
 #[inline(always)]

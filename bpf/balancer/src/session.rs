@@ -1,5 +1,10 @@
 //! Session tables: which real a flow was sent to before.
 
+#![allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key passed by value would be copied on the stack"
+)]
+
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use squalus_abi::{GlobalCounter, RealDefinition, RealPosLru, consts, flags};
 use squalus_bpf_net::{Step, ip_proto};
@@ -33,8 +38,8 @@ pub struct Arrival {
 
 /// The real of the packet's session. UDP sessions age, and each packet renews them.
 #[inline(always)]
-pub fn lookup(packet: &mut Packet, table: &SessionTable) -> Option<&'static RealDefinition> {
-    let entry = table.get_ptr_mut(&packet.flow)?;
+pub fn lookup(packet: &mut Packet<'_>, table: &SessionTable) -> Option<&'static RealDefinition> {
+    let entry = table.get_ptr_mut(&*packet.flow)?;
     // SAFETY: entries are only reused, never unmapped, while programs run; other CPUs do not use this table.
     let entry = unsafe { &mut *entry };
     if packet.flow.proto == ip_proto::UDP {
@@ -50,18 +55,22 @@ pub fn lookup(packet: &mut Packet, table: &SessionTable) -> Option<&'static Real
 
 /// Remembers the packet's real. Only UDP sessions carry a time.
 #[inline(always)]
-pub fn insert(packet: &Packet, table: &SessionTable, atime: u64) {
-    let entry = RealPosLru { pos: packet.real_index, pad: 0, atime };
+pub fn insert(packet: &Packet<'_>, table: &SessionTable, atime: u64) {
+    let entry = RealPosLru {
+        pos: packet.real_index,
+        pad: 0,
+        atime,
+    };
     // A table that refuses costs this flow a hash next time, nothing more.
-    let _ = table.insert(&packet.flow, &entry, 0);
+    let _ = table.insert(&*packet.flow, &entry, 0);
 }
 
 /// Makes the session table agree with a real that was chosen by server id.
 ///
 /// The entry gets no time, so a UDP flow that loses its server id is soon a miss; katran does the same.
 #[inline(always)]
-pub fn agree(packet: &Packet, table: &SessionTable) -> Agreement {
-    if let Some(entry) = table.get_ptr_mut(&packet.flow) {
+pub fn agree(packet: &Packet<'_>, table: &SessionTable) -> Agreement {
+    if let Some(entry) = table.get_ptr_mut(&*packet.flow) {
         // SAFETY: as in `lookup`.
         let entry = unsafe { &mut *entry };
         if entry.pos == packet.real_index {
@@ -81,7 +90,7 @@ pub fn agree(packet: &Packet, table: &SessionTable) -> Agreement {
 ///
 /// A packet without a session asks for real 0, which is never down unless somebody wrote it so.
 #[inline(always)]
-pub fn real_is_down(packet: &Packet, vip: &Vip) -> bool {
+pub fn real_is_down(packet: &Packet<'_>, vip: &Vip) -> bool {
     if packet.flow.proto != ip_proto::UDP || !vip.has(flags::VIP_UDP_FLOW_MIGRATION) {
         return false;
     }
@@ -89,7 +98,7 @@ pub fn real_is_down(packet: &Packet, vip: &Vip) -> bool {
         return false;
     }
     // SAFETY: an inner map lives until no program can use it any more.
-    let Some(down) = (unsafe { maps::vip_to_down_reals_map.get(&vip.key) }) else {
+    let Some(down) = (unsafe { maps::vip_to_down_reals_map.get(&vip.key.0) }) else {
         return false;
     };
     if down.get_ptr(&packet.real_index).is_none() {

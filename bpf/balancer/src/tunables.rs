@@ -53,5 +53,9 @@ tunables! {
 /// Type of service or traffic class of the outer header.
 #[inline(always)]
 pub fn outer_tos(inner: u8) -> u8 {
-    if copy_inner_tos() != 0 { inner } else { default_tos() }
+    if copy_inner_tos() != 0 {
+        inner
+    } else {
+        default_tos()
+    }
 }

@@ -3,12 +3,15 @@
 use squalus_abi::{Address, Be16, VipDefinition, VipMeta, flags};
 use squalus_bpf_net::{Step, Verdict};
 
-use crate::{maps, packet::Packet};
+use crate::{
+    maps,
+    packet::{Packet, StackKey},
+};
 
 /// The VIP a packet is for.
 pub struct Vip {
     /// Its identity: the port is zero if it takes any.
-    pub key: VipDefinition,
+    pub key: StackKey<VipDefinition>,
     /// Its number and flags.
     pub meta: &'static VipMeta,
 }
@@ -23,15 +26,24 @@ impl Vip {
 
 /// Finds the VIP by address, protocol and port, then without port. Packets for no VIP are passed up.
 #[inline(always)]
-pub fn lookup<const V6: bool>(packet: &mut Packet) -> Step<Vip> {
-    let flow = &packet.flow;
-    let vip = if V6 { flow.dst } else { Address::from_v4_word(flow.dst.words()[0]) };
-    let mut key = VipDefinition { vip, port: flow.dst_port, proto: flow.proto, pad: 0 };
-    if let Some(meta) = find(&key) {
+pub fn lookup<const V6: bool>(packet: &mut Packet<'_>) -> Step<Vip> {
+    let flow = &*packet.flow;
+    let vip = if V6 {
+        flow.dst
+    } else {
+        Address::from_v4_word(flow.dst.words()[0])
+    };
+    let mut key = StackKey(VipDefinition {
+        vip,
+        port: flow.dst_port,
+        proto: flow.proto,
+        pad: 0,
+    });
+    if let Some(meta) = find(&key.0) {
         return Ok(Vip { key, meta });
     }
-    key.port = Be16::ZERO;
-    let meta = find(&key).ok_or(Verdict::Pass)?;
+    key.0.port = Be16::ZERO;
+    let meta = find(&key.0).ok_or(Verdict::Pass)?;
     let vip = Vip { key, meta };
     if !vip.has(flags::VIP_HASH_DPORT_ONLY | flags::VIP_HASH_SRC_DST_PORT) {
         // All ports of a client go to the same real.
@@ -51,12 +63,14 @@ fn find(key: &VipDefinition) -> Option<&'static VipMeta> {
 pub fn count_miss<const V6: bool>(vip: &Vip, real_index: u32) -> Step<()> {
     let logged = maps::vip_miss_stats.get(0).ok_or(Verdict::Drop)?;
     let same_address = if V6 {
-        logged.vip == vip.key.vip
+        logged.vip == vip.key.0.vip
     } else {
-        logged.vip.words()[0] == vip.key.vip.words()[0]
+        logged.vip.words()[0] == vip.key.0.vip.words()[0]
     };
-    if same_address && logged.port == vip.key.port && logged.proto == vip.key.proto {
-        let misses = maps::lru_miss_stats.get_ptr_mut(real_index).ok_or(Verdict::Drop)?;
+    if same_address && logged.port == vip.key.0.port && logged.proto == vip.key.0.proto {
+        let misses = maps::lru_miss_stats
+            .get_ptr_mut(real_index)
+            .ok_or(Verdict::Drop)?;
         // SAFETY: a per-CPU value, which no other run on this CPU interrupts.
         unsafe { *misses = (*misses).wrapping_add(1) };
     }

@@ -33,10 +33,14 @@ static DESTINATIONS: HashMap<Address, u32, 512> = HashMap::new();
 static ANY_DESTINATION: u8 = 1;
 
 /// Entry point; the name is that of katran's program for the same task.
+///
+/// # Safety
+///
+/// To be called by the kernel or an engine as an XDP program, with its context.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
-pub fn xdpdecap(ctx: *mut xdp_md) -> u32 {
-    // SAFETY: the kernel calls an XDP program with its context.
+pub unsafe extern "C" fn xdpdecap(ctx: *mut xdp_md) -> u32 {
+    // SAFETY: the caller vouches for the context.
     let xdp = unsafe { Xdp::new(ctx) };
     match run(xdp) {
         Ok(()) => Verdict::Pass as u32,
@@ -77,7 +81,10 @@ fn outer_v4(frame: &Frame) -> Step<()> {
         return Err(Verdict::Pass);
     }
     for_this_host(Address::from_v4_word(ip.dst))?;
-    frame.get::<Ipv4>(Eth::LEN + Ipv4::LEN).map(|_| ()).ok_or(Verdict::Pass)
+    frame
+        .get::<Ipv4>(Eth::LEN + Ipv4::LEN)
+        .map(|_| ())
+        .ok_or(Verdict::Pass)
 }
 
 /// Goes on only if the packet is IP in IPv6 and for this host; tells the inner Ethernet type.
@@ -85,25 +92,42 @@ fn outer_v4(frame: &Frame) -> Step<()> {
 fn outer_v6(frame: &Frame) -> Step<Be16> {
     let ip = frame.get::<Ipv6>(Eth::LEN).ok_or(Verdict::Pass)?;
     let (inner, complete) = match ip.next_header {
-        ip_proto::IPIP => (ether_type::IPV4, frame.get::<Ipv4>(Eth::LEN + Ipv6::LEN).is_some()),
-        ip_proto::IPV6 => (ether_type::IPV6, frame.get::<Ipv6>(Eth::LEN + Ipv6::LEN).is_some()),
+        ip_proto::IPIP => (
+            ether_type::IPV4,
+            frame.get::<Ipv4>(Eth::LEN + Ipv6::LEN).is_some(),
+        ),
+        ip_proto::IPV6 => (
+            ether_type::IPV6,
+            frame.get::<Ipv6>(Eth::LEN + Ipv6::LEN).is_some(),
+        ),
         _ => return Err(Verdict::Pass),
     };
     for_this_host(ip.dst)?;
-    if complete { Ok(inner) } else { Err(Verdict::Pass) }
+    if complete {
+        Ok(inner)
+    } else {
+        Err(Verdict::Pass)
+    }
 }
 
 #[inline(always)]
 fn for_this_host(dst: Address) -> Step<()> {
     // SAFETY: a static; volatile, since its value at run time is not the one the compiler sees.
     let any = unsafe { read_volatile(&raw const ANY_DESTINATION) };
-    if any != 0 || DESTINATIONS.get_ptr(dst).is_some() { Ok(()) } else { Err(Verdict::Pass) }
+    if any != 0 || DESTINATIONS.get_ptr(dst).is_some() {
+        Ok(())
+    } else {
+        Err(Verdict::Pass)
+    }
 }
 
 /// Cuts the outer header out, moving the Ethernet header next to the inner one.
 #[inline(always)]
 fn strip<const OUTER: usize>(xdp: Xdp, frame: &mut Frame, eth: Eth, inner: Be16) -> Step<()> {
-    *frame.header_mut::<Eth>(OUTER)? = Eth { ether_type: inner, ..eth };
+    *frame.header_mut::<Eth>(OUTER)? = Eth {
+        ether_type: inner,
+        ..eth
+    };
     xdp.shrink_head(OUTER as i32).map(|_| ())
 }
 

@@ -21,7 +21,13 @@ mod tests {
 
     #[test]
     fn a_header_with_its_checksum_sums_to_zero() {
-        let mut words = [0x0012_0045_u32, 0xfedc_ba98, 0x0000_1140, 0xc0a8_0101, 0xffff_ffff];
+        let mut words = [
+            0x0012_0045_u32,
+            0xfedc_ba98,
+            0x0000_1140,
+            0xc0a8_0101,
+            0xffff_ffff,
+        ];
         words[2] |= u32::from(internet_checksum(&words)) << 16;
         assert_eq!(internet_checksum(&words), 0);
     }

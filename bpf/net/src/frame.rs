@@ -34,7 +34,10 @@ impl Xdp {
     pub fn frame(self) -> Frame {
         // SAFETY: `new` demands the context of this run, whose fields are readable throughout.
         let (start, end) = unsafe { ((*self.0).data, (*self.0).data_end) };
-        Frame { start: start as usize, end: end as usize }
+        Frame {
+            start: start as usize,
+            end: end as usize,
+        }
     }
 
     /// Moves the start of the frame `bytes` into the headroom to make room for headers, or drops the frame if there is none.

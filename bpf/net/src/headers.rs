@@ -30,12 +30,18 @@ macro_rules! headers {
 }
 
 headers! {
+    /// A MAC address, as words in memory, which are fewer accesses than its bytes.
+    Mac[6] {
+        /// The words.
+        words: [u16; 3],
+    }
+
     /// Ethernet.
     Eth[14] {
         /// Destination.
-        dst: [u8; 6],
+        dst: Mac,
         /// Source.
-        src: [u8; 6],
+        src: Mac,
         /// See [`ether_type`].
         ether_type: Be16,
     }
@@ -180,6 +186,16 @@ impl Ipv6 {
     #[inline(always)]
     pub fn traffic_class(&self) -> u8 {
         self.version_class_label[0] << 4 | self.version_class_label[1] >> 4
+    }
+}
+
+impl Mac {
+    /// The address in the first six bytes of a number.
+    #[inline(always)]
+    pub fn from_number(value: u64) -> Self {
+        Self {
+            words: [value as u16, (value >> 16) as u16, (value >> 32) as u16],
+        }
     }
 }
 

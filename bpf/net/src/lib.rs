@@ -14,12 +14,13 @@ mod verdict;
 pub use checksum::internet_checksum;
 pub use frame::{Frame, Xdp};
 pub use headers::{
-    Eth, IcmpHeader, Ipv4, Ipv6, TcpHeader, UdpHeader, Wire, Words, ether_type, icmp, icmpv6, ip_proto,
+    Eth, IcmpHeader, Ipv4, Ipv6, Mac, TcpHeader, UdpHeader, Wire, Words, ether_type, icmp, icmpv6,
+    ip_proto,
 };
 pub use verdict::{Step, Verdict};
 
 /// There is no panic in these programs: everything that could is checked, and the linker drops this function.
-#[cfg(all(target_arch = "bpf", not(test)))]
+#[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

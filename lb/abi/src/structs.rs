@@ -81,7 +81,7 @@ layouts! {
     /// Value of `ctl_array` (`ctl_value`): a MAC address, an interface index or a number, in the first bytes.
     CtlValue[8] {
         /// The bytes, of which a MAC address takes six.
-        0 pub bytes: [u8; 8],
+        0 value: u64,
     }
 
     /// A pair of counters (`lb_stats`); [`crate::GlobalCounter`] says what each counts.
@@ -252,26 +252,26 @@ impl CtlValue {
     pub const fn mac(mac: [u8; 6]) -> Self {
         let [a, b, c, d, e, f] = mac;
         Self {
-            bytes: [a, b, c, d, e, f, 0, 0],
+            value: u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]),
         }
     }
 
     /// A number, as the introspection gate is.
     pub const fn number(value: u64) -> Self {
-        Self {
-            bytes: value.to_ne_bytes(),
-        }
+        Self { value }
     }
 
     /// The first six bytes as a MAC address.
+    #[inline(always)]
     pub const fn as_mac(&self) -> [u8; 6] {
-        let [a, b, c, d, e, f, ..] = self.bytes;
+        let [a, b, c, d, e, f, ..] = self.value.to_ne_bytes();
         [a, b, c, d, e, f]
     }
 
     /// All bytes as a number.
+    #[inline(always)]
     pub const fn as_number(&self) -> u64 {
-        u64::from_ne_bytes(self.bytes)
+        self.value
     }
 }
 
