@@ -80,12 +80,10 @@ impl Machine<'_> {
             ArgKind::MemRead { nullable: true } if value == Value::constant(0) => {
                 state.reg(arg(n + 1)).scalar().as_constant() == Some(0)
             }
-            ArgKind::MapKey
-            | ArgKind::MapValue
-            | ArgKind::MemRead { .. }
-            | ArgKind::MemWrite => self
-                .memory(state, n, kind)
-                .is_some_and(|memory| memory.access.is_proved()),
+            ArgKind::MapKey | ArgKind::MapValue | ArgKind::MemRead { .. } | ArgKind::MemWrite => {
+                self.memory(state, n, kind)
+                    .is_some_and(|memory| memory.access.is_proved())
+            }
         }
     }
 
@@ -192,7 +190,7 @@ impl Machine<'_> {
                     map: MapRef::Inner(outer),
                     null: Some(fresh),
                 },
-                MapRef::Inner(_) => Value::TOP,
+                MapRef::Inner(_) | MapRef::Shaped(_) => Value::TOP,
             };
         }
         let present = id == HelperId::MAP_LOOKUP_ELEM
@@ -215,7 +213,9 @@ impl Machine<'_> {
         };
         let own = state.reg(Reg::FP);
         let off = off.as_constant()?;
-        if !matches!(own, Value::Stack { func: f, .. } if f == func) || !Interval::at(off).fits(4, 512) {
+        if !matches!(own, Value::Stack { func: f, .. } if f == func)
+            || !Interval::at(off).fits(4, 512)
+        {
             return None;
         }
         Some(state.load(off, 4).scalar().umax)

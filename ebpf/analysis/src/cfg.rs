@@ -194,7 +194,9 @@ fn split(program: &LinkedProgram) -> (Vec<Block>, Vec<usize>) {
 }
 
 fn function_at(program: &LinkedProgram, slot: usize) -> FuncId {
-    let after = program.subprograms().partition_point(|sub| sub.start <= slot);
+    let after = program
+        .subprograms()
+        .partition_point(|sub| sub.start <= slot);
     (after - 1) as FuncId
 }
 
@@ -202,8 +204,7 @@ fn callees(program: &LinkedProgram) -> Vec<Vec<FuncId>> {
     let mut callees = vec![Vec::new(); program.subprograms().len()];
     for decoded in program.insts() {
         if let Inst::Call(CallTarget::Local(target)) = decoded.inst {
-            callees[function_at(program, decoded.slot) as usize]
-                .push(function_at(program, target));
+            callees[function_at(program, decoded.slot) as usize].push(function_at(program, target));
         }
     }
     for list in &mut callees {

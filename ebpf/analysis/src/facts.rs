@@ -135,10 +135,7 @@ impl Facts {
     pub fn checks_stack(&self) -> bool {
         self.reachable().any(|facts| {
             facts.unproved_args != 0
-                || matches!(
-                    facts.access,
-                    Some(Access::Checked(Area::Any | Area::Stack))
-                )
+                || matches!(facts.access, Some(Access::Checked(Area::Any | Area::Stack)))
         })
     }
 

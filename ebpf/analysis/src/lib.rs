@@ -27,6 +27,7 @@ mod compare;
 mod facts;
 mod machine;
 mod scalar;
+mod shape;
 mod solve;
 mod state;
 mod value;

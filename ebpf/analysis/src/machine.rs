@@ -1,12 +1,13 @@
 //! What one instruction does to a state.
 
 use squalus_isa::{
-    AluOp, AtomicOp, CallTarget, Cond, Decoded, ImmSource, Inst, MapDef, MapFlags, MemSize, Operand,
-    Reg, Width,
+    AluOp, AtomicOp, CallTarget, Cond, Decoded, ImmSource, Inst, MapDef, MapFlags, MemSize,
+    Operand, Reg, Width,
 };
 use squalus_runtime::{CtxField, LinkedProgram, STACK_SIZE, ctx_field};
 
 use crate::compare::{Test, refine};
+use crate::shape::Shapes;
 use crate::solve::{Refusal, Summary};
 use crate::value::Base;
 use crate::{Access, Area, Cfg, FuncId, Interval, MapRef, Name, Scalar, State, Value};
@@ -18,6 +19,8 @@ pub(crate) struct Machine<'a> {
     /// Contents of the maps that nobody can change any more.
     pub(crate) frozen: Vec<Option<Vec<u8>>>,
     pub(crate) summaries: Vec<Summary>,
+    /// Which maps are alike.
+    pub(crate) shapes: Shapes,
 }
 
 /// What an instruction does besides changing the state.
@@ -131,6 +134,7 @@ impl Machine<'_> {
                 let outer = self.program.maps().get(index as usize)?.def();
                 outer.inner.as_deref()
             }
+            MapRef::Shaped(shape) => self.shapes.def(shape),
         }
     }
 
@@ -414,12 +418,16 @@ fn context(field: CtxField) -> Value {
 fn alu(state: &mut State, (width, op): (Width, AluOp), dst: Reg, src: Operand, fresh: Name) {
     let (a, b) = (state.reg(dst), operand(state, src));
     let scalar = || Value::Scalar(a.scalar().alu(width, op, &b.scalar()));
+    let moved = |state: &mut State, pointer, by: Option<Interval>| match by {
+        Some(by) => state.moved(pointer, by, fresh),
+        None => Value::TOP,
+    };
     let value = match (width, op) {
         (Width::W64, AluOp::Mov) => b,
         (Width::W64, AluOp::Add) => match (a, b) {
             (Value::Scalar(_), Value::Scalar(_)) => scalar(),
             (Value::Scalar(by), pointer) | (pointer, Value::Scalar(by)) => {
-                moved(state, pointer, Interval::of_scalar(&by), fresh)
+                moved(state, pointer, Interval::of_scalar(&by))
             }
             _ => Value::TOP,
         },
@@ -427,7 +435,7 @@ fn alu(state: &mut State, (width, op): (Width, AluOp), dst: Reg, src: Operand, f
             (Value::Scalar(_), Value::Scalar(_)) => scalar(),
             (pointer, Value::Scalar(by)) => {
                 let by = Interval::of_scalar(&by).map(Interval::negated);
-                moved(state, pointer, by, fresh)
+                moved(state, pointer, by)
             }
             _ => distance(&a, &b),
         },
@@ -436,19 +444,10 @@ fn alu(state: &mut State, (width, op): (Width, AluOp), dst: Reg, src: Operand, f
     state.set_reg(dst, value);
 }
 
-fn moved(state: &mut State, pointer: Value, by: Option<Interval>, fresh: Name) -> Value {
-    let Some(by) = by else { return Value::TOP };
-    if by.as_constant().is_none() {
-        state.retire(fresh);
-    }
-    pointer.moved(by, fresh)
-}
-
 /// The difference of two pointers.
 fn distance(a: &Value, b: &Value) -> Value {
-    let between = |a: Interval, b: Interval| {
-        Value::Scalar(Scalar::between_signed(a.lo - b.hi, a.hi - b.lo))
-    };
+    let between =
+        |a: Interval, b: Interval| Value::Scalar(Scalar::between_signed(a.lo - b.hi, a.hi - b.lo));
     match (a, b) {
         (Value::Stack { func, off: a }, Value::Stack { func: f, off: b }) if func == f => {
             between(*a, *b)
@@ -518,7 +517,9 @@ fn is_end(pointer: &Value, end: &Value) -> bool {
         Value::Packet {
             base: Base::Data, ..
         } => *end == Value::PacketEnd,
-        _ => matches!(end, Value::Packet { base: Base::Data, off, name: None } if *off == Interval::at(0)),
+        _ => {
+            matches!(end, Value::Packet { base: Base::Data, off, name: None } if *off == Interval::at(0))
+        }
     }
 }
 

@@ -6,6 +6,8 @@ use squalus_isa::{CallTarget, HelperId, Inst, MapFlags, MapType, Operand, Reg};
 use squalus_runtime::{LinkedProgram, SourceLine, proto};
 
 use crate::machine::{Effect, FrameRead, Machine, branch};
+use crate::shape::Shapes;
+use crate::value::Joining;
 use crate::{Cfg, Facts, FuncId, FunctionFacts, InstFacts, Name, State, Value};
 
 /// Joins at a loop head before bounds are widened.
@@ -100,6 +102,7 @@ impl<'a> Solver<'a> {
                 cfg,
                 frozen: frozen(program),
                 summaries: summaries(program, cfg),
+                shapes: Shapes::new(program),
             },
             entries: vec![None; cfg.blocks().len()],
             joins: vec![0; cfg.blocks().len()],
@@ -149,12 +152,7 @@ impl<'a> Solver<'a> {
         Ok(())
     }
 
-    fn step(
-        &mut self,
-        func: FuncId,
-        state: &mut State,
-        n: usize,
-    ) -> Result<Effect, AnalysisError> {
+    fn step(&mut self, func: FuncId, state: &mut State, n: usize) -> Result<Effect, AnalysisError> {
         let program = self.machine.program;
         let decoded = &program.insts()[n];
         self.machine
@@ -177,9 +175,12 @@ impl<'a> Solver<'a> {
             }
             Some(known) => {
                 let limit = if block.loop_head { LOOP_JOINS } else { JOINS };
-                let widen = (self.joins[to] >= limit).then_some(&self.steps[..]);
+                let how = Joining {
+                    steps: (self.joins[to] >= limit).then_some(&self.steps),
+                    shapes: &self.machine.shapes,
+                };
                 let slot = self.machine.program.insts()[block.first].slot;
-                known.join(state, slot as u32, widen)
+                known.join(state, slot as u32, how)
             }
         };
         if changed {
@@ -218,8 +219,11 @@ impl<'a> Solver<'a> {
                 true
             }
             Some(known) => {
-                let widen = (*joins >= JOINS).then_some(&self.steps[..]);
-                known.join(&exit, u32::MAX, widen)
+                let how = Joining {
+                    steps: (*joins >= JOINS).then_some(&self.steps),
+                    shapes: &self.machine.shapes,
+                };
+                known.join(&exit, u32::MAX, how)
             }
         };
         if changed {
@@ -347,7 +351,14 @@ fn changes_packet(id: HelperId) -> bool {
 
 /// Bounds that widening stops at: those the program itself compares with, and the usual widths.
 fn steps(program: &LinkedProgram) -> Vec<u64> {
-    let mut steps = vec![0xff, 0xffff, 0x7fff_ffff, 0xffff_ffff, u64::MAX >> 1, u64::MAX];
+    let mut steps = vec![
+        0xff,
+        0xffff,
+        0x7fff_ffff,
+        0xffff_ffff,
+        u64::MAX >> 1,
+        u64::MAX,
+    ];
     for decoded in program.insts() {
         if let Inst::JumpIf {
             src: Operand::Imm(imm),

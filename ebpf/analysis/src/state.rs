@@ -12,7 +12,7 @@
 use squalus_isa::Reg;
 use squalus_runtime::STACK_SIZE;
 
-use crate::value::Base;
+use crate::value::{Base, Joining};
 use crate::{FuncId, Interval, Name, Scalar, Value};
 
 const SLOTS: usize = STACK_SIZE / 8;
@@ -200,6 +200,22 @@ impl State {
         }
     }
 
+    /// Moves a pointer by a distance. If that varies, the result is named `fresh`, after all that held
+    /// that name lost it, and the packet reaches as far behind it as it did, less the distance.
+    #[must_use]
+    pub fn moved(&mut self, pointer: Value, by: Interval, fresh: Name) -> Value {
+        if by.as_constant().is_some() {
+            return pointer.moved(by, fresh);
+        }
+        let room = self.room(&pointer);
+        self.retire(fresh);
+        let moved = pointer.moved(by, fresh);
+        if let (Some(room), true) = (room, moved.has_name(fresh)) {
+            self.set_room(fresh, room - by.hi);
+        }
+        moved
+    }
+
     /// Decides whether pointers named `name` are null.
     pub fn learn_null(&mut self, name: Name, is_null: bool) {
         for place in &mut self.places {
@@ -273,17 +289,17 @@ impl State {
     }
 
     /// Extends this state by what `other` allows, on entry of `block`; tells whether anything changed.
-    pub fn join(&mut self, other: &State, block: u32, widen: Option<&[u64]>) -> bool {
+    pub(crate) fn join(&mut self, other: &State, block: u32, how: Joining<'_>) -> bool {
         let mut join = Join {
             old: self,
             new: other,
             block,
-            widen,
+            how,
             groups: Vec::new(),
         };
         let places = std::array::from_fn(|at| join.place(at));
         let rooms = join.rooms(&places);
-        let lower = |old: i64, new: i64| match widen {
+        let lower = |old: i64, new: i64| match how.steps {
             Some(_) if new < old => 0,
             _ => old.min(new),
         };
@@ -305,7 +321,7 @@ struct Join<'a> {
     old: &'a State,
     new: &'a State,
     block: u32,
-    widen: Option<&'a [u64]>,
+    how: Joining<'a>,
     groups: Vec<Group>,
 }
 
@@ -325,7 +341,7 @@ impl Join<'_> {
             block: self.block,
             at: at as u8,
         };
-        let joined = old.join(&new, here, self.widen);
+        let joined = old.join(&new, here, &self.how);
         let Value::Packet {
             base: Base::Data,
             off,
@@ -352,7 +368,11 @@ impl Join<'_> {
 
     /// The name and distance a pair of packet pointers gets.
     fn group(&mut self, old: &Value, new: &Value, here: Name) -> (Name, i64) {
-        let room = self.old.room(old).min(self.new.room(new)).unwrap_or(i64::MIN);
+        let room = self
+            .old
+            .room(old)
+            .min(self.new.room(new))
+            .unwrap_or(i64::MIN);
         let (Some((old_name, old_delta)), Some((new_name, new_delta))) = (anchor(old), anchor(new))
         else {
             // A key that nobody else can have: the name itself on both sides.
@@ -389,7 +409,9 @@ impl Join<'_> {
                 let old = self.old.room_of(group.name).unwrap_or(i64::MAX);
                 (group.name, old, group.room)
             }))
-            .filter(|&(_, old, joined)| self.widen.is_none() || joined >= old || old == i64::MAX)
+            .filter(|&(_, old, joined)| {
+                self.how.steps.is_none() || joined >= old || old == i64::MAX
+            })
             .filter(|(name, ..)| places.iter().any(|place| place.has_name(*name)))
             .map(|(name, _, joined)| (name, joined))
             .collect();

@@ -1,6 +1,7 @@
 //! What is known of a register or a stack slot: a number, or a pointer into a region.
 
 use crate::Scalar;
+use crate::shape::Shapes;
 
 /// A function of the program: 0 is the program itself, others are its subprograms.
 pub type FuncId = u16;
@@ -121,6 +122,8 @@ pub enum MapRef {
     Direct(u32),
     /// Some inner map of the map of maps with this index.
     Inner(u32),
+    /// A map of the class with this number: type, key and value size are known.
+    Shaped(u32),
 }
 
 /// What a packet pointer is relative to.
@@ -130,6 +133,15 @@ pub enum Base {
     Data,
     /// Start of the metadata.
     Meta,
+}
+
+/// How states are joined.
+#[derive(Clone, Copy)]
+pub(crate) struct Joining<'a> {
+    /// Bounds to widen to, if bounds that moved are to be widened.
+    pub(crate) steps: Option<&'a [u64]>,
+    /// Which maps are alike.
+    pub(crate) shapes: &'a Shapes,
 }
 
 /// What is known of a 64-bit value.
@@ -277,14 +289,14 @@ impl Value {
 
     /// What holds of both, apart from names, which [`crate::State`] joins; `at` names what needs a name.
     #[must_use]
-    pub fn join(&self, other: &Value, at: Name, widen: Option<&[u64]>) -> Value {
-        let hull = |a: Interval, b: Interval| match widen {
+    pub(crate) fn join(&self, other: &Value, at: Name, how: &Joining<'_>) -> Value {
+        let hull = |a: Interval, b: Interval| match how.steps {
             Some(_) => a.widened(b),
             None => a.hull(b),
         };
         match (*self, *other) {
             (a, b) if a == b => a,
-            (Value::Scalar(a), Value::Scalar(b)) => Value::Scalar(match widen {
+            (Value::Scalar(a), Value::Scalar(b)) => Value::Scalar(match how.steps {
                 Some(steps) => a.widen(&b, steps),
                 None => a.join(&b),
             }),
@@ -310,28 +322,36 @@ impl Value {
                 off: hull(a, b),
                 name: if na == nb { na } else { None },
             },
-            (Value::Map { map, null: a }, Value::Map { map: m, null: b }) if map == m => {
+            (Value::Map { map: a, null: na }, Value::Map { map: b, null: nb }) => {
+                let Some(map) = how.shapes.join(a, b) else {
+                    return Value::TOP;
+                };
                 Value::Map {
                     map,
-                    null: join_null(a, b, at),
+                    null: join_null(na, nb, at),
                 }
             }
             (
                 Value::MapValue {
-                    map,
+                    map: ma,
                     off: a,
                     null: na,
                 },
                 Value::MapValue {
-                    map: m,
+                    map: mb,
                     off: b,
                     null: nb,
                 },
-            ) if map == m && (a == b || na.is_none() && nb.is_none()) => Value::MapValue {
-                map,
-                off: hull(a, b),
-                null: join_null(na, nb, at),
-            },
+            ) if a == b || na.is_none() && nb.is_none() => {
+                let Some(map) = how.shapes.join(ma, mb) else {
+                    return Value::TOP;
+                };
+                Value::MapValue {
+                    map,
+                    off: hull(a, b),
+                    null: join_null(na, nb, at),
+                }
+            }
             (Value::MapValue { map, off, .. }, Value::Scalar(s))
             | (Value::Scalar(s), Value::MapValue { map, off, .. })
                 if s.as_constant() == Some(0) && off == Interval::at(0) =>

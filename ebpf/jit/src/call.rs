@@ -1,9 +1,7 @@
 //! Calls of helpers and subprograms. Small helpers become a few instructions.
 
 use cranelift_codegen::ir::{
-    InstBuilder, StackSlotData, StackSlotKind, Value as Ir,
-    condcodes::IntCC,
-    types::I64,
+    InstBuilder, StackSlotData, StackSlotKind, Value as Ir, condcodes::IntCC, types::I64,
 };
 use squalus_analysis::{FuncId, InstFacts, MapRef, Value};
 use squalus_isa::{CallTarget, HelperId, MapType, Reg};
@@ -171,9 +169,7 @@ impl Translator<'_, '_> {
         let (load, on) = (self.b.create_block(), self.b.create_block());
         let result = self.b.append_block_param(on, I64);
         let zero = self.b.ins().iconst(I64, 0);
-        self.b
-            .ins()
-            .brif(condition, load, &[], on, &[zero.into()]);
+        self.b.ins().brif(condition, load, &[], on, &[zero.into()]);
         self.b.switch_to_block(load);
         // The control plane may replace the inner map at any time; the order of what is reached through
         // it matters.

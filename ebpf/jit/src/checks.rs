@@ -229,9 +229,10 @@ impl Args<'_> {
             }
             ArgKind::MemRead { .. } => self.memory(value, size(), false),
             ArgKind::MemWrite => self.memory(value, size(), true),
-            ArgKind::Size { zero } => {
-                require(value < MAX_SIZE && (zero || value > 0), TrapReason::Argument)
-            }
+            ArgKind::Size { zero } => require(
+                value < MAX_SIZE && (zero || value > 0),
+                TrapReason::Argument,
+            ),
         }
     }
 

@@ -199,7 +199,10 @@ impl Translator<'_, '_> {
         };
         let first = self.load_env(I64, first);
         let end = self.load_env(I64, end);
-        let start = self.b.ins().iadd_imm_s(address.base, i64::from(address.off));
+        let start = self
+            .b
+            .ins()
+            .iadd_imm_s(address.base, i64::from(address.off));
         let after = self
             .b
             .ins()
@@ -213,7 +216,10 @@ impl Translator<'_, '_> {
     /// Has an address looked up in what the program may touch.
     fn check(&mut self, area: Area, address: Address, target: &Target) {
         let request = Request::new(area, target.size.bytes(), target.write, target.atomic);
-        let start = self.b.ins().iadd_imm_s(address.base, i64::from(address.off));
+        let start = self
+            .b
+            .ins()
+            .iadd_imm_s(address.base, i64::from(address.off));
         let request = self.b.ins().iconst(I64, request.0.cast_signed());
         let context = self.context_address();
         let check = checks::check as unsafe extern "C" fn(_, _, _, _) -> _;

@@ -3,7 +3,8 @@
 use cranelift_codegen::ir::{
     AbiParam, AliasRegion, AliasRegionData, Block, BlockArg, ExtFuncData, ExternalName, FuncRef,
     Function, InstBuilder, MemFlagsData, SigRef, Signature, StackSlot, StackSlotData,
-    StackSlotKind, Type, UserExternalName, UserFuncName, Value as Ir, condcodes::IntCC,
+    StackSlotKind, Type, UserExternalName, UserFuncName, Value as Ir,
+    condcodes::IntCC,
     types::{I32, I64},
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};

@@ -1,0 +1,73 @@
+//! Maps that are alike as far as a program can tell.
+
+use squalus_isa::{MapDef, MapFlags};
+use squalus_runtime::LinkedProgram;
+
+use crate::MapRef;
+
+/// Classes of maps with the same type, key size, value size and access flags.
+///
+/// A program that uses one of two maps (an inner map, or a fallback if there is none) is still known to
+/// use a map of their shape.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shapes {
+    shapes: Vec<MapDef>,
+    direct: Vec<Option<u32>>,
+    inner: Vec<Option<u32>>,
+}
+
+impl Shapes {
+    /// The shapes of a program's maps and of the maps in its maps of maps.
+    pub(crate) fn new(program: &LinkedProgram) -> Shapes {
+        let mut shapes = Shapes::default();
+        for map in program.maps() {
+            let def = map.def();
+            let direct = shapes.class(def);
+            let inner = def.inner.as_deref().and_then(|inner| shapes.class(inner));
+            shapes.direct.push(direct);
+            shapes.inner.push(inner);
+        }
+        shapes
+    }
+
+    /// The class of a definition. Maps of maps have none: what they hold matters.
+    fn class(&mut self, def: &MapDef) -> Option<u32> {
+        if def.kind.is_map_in_map() {
+            return None;
+        }
+        let known = self.shapes.iter().position(|known| alike(known, def));
+        let class = known.unwrap_or_else(|| {
+            self.shapes.push(def.clone());
+            self.shapes.len() - 1
+        });
+        Some(class as u32)
+    }
+
+    fn of(&self, map: MapRef) -> Option<u32> {
+        match map {
+            MapRef::Direct(n) => self.direct.get(n as usize).copied().flatten(),
+            MapRef::Inner(n) => self.inner.get(n as usize).copied().flatten(),
+            MapRef::Shaped(shape) => Some(shape),
+        }
+    }
+
+    /// What is known of a map that is one of two.
+    pub(crate) fn join(&self, a: MapRef, b: MapRef) -> Option<MapRef> {
+        if a == b {
+            return Some(a);
+        }
+        let shape = self.of(a)?;
+        (self.of(b)? == shape).then_some(MapRef::Shaped(shape))
+    }
+
+    /// A definition with this shape. Its number of entries means nothing.
+    pub(crate) fn def(&self, shape: u32) -> Option<&MapDef> {
+        self.shapes.get(shape as usize)
+    }
+}
+
+fn alike(a: &MapDef, b: &MapDef) -> bool {
+    const ACCESS: u32 = MapFlags::RDONLY_PROG.0 | MapFlags::WRONLY_PROG.0;
+    (a.kind, a.key_size, a.value_size, a.flags.0 & ACCESS)
+        == (b.kind, b.key_size, b.value_size, b.flags.0 & ACCESS)
+}
