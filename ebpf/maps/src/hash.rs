@@ -23,6 +23,9 @@ use crate::words::Padded;
 /// Slots beyond the capacity, besides one for each CPU: for replacements under way.
 const SPARE_SLOTS: u32 = 16;
 
+/// How many more sets are searched for an entry that is not in use.
+const FURTHER_SETS: u32 = 2;
+
 pub(crate) struct Hash {
     index: Index,
     entries: Entries,
@@ -275,13 +278,16 @@ impl Hash {
         Ok(())
     }
 
-    /// Removes the oldest entry of the writer's sets, or of another set if these are empty.
+    /// Removes the entry that should go: the oldest of the writer's sets, or of others if these have none
+    /// or only such as are in use. Returns its slot.
     fn evict(&self, lru: &Clock, writer: &Writer<'_, Raw>) -> Option<u32> {
+        let remove = |place| self.index.remove(&self.entries, place);
         match lru.oldest(writer.candidates()) {
-            Some(place) => writer.remove(place),
-            None => {
-                lru.evict_anywhere(&self.index, |place| self.index.remove(&self.entries, place))
-            }
+            Some((place, false)) => writer.remove(place),
+            Some((place, true)) => lru
+                .evict_elsewhere(&self.index, FURTHER_SETS, true, remove)
+                .or_else(|| writer.remove(place)),
+            None => lru.evict_elsewhere(&self.index, self.index.sets() * 2, false, remove),
         }
     }
 

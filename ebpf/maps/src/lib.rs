@@ -291,7 +291,7 @@ impl Map {
     }
 
     /// Whether `len` bytes at `addr` lie inside one value of this map (of one CPU), in use or not. Never
-    /// in maps of references. `len` may be 0.
+    /// in maps of references.
     #[must_use]
     pub fn contains(&self, addr: usize, len: usize) -> bool {
         match &self.kind {
@@ -403,6 +403,10 @@ impl Map {
         self.check_key(key)?;
         self.check_write()?;
         let template = self.def.inner.as_deref().ok_or(Errno::EINVAL)?;
+        // The kernel looks at an array's index first.
+        if self.def.kind == MapType::ArrayOfMaps && key_index(key) >= self.def.max_entries {
+            return Err(Errno::E2BIG);
+        }
         if !validate::fits_template(template, &inner.def) {
             return Err(Errno::EINVAL);
         }

@@ -3,7 +3,7 @@
 //! Time is counted in insertions: an epoch is a 32nd of the map's capacity. Each entry carries, in its
 //! set's line, the epoch of its last use as one byte; a lookup writes it only if it changed. The victim is
 //! the oldest entry of the two sets a new key could go to, about ten candidates, which comes close to the
-//! globally oldest (Redis does well with five).
+//! globally oldest (Redis does well with five). If all of them are in use, two sets more are looked at.
 //!
 //! As in the kernel, where an entry joins the active list only when it is looked up, an entry that was
 //! inserted and never used again goes earlier: it starts as old as if last used one capacity ago. So a
@@ -26,7 +26,7 @@ pub(crate) struct Clock {
     head_start: u8,
     inserted: Padded<AtomicU64>,
     /// Where to look for a victim next if a key's own sets have none.
-    hand: AtomicU32,
+    hand: Padded<AtomicU32>,
 }
 
 impl Clock {
@@ -37,7 +37,7 @@ impl Clock {
             epoch: u64::from(epoch),
             head_start: (capacity / epoch).min(64) as u8,
             inserted: Padded(AtomicU64::new(0)),
-            hand: AtomicU32::new(0),
+            hand: Padded(AtomicU32::new(0)),
         }
     }
 
@@ -58,25 +58,33 @@ impl Clock {
         self.now().wrapping_sub(self.head_start)
     }
 
-    /// The oldest of `candidates`.
-    pub(crate) fn oldest(&self, candidates: impl Iterator<Item = (Place, Way)>) -> Option<Place> {
+    /// The oldest of `candidates`, and whether a better victim is worth looking for: it was used within
+    /// about the last capacity of insertions.
+    pub(crate) fn oldest(
+        &self,
+        candidates: impl Iterator<Item = (Place, Way)>,
+    ) -> Option<(Place, bool)> {
         let now = self.now();
         candidates
-            .max_by_key(|(_, entry)| now.wrapping_sub(entry.stamp))
-            .map(|(place, _)| place)
+            .map(|(place, entry)| (place, now.wrapping_sub(entry.stamp)))
+            .max_by_key(|&(_, age)| age)
+            .map(|(place, age)| (place, age < self.head_start))
     }
 
-    /// Locks some set and applies `evict` to its oldest entry. Gives up when it has found nothing in two
-    /// rounds: all sets empty or locked.
-    pub(crate) fn evict_anywhere<R>(
+    /// Looks through `tries` more sets, in turn, and applies `evict` to the oldest entry of the first one
+    /// that has any: with `unused`, any that was not in use. Passes over sets that are locked.
+    pub(crate) fn evict_elsewhere<R>(
         &self,
         index: &Index,
+        tries: u32,
+        unused: bool,
         evict: impl Fn(Place) -> Option<R>,
     ) -> Option<R> {
-        (0..u64::from(index.sets()) * 2).find_map(|_| {
-            let number = self.hand.fetch_add(1, Ordering::Relaxed) % index.sets();
+        (0..tries).find_map(|_| {
+            let number = self.hand.0.fetch_add(1, Ordering::Relaxed) % index.sets();
             let set = index.set(number).try_lock()?;
-            evict(self.oldest(ways(&set, number))?)
+            let (place, in_use) = self.oldest(ways(&set, number))?;
+            if unused && in_use { None } else { evict(place) }
         })
     }
 }

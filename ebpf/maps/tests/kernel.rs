@@ -268,7 +268,7 @@ fn compare(defs: &[MapDef]) {
     }
     for def in defs {
         let ops = proptest::collection::vec(common::op(def.kind, def.key_size, false), 1..80);
-        let mut runner = TestRunner::new(ProptestConfig::with_cases(60));
+        let mut runner = TestRunner::new(common::cases(60));
         runner
             .run(&ops, |ops| {
                 let pair = Pair::new(def);
@@ -360,7 +360,7 @@ fn creation() {
         (4 << 20) - 300,
         (4 << 20) - 400,
     ];
-    let size = || prop_oneof![3 => Just(4_u32), 2 => proptest::sample::select(&sizes[..])];
+    let size = || prop_oneof![3 => Just(4_u32), 2 => proptest::sample::select(sizes.to_vec())];
     let flag = proptest::sample::select(
         &[
             0_u32,
@@ -386,14 +386,14 @@ fn creation() {
         proptest::sample::select(&[Array, Hash, LruHash, ProgArray, LpmTrie][..]),
     );
     let strategy = (
-        proptest::sample::select(&kinds[..]),
+        proptest::sample::select(kinds.to_vec()),
         size(),
         size(),
         prop_oneof![6 => 1..40_u32, 1 => Just(0)],
         (flag.clone(), flag),
         inner,
     );
-    let mut runner = TestRunner::new(ProptestConfig::with_cases(2000));
+    let mut runner = TestRunner::new(common::cases(2000));
     runner
         .run(
             &strategy,

@@ -4,6 +4,14 @@
 use proptest::prelude::*;
 use squalus_isa::{MapDef, MapFlags, MapType};
 
+/// So many random cases. Failures are printed whole, so none is kept in a file.
+pub fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(cases)
+    }
+}
+
 pub fn def(kind: MapType, key_size: u32, value_size: u32, max_entries: u32) -> MapDef {
     MapDef {
         name: kind.name().to_owned(),
