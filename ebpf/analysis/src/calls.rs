@@ -190,7 +190,7 @@ impl Machine<'_> {
                     map: MapRef::Inner(outer),
                     null: Some(fresh),
                 },
-                MapRef::Inner(_) | MapRef::Shaped(_) => Value::TOP,
+                _ => Value::TOP,
             };
         }
         let present = id == HelperId::MAP_LOOKUP_ELEM

@@ -135,6 +135,7 @@ impl Machine<'_> {
                 outer.inner.as_deref()
             }
             MapRef::Shaped(shape) => self.shapes.def(shape),
+            MapRef::Values(_) => None,
         }
     }
 
@@ -159,8 +160,8 @@ impl Machine<'_> {
                 } else {
                     MapFlags::WRONLY_PROG
                 };
-                let fits = self.def(*map).is_some_and(|def| {
-                    off.fits(size, def.value_size.into()) && !def.flags.contains(forbidden)
+                let fits = self.shapes.values(*map).is_some_and(|(len, flags)| {
+                    off.fits(size, len.into()) && !flags.contains(forbidden)
                 });
                 (Area::MapValue, fits)
             }

@@ -48,6 +48,7 @@ impl Shapes {
             MapRef::Direct(n) => self.direct.get(n as usize).copied().flatten(),
             MapRef::Inner(n) => self.inner.get(n as usize).copied().flatten(),
             MapRef::Shaped(shape) => Some(shape),
+            MapRef::Values(_) => None,
         }
     }
 
@@ -60,14 +61,37 @@ impl Shapes {
         (self.of(b)? == shape).then_some(MapRef::Shaped(shape))
     }
 
+    /// What is known of the map of a value that is of one of two maps.
+    pub(crate) fn join_values(&self, a: MapRef, b: MapRef) -> Option<MapRef> {
+        if let Some(map) = self.join(a, b) {
+            return Some(map);
+        }
+        let free = MapFlags::default();
+        match (self.values(a)?, self.values(b)?) {
+            ((a, fa), (b, fb)) if fa == free && fb == free => Some(MapRef::Values(a.min(b))),
+            _ => None,
+        }
+    }
+
+    /// How many bytes the values of a map have at least, and what programs may not do with them.
+    pub(crate) fn values(&self, map: MapRef) -> Option<(u32, MapFlags)> {
+        if let MapRef::Values(len) = map {
+            return Some((len, MapFlags::default()));
+        }
+        let def = self.def(self.of(map)?)?;
+        Some((def.value_size, MapFlags(def.flags.0 & ACCESS)))
+    }
+
     /// A definition with this shape. Its number of entries means nothing.
     pub(crate) fn def(&self, shape: u32) -> Option<&MapDef> {
         self.shapes.get(shape as usize)
     }
 }
 
+/// The flags that say what programs may not do.
+const ACCESS: u32 = MapFlags::RDONLY_PROG.0 | MapFlags::WRONLY_PROG.0;
+
 fn alike(a: &MapDef, b: &MapDef) -> bool {
-    const ACCESS: u32 = MapFlags::RDONLY_PROG.0 | MapFlags::WRONLY_PROG.0;
     (a.kind, a.key_size, a.value_size, a.flags.0 & ACCESS)
         == (b.kind, b.key_size, b.value_size, b.flags.0 & ACCESS)
 }

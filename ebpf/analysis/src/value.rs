@@ -124,6 +124,8 @@ pub enum MapRef {
     Inner(u32),
     /// A map of the class with this number: type, key and value size are known.
     Shaped(u32),
+    /// Some map whose values have at least so many bytes, which programs may read and write.
+    Values(u32),
 }
 
 /// What a packet pointer is relative to.
@@ -343,7 +345,7 @@ impl Value {
                     null: nb,
                 },
             ) if a == b || na.is_none() && nb.is_none() => {
-                let Some(map) = how.shapes.join(ma, mb) else {
+                let Some(map) = how.shapes.join_values(ma, mb) else {
                     return Value::TOP;
                 };
                 Value::MapValue {
