@@ -4,6 +4,6 @@
 //! (a replay that does not match, a demo that fails), 2 for wrong usage or an error.
 #![forbid(unsafe_code)]
 
-pub mod engines;
+pub mod bench;
 pub mod objects;
 pub mod prog;

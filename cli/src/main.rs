@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use squalus::prog;
+use squalus::{bench, prog};
 
 /// Layer 4 load balancer whose XDP program runs in the kernel or in userspace.
 #[derive(Parser)]
@@ -21,6 +21,11 @@ enum Command {
     Prog {
         #[command(subcommand)]
         command: prog::ProgCommand,
+    },
+    /// Experiments: kernel and userspace side by side.
+    Bench {
+        #[command(subcommand)]
+        command: bench::BenchCommand,
     },
 }
 
@@ -38,5 +43,6 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<bool> {
     match cli.command {
         Command::Prog { command } => prog::run(&command),
+        Command::Bench { command } => bench::run(&command).map(|()| true),
     }
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use squalus_abi::consts::BALANCER_PROGRAM;
+use squalus_bench::engines::EngineName;
 use squalus_core::{Action, HashFunction, Mac, NewReal, RealNum, ServerId, VipKey};
 use squalus_dataplane::{Controller, Offline, Settings};
 use squalus_engine::{Engine, MapAccess, TestRun};
@@ -16,7 +17,6 @@ use squalus_isa::UpdateFlags;
 
 use super::compare::{self, Balancer};
 use super::recording::{Case, Op, Phase, Recording, VipName};
-use crate::engines::EngineName;
 use crate::objects;
 
 /// Options of `squalus prog replay`.

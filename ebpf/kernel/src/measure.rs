@@ -31,12 +31,9 @@ use crate::sys::{self, MapExtras, MapFd, Pinned, XdpLoad};
 use crate::{KernelEngine, KernelError};
 
 /// The longest frame that can be measured, in bytes.
-pub const MAX_MEASURED_FRAME: usize = CHUNK * CHUNKS as usize;
+pub const MAX_MEASURED_FRAME: usize = CHUNK * 24;
 /// The driver copies this many bytes at once; packets are padded to it meanwhile.
 const CHUNK: usize = 64;
-const CHUNKS: i16 = 24;
-/// A frame in the map: its length (eight bytes), then the bytes.
-const FRAME_VALUE: usize = 8 + MAX_MEASURED_FRAME;
 /// How often each of the two programs is measured; the result is the median.
 const ROUNDS: usize = 7;
 
@@ -147,9 +144,16 @@ impl Bench {
     fn new(program: &LoadedProgram, frames: &[Vec<u8>]) -> Result<Bench, KernelError> {
         let state = array("sq_state", MapType::Array, state::SIZE, 1)?;
         let targets = array("sq_targets", MapType::ProgArray, 4, 1)?;
-        let stored = array("sq_frames", MapType::Array, FRAME_VALUE, frames.len())?;
+        let chunks = frames
+            .iter()
+            .map(|frame| frame.len().div_ceil(CHUNK))
+            .max()
+            .unwrap_or(1);
+        // A frame in the map: its length (eight bytes), then the bytes, as long as the longest frame.
+        let size = 8 + chunks * CHUNK;
+        let stored = array("sq_frames", MapType::Array, size, frames.len())?;
+        let mut value = vec![0; size];
         for (index, frame) in (0u32..).zip(frames) {
-            let mut value = vec![0; FRAME_VALUE];
             value[..8].copy_from_slice(&(frame.len() as u64).to_ne_bytes());
             value[8..8 + frame.len()].copy_from_slice(frame);
             stored
@@ -157,7 +161,11 @@ impl Bench {
                 .map_err(system("storing the frames"))?;
         }
         Ok(Bench {
-            driver: load("sq_driver", program, &driver(&state, &stored, &targets))?,
+            driver: load(
+                "sq_driver",
+                program,
+                &driver(&state, &stored, &targets, chunks),
+            )?,
             empty: load("sq_empty", program, &empty())?,
             state,
             targets,
@@ -266,7 +274,7 @@ const END: usize = 1;
 const COPIED: usize = 2;
 
 /// The driver; see the module's documentation.
-fn driver(state: &MapFd, frames: &MapFd, targets: &MapFd) -> Vec<[u8; INSN_SIZE]> {
+fn driver(state: &MapFd, frames: &MapFd, targets: &MapFd, chunks: usize) -> Vec<[u8; INSN_SIZE]> {
     let mut asm = Assembler::default();
     let mut labels = [0; 3];
     asm.mov(CTX, R1);
@@ -277,7 +285,7 @@ fn driver(state: &MapFd, frames: &MapFd, targets: &MapFd) -> Vec<[u8; INSN_SIZE]
     next_frame(&mut asm, frames);
     restore_start(&mut asm);
     pad_to_chunks(&mut asm);
-    copy(&mut asm);
+    copy(&mut asm, chunks);
     labels[COPIED] = asm.here();
     cut_to_length(&mut asm);
     asm.mov(R1, CTX);
@@ -338,11 +346,11 @@ fn pad_to_chunks(asm: &mut Assembler) {
     asm.jump_imm(o::JNE, R0, 0, FAIL);
 }
 
-fn copy(asm: &mut Assembler) {
+fn copy(asm: &mut Assembler, chunks: usize) {
     asm.load(o::W, R1, CTX, DATA);
     asm.load(o::W, R2, CTX, DATA_END);
-    for chunk in 0..CHUNKS {
-        let start = chunk * CHUNK as i16;
+    for chunk in 0..chunks {
+        let start = (chunk * CHUNK) as i16;
         asm.mov(R3, R1);
         asm.alu_imm(o::ADD, R3, i32::from(start) + CHUNK as i32);
         asm.jump(o::JGT, R3, R2, COPIED);

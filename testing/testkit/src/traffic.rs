@@ -117,6 +117,18 @@ pub fn ipv4(macs: Macs, flow: Flow<Ipv4Addr>, transport: Transport, payload: usi
     )
 }
 
+/// An IPv4 frame with this UDP payload and right checksums.
+#[must_use]
+pub fn ipv4_udp(macs: Macs, flow: Flow<Ipv4Addr>, payload: &[u8]) -> Vec<u8> {
+    let (source, destination) = (flow.source.octets(), flow.destination.octets());
+    let ip = PacketBuilder::ethernet2(macs.source, macs.destination).ipv4(source, destination, 64);
+    let mut frame = Vec::with_capacity(payload.len() + 42);
+    let udp = ip.udp(flow.source_port, flow.destination_port);
+    udp.write(&mut frame, payload)
+        .expect("a Vec takes every byte and the payload fits a packet");
+    frame
+}
+
 /// An IPv6 frame of the session with a payload of `payload` zero bytes and right checksums.
 #[must_use]
 pub fn ipv6(macs: Macs, flow: Flow<Ipv6Addr>, transport: Transport, payload: usize) -> Vec<u8> {
