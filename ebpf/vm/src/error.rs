@@ -1,6 +1,8 @@
 //! Why an object cannot run here.
 
+use squalus_analysis::AnalysisError;
 use squalus_isa::Errno;
+use squalus_jit::JitError;
 use squalus_maps::MapError;
 use squalus_runtime::LinkError;
 
@@ -43,12 +45,10 @@ pub enum VmError {
         /// The missing one.
         inner: String,
     },
-    /// The program could not be compiled.
-    #[error("program `{program}` cannot be compiled: {reason}; the interpreter can still run it")]
-    Compile {
-        /// The program.
-        program: String,
-        /// What the compiler said.
-        reason: String,
-    },
+    /// A program does what no XDP program may do.
+    #[error(transparent)]
+    Analysis(#[from] AnalysisError),
+    /// A program could not be compiled.
+    #[error(transparent)]
+    Jit(#[from] JitError),
 }

@@ -10,7 +10,7 @@
 //! use squalus_engine::{Engine, MapAccess, TestRun};
 //! use squalus_isa::{HelperId, MapDef, MapFlags, MapType, MemSize, UpdateFlags, Verdict};
 //! use squalus_runtime::asm::{Asm, R};
-//! use squalus_vm::{EngineKind, VmBuilder};
+//! use squalus_vm::VmBuilder;
 //!
 //! // if (verdicts[0] is there) return *verdicts[0]; else return XDP_ABORTED;
 //! // Objects come from `squalus_object::Object::parse` and go into `VmBuilder::new`.
@@ -35,7 +35,6 @@
 //!     inner: None,
 //! };
 //! let mut vm = VmBuilder::assembled(vec![verdicts], vec![("answer".into(), code.finish())])
-//!     .engine(EngineKind::Interp)
 //!     .cpus(2)
 //!     .build()?;
 //!

@@ -121,7 +121,8 @@ impl Worker {
 
     fn execute(&mut self, frame: &mut FrameRef<'_>) -> u64 {
         if let Some(native) = &self.shared.native {
-            let value = native.run(self.entry, &mut self.env, frame);
+            // SAFETY: this worker is registered with the maps' reclaimer; its callers woke it.
+            let value = unsafe { native.run(self.entry, &mut self.env, frame) };
             return match self.env.trap_reason() {
                 None => value,
                 Some(reason) => {

@@ -109,7 +109,7 @@ fn compare(code: &[Insn], frame: &[u8], repeat: u32) {
     let text = || disassemble(code).unwrap();
     let program = load(code).unwrap_or_else(|(error, log)| panic!("{error}\n{}\n{log}", text()));
     let (want, want_frame) = run(&program, frame, repeat);
-    for kind in [EngineKind::Interp] {
+    for kind in [EngineKind::Interp, EngineKind::Jit] {
         let programs = vec![("main".to_owned(), code.to_vec())];
         let mut vm = VmBuilder::assembled(Vec::new(), programs)
             .engine(kind)
@@ -492,7 +492,7 @@ fn random_programs_agree() {
     if !may_use_bpf() {
         return;
     }
-    for seed in 0..1500 {
+    for seed in 0..400 {
         let generator = Generator {
             rng: Rng::seeded(seed),
             code: Asm::new(),

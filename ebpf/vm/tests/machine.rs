@@ -11,6 +11,30 @@ use squalus_runtime::asm::{Asm, R};
 use squalus_runtime::{Clock, FrameRef, TrapReason};
 use squalus_vm::{EngineKind, Vm, VmBuilder, VmError};
 
+/// These run on both engines.
+macro_rules! on_both {
+    ($($name:ident,)*) => {
+        mod interp {
+            $(#[test] fn $name() { super::$name(super::EngineKind::Interp); })*
+        }
+        mod jit {
+            $(#[test] fn $name() { super::$name(super::EngineKind::Jit); })*
+        }
+    };
+}
+
+on_both! {
+    a_test_run_gives_verdict_and_frame,
+    repetitions_see_the_frame_the_one_before_left,
+    test_runs_are_refused_as_the_kernel_refuses_them,
+    the_cpu_selects_per_cpu_values,
+    a_trap_aborts_and_is_explained,
+    time_comes_from_the_builder,
+    bursts_count_verdicts_and_traps,
+    workers_and_control_plane_run_at_once,
+    programs_reach_each_other_through_program_arrays,
+}
+
 fn map(name: &str, kind: MapType, value_size: u32, max_entries: u32) -> MapDef {
     MapDef {
         name: name.to_owned(),
@@ -29,18 +53,18 @@ fn code(build: impl FnOnce(&mut Asm)) -> Vec<Insn> {
     asm.finish()
 }
 
-fn builder(maps: Vec<MapDef>, programs: &[(&str, Vec<Insn>)]) -> VmBuilder {
+fn builder(kind: EngineKind, maps: Vec<MapDef>, programs: &[(&str, Vec<Insn>)]) -> VmBuilder {
     let programs = programs
         .iter()
         .map(|(name, code)| ((*name).to_owned(), code.clone()));
     VmBuilder::assembled(maps, programs.collect())
-        .engine(EngineKind::Interp)
+        .engine(kind)
         .cpus(2)
         .seed(1)
 }
 
-fn build(maps: Vec<MapDef>, programs: &[(&str, Vec<Insn>)]) -> Vm {
-    builder(maps, programs).build().unwrap()
+fn build(kind: EngineKind, maps: Vec<MapDef>, programs: &[(&str, Vec<Insn>)]) -> Vm {
+    builder(kind, maps, programs).build().unwrap()
 }
 
 /// Adds 1 to this CPU's entry 0 of map 0 and passes.
@@ -73,10 +97,9 @@ fn growing() -> Vec<Insn> {
     })
 }
 
-#[test]
-fn a_test_run_gives_verdict_and_frame() {
-    let mut vm = build(Vec::new(), &[("grow", growing())]);
-    assert_eq!(vm.name(), "interp");
+fn a_test_run_gives_verdict_and_frame(kind: EngineKind) {
+    let mut vm = build(kind, Vec::new(), &[("grow", growing())]);
+    assert_eq!(vm.name(), kind.name());
     assert_eq!(vm.programs(), ["grow"]);
     let frame: Vec<u8> = (0..60).collect();
     let result = vm.test_run("grow", &TestRun::once(&frame)).unwrap();
@@ -86,9 +109,8 @@ fn a_test_run_gives_verdict_and_frame() {
     assert_eq!(result.frame[4..], frame);
 }
 
-#[test]
-fn repetitions_see_the_frame_the_one_before_left() {
-    let mut vm = build(Vec::new(), &[("grow", growing())]);
+fn repetitions_see_the_frame_the_one_before_left(kind: EngineKind) {
+    let mut vm = build(kind, Vec::new(), &[("grow", growing())]);
     let run = |vm: &mut Vm, repeat| {
         let frame = [7; 60];
         let run = TestRun {
@@ -107,9 +129,8 @@ fn repetitions_see_the_frame_the_one_before_left() {
     assert_eq!(run(&mut vm, 0).frame.len(), 64, "0 means once");
 }
 
-#[test]
-fn test_runs_are_refused_as_the_kernel_refuses_them() {
-    let mut vm = build(Vec::new(), &[("grow", growing())]);
+fn test_runs_are_refused_as_the_kernel_refuses_them(kind: EngineKind) {
+    let mut vm = build(kind, Vec::new(), &[("grow", growing())]);
     assert!(vm.test_run("grow", &TestRun::once(&[0; 14])).is_ok());
     assert!(vm.test_run("grow", &TestRun::once(&[0; 3520])).is_ok());
     for len in [0, 13, 3521] {
@@ -129,9 +150,9 @@ fn test_runs_are_refused_as_the_kernel_refuses_them() {
     assert!(error.to_string().contains("it has: grow"), "{error}");
 }
 
-#[test]
-fn the_cpu_selects_per_cpu_values() {
+fn the_cpu_selects_per_cpu_values(kind: EngineKind) {
     let mut vm = build(
+        kind,
         vec![map("hits", MapType::PerCpuArray, 8, 1)],
         &[("count", counting())],
     );
@@ -150,14 +171,13 @@ fn the_cpu_selects_per_cpu_values() {
     assert_eq!(value, [1u64, 3].map(u64::to_ne_bytes).concat());
 }
 
-#[test]
-fn a_trap_aborts_and_is_explained() {
+fn a_trap_aborts_and_is_explained(kind: EngineKind) {
     let reads = code(|c| {
         c.load(MemSize::W, 1, 1, 0)
             .load(MemSize::B, 0, 1, 100)
             .exit();
     });
-    let mut vm = build(Vec::new(), &[("reads", reads)]);
+    let mut vm = build(kind, Vec::new(), &[("reads", reads)]);
     assert!(vm.last_trap(0).is_none());
     let result = vm.test_run("reads", &TestRun::once(&[0; 60])).unwrap();
     assert_eq!(result.verdict(), Verdict::Aborted);
@@ -167,13 +187,12 @@ fn a_trap_aborts_and_is_explained() {
     assert_eq!(result.return_value, 9);
 }
 
-#[test]
-fn time_comes_from_the_builder() {
+fn time_comes_from_the_builder(kind: EngineKind) {
     let now = code(|c| {
         c.call(HelperId::KTIME_GET_NS).exit();
     });
     let time = Arc::new(AtomicU64::new(5));
-    let mut vm = builder(Vec::new(), &[("now", now)])
+    let mut vm = builder(kind, Vec::new(), &[("now", now)])
         .clock(Clock::Manual(Arc::clone(&time)))
         .build()
         .unwrap();
@@ -187,8 +206,7 @@ fn time_comes_from_the_builder() {
     assert_eq!(read(), 6);
 }
 
-#[test]
-fn bursts_count_verdicts_and_traps() {
+fn bursts_count_verdicts_and_traps(kind: EngineKind) {
     // Returns the packet's first byte, or reads outside if it is 9.
     let program = code(|c| {
         let out = c.label();
@@ -198,7 +216,7 @@ fn bursts_count_verdicts_and_traps() {
             .bind(out)
             .exit();
     });
-    let vm = build(Vec::new(), &[("first", program)]);
+    let vm = build(kind, Vec::new(), &[("first", program)]);
     let mut worker = vm.worker("first", 0).unwrap();
     let mut buffers: Vec<[u8; 512]> = [1u8, 2, 3, 9, 77].map(|byte| [byte; 512]).to_vec();
     let frames = buffers
@@ -215,8 +233,7 @@ fn bursts_count_verdicts_and_traps() {
     assert_eq!(stats.trap(TrapReason::Packet), 1);
 }
 
-#[test]
-fn workers_and_control_plane_run_at_once() {
+fn workers_and_control_plane_run_at_once(kind: EngineKind) {
     let inner = map("inner", MapType::Array, 8, 1);
     let mut outer = map("outer", MapType::ArrayOfMaps, 4, 1);
     outer.inner = Some(Box::new(inner.clone()));
@@ -237,7 +254,7 @@ fn workers_and_control_plane_run_at_once() {
             .jump_eq(0, 0, null);
         c.load(MemSize::Dw, 0, 0, 0).bind(null).exit();
     });
-    let vm = build(vec![outer], &[("read", program)]);
+    let vm = build(kind, vec![outer], &[("read", program)]);
     let control = vm.handle();
     let key = [0; 4];
     let replace = |value: u64| {
@@ -277,6 +294,7 @@ fn workers_and_control_plane_run_at_once() {
 #[test]
 fn control_access_names_what_is_wrong() {
     let vm = build(
+        EngineKind::Interp,
         vec![
             map("table", MapType::Hash, 8, 1),
             map("jumps", MapType::ProgArray, 4, 2),
@@ -331,6 +349,7 @@ fn control_access_names_what_is_wrong() {
 #[test]
 fn batches_set_all_or_stop() {
     let vm = build(
+        EngineKind::Interp,
         vec![map("table", MapType::Array, 8, 4)],
         &[("count", counting())],
     );
@@ -349,8 +368,7 @@ fn batches_set_all_or_stop() {
     );
 }
 
-#[test]
-fn programs_reach_each_other_through_program_arrays() {
+fn programs_reach_each_other_through_program_arrays(kind: EngineKind) {
     let jump = code(|c| {
         c.map(2, 0)
             .mov(3, 0)
@@ -362,6 +380,7 @@ fn programs_reach_each_other_through_program_arrays() {
         c.mov(0, 2).exit();
     });
     let mut vm = build(
+        kind,
         vec![map("jumps", MapType::ProgArray, 4, 1)],
         &[("jump", jump), ("pass", pass)],
     );
@@ -381,7 +400,9 @@ fn programs_reach_each_other_through_program_arrays() {
 #[test]
 fn what_is_not_supported_is_named_at_load() {
     let failure = |maps: Vec<MapDef>, code: Vec<Insn>| -> VmError {
-        builder(maps, &[("main", code)]).build().unwrap_err()
+        builder(EngineKind::Interp, maps, &[("main", code)])
+            .build()
+            .unwrap_err()
     };
     let exit = |c: &mut Asm| {
         c.mov(0, 0).exit();

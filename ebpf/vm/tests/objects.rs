@@ -3,20 +3,31 @@
 use std::path::{Path, PathBuf};
 
 use squalus_engine::{Engine, MapAccess, TestRun};
-use squalus_isa::{MapFlags, UpdateFlags, Verdict};
+use squalus_isa::{MapFlags, UpdateFlags};
 use squalus_object::Object;
-use squalus_vm::{EngineKind, Vm, VmBuilder};
+use squalus_vm::{EngineKind, Vm, VmBuilder, VmError};
 
-fn load(path: &Path) -> Vm {
+fn load(path: &Path, kind: EngineKind) -> Result<Vm, VmError> {
     let bytes = std::fs::read(path).unwrap();
     let object =
         Object::parse(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    VmBuilder::new(object)
-        .engine(EngineKind::Interp)
-        .cpus(2)
-        .seed(7)
-        .build()
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    VmBuilder::new(object).engine(kind).cpus(2).seed(7).build()
+}
+
+/// Runs every program of an object on every frame with both engines.
+fn run_both(name: &str, engines: &mut [Vm; 2]) {
+    for program in engines[0].programs() {
+        for frame in frames() {
+            let results = engines.each_mut().map(|vm| {
+                let result = vm.test_run(&program, &TestRun::once(&frame)).unwrap();
+                if let Some(trap) = vm.last_trap(0) {
+                    panic!("{name} {program}, {}: {trap}", vm.name());
+                }
+                (result.return_value, result.frame)
+            });
+            assert_eq!(results[0], results[1], "{name} {program}, {frame:02x?}");
+        }
+    }
 }
 
 fn objects(directory: &Path) -> Vec<PathBuf> {
@@ -53,16 +64,9 @@ fn frames() -> Vec<Vec<u8>> {
 #[test]
 fn own_objects_run_without_a_trap() {
     for path in own_objects() {
-        let mut vm = load(&path);
-        for program in vm.programs() {
-            for frame in frames() {
-                let result = vm.test_run(&program, &TestRun::once(&frame)).unwrap();
-                let trap = vm.last_trap(0);
-                let name = path.display();
-                assert!(trap.is_none(), "{name} {program}: {}", trap.unwrap());
-                assert_ne!(result.verdict(), Verdict::Redirect);
-            }
-        }
+        let kinds = [EngineKind::Interp, EngineKind::Jit];
+        let mut engines = kinds.map(|kind| load(&path, kind).unwrap());
+        run_both(&path.display().to_string(), &mut engines);
     }
 }
 
@@ -70,7 +74,7 @@ fn own_objects_run_without_a_trap() {
 fn constants_of_an_object_are_frozen() {
     let mut seen = false;
     for path in own_objects() {
-        let vm = load(&path);
+        let vm = load(&path, EngineKind::Interp).unwrap();
         for def in vm.maps() {
             if !def.name.starts_with(".rodata") {
                 continue;
@@ -96,12 +100,7 @@ fn katrans_objects_load_and_run() {
     assert!(!paths.is_empty(), "SQUALUS_KATRAN_OBJECTS holds no objects");
     for path in paths {
         let name = path.display().to_string();
-        let object = Object::parse(&std::fs::read(&path).unwrap()).unwrap();
-        let vm = VmBuilder::new(object)
-            .engine(EngineKind::Interp)
-            .seed(7)
-            .build();
-        let mut vm = match vm {
+        let interp = match load(&path, EngineKind::Interp) {
             Ok(vm) => vm,
             Err(error) => {
                 // Introspection writes perf events, which only the kernel has.
@@ -110,12 +109,7 @@ fn katrans_objects_load_and_run() {
                 continue;
             }
         };
-        for program in vm.programs() {
-            for frame in frames() {
-                vm.test_run(&program, &TestRun::once(&frame)).unwrap();
-                let trap = vm.last_trap(0);
-                assert!(trap.is_none(), "{name} {program}: {}", trap.unwrap());
-            }
-        }
+        let jit = load(&path, EngineKind::Jit).unwrap();
+        run_both(&name, &mut [interp, jit]);
     }
 }
