@@ -1,7 +1,7 @@
 //! The order of the steps.
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
-use squalus_abi::{GlobalCounter, RealDefinition, consts, flags};
+use squalus_abi::{Be16, GlobalCounter, RealDefinition, consts, flags};
 use squalus_bpf_net::{Step, Verdict, Xdp, ip_proto};
 
 use crate::{
@@ -36,7 +36,7 @@ fn forward<const V6: bool>(xdp: Xdp) -> Step<()> {
     let lru_counters = counters::get(GlobalCounter::LruCntrs)?;
     lru_counters.v1 += 1;
     if vip.has(flags::VIP_HASH_NO_SRC_PORT) {
-        packet.flow.src_port = squalus_abi::Be16::ZERO;
+        packet.flow.src_port = Be16::ZERO;
     }
     let table = session_table()?;
     let mut real = if vip.has(flags::VIP_QUIC) {

@@ -40,16 +40,19 @@ pub struct Arrival {
 #[inline(always)]
 pub fn lookup(packet: &mut Packet<'_>, table: &SessionTable) -> Option<&'static RealDefinition> {
     let entry = table.get_ptr_mut(&*packet.flow)?;
-    // SAFETY: entries are only reused, never unmapped, while programs run; other CPUs do not use this table.
-    let entry = unsafe { &mut *entry };
     if packet.flow.proto == ip_proto::UDP {
         let now = now();
-        if now.wrapping_sub(entry.atime) > tunables::udp_timeout_ns() {
+        // SAFETY: entries are reused but never unmapped while programs run. In the fallback table other CPUs may
+        // write at the same time; either value will do.
+        let age = now.wrapping_sub(unsafe { (*entry).atime });
+        if age > tunables::udp_timeout_ns() {
             return None;
         }
-        entry.atime = now;
+        // SAFETY: as above.
+        unsafe { (*entry).atime = now };
     }
-    packet.real_index = entry.pos;
+    // SAFETY: as above.
+    packet.real_index = unsafe { (*entry).pos };
     maps::reals.get(packet.real_index)
 }
 
@@ -72,17 +75,16 @@ pub fn insert(packet: &Packet<'_>, table: &SessionTable, atime: u64) {
 pub fn agree(packet: &Packet<'_>, table: &SessionTable) -> Agreement {
     if let Some(entry) = table.get_ptr_mut(&*packet.flow) {
         // SAFETY: as in `lookup`.
-        let entry = unsafe { &mut *entry };
-        if entry.pos == packet.real_index {
+        if unsafe { (*entry).pos } == packet.real_index {
             return Agreement::Same;
         }
-        entry.pos = packet.real_index;
+        // SAFETY: as in `lookup`.
+        unsafe { (*entry).pos = packet.real_index };
         return Agreement::Replaced;
     }
-    if !arrival().is_ok_and(|arrival| !arrival.flood) {
-        return Agreement::Absent;
+    if !under_flood() {
+        insert(packet, table, 0);
     }
-    insert(packet, table, 0);
     Agreement::Absent
 }
 
@@ -91,10 +93,10 @@ pub fn agree(packet: &Packet<'_>, table: &SessionTable) -> Agreement {
 /// A packet without a session asks for real 0, which is never down unless somebody wrote it so.
 #[inline(always)]
 pub fn real_is_down(packet: &Packet<'_>, vip: &Vip) -> bool {
-    if packet.flow.proto != ip_proto::UDP || !vip.has(flags::VIP_UDP_FLOW_MIGRATION) {
-        return false;
-    }
-    if !arrival().is_ok_and(|arrival| !arrival.flood) {
+    if packet.flow.proto != ip_proto::UDP
+        || !vip.has(flags::VIP_UDP_FLOW_MIGRATION)
+        || under_flood()
+    {
         return false;
     }
     // SAFETY: an inner map lives until no program can use it any more.
@@ -122,6 +124,11 @@ pub fn arrival() -> Step<Arrival> {
         guard.v1 > tunables::max_conn_rate()
     };
     Ok(Arrival { flood, now })
+}
+
+#[inline(always)]
+fn under_flood() -> bool {
+    arrival().map_or(true, |arrival| arrival.flood)
 }
 
 #[inline(always)]
