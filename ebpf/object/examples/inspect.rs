@@ -1,4 +1,4 @@
-//! Prints what objects hold: `cargo run -p squalus-object --example inspect -- OBJECT...`
+//! Prints what objects hold: `cargo run -p squalus-object --example inspect -- [--disasm] OBJECT...`
 
 use std::process::ExitCode;
 
@@ -7,14 +7,17 @@ use squalus_object::{Object, ProgramKind};
 
 fn main() -> ExitCode {
     let mut code = ExitCode::SUCCESS;
-    for path in std::env::args().skip(1) {
+    let (options, paths): (Vec<_>, Vec<_>) =
+        std::env::args().skip(1).partition(|a| a == "--disasm");
+    let disasm = !options.is_empty();
+    for path in paths {
         let shown = std::fs::read(&path)
             .map_err(|e| e.to_string())
             .and_then(|bytes| Object::parse(&bytes).map_err(|e| e.to_string()));
         match shown {
             Ok(object) => {
                 println!("{path}: license {:?}", object.license);
-                print(&object);
+                print(&object, disasm);
             }
             Err(error) => {
                 eprintln!("{path}: {error}");
@@ -25,7 +28,7 @@ fn main() -> ExitCode {
     code
 }
 
-fn print(object: &Object) {
+fn print(object: &Object, disasm: bool) {
     for (index, map) in object.maps.iter().enumerate() {
         let d = &map.def;
         println!(
@@ -73,9 +76,7 @@ fn print(object: &Object) {
             program.subprograms.len(),
             program.lines.len()
         );
-        if std::env::var_os("DISASM").is_some()
-            && let Ok(text) = disassemble(&program.insns)
-        {
+        if disasm && let Ok(text) = disassemble(&program.insns) {
             println!("{text}");
         }
     }

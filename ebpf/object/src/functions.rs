@@ -68,13 +68,9 @@ impl<'a> Functions<'a> {
             ),
         })?;
         let symbols = function_symbols(elf, index);
-        for (position, symbol) in symbols.iter().enumerate() {
-            let next = symbols[position..]
-                .iter()
-                .map(|s| s.value)
-                .find(|&v| v > symbol.value)
-                .unwrap_or(section.size);
-            let function = Function::new(symbol, index, section, next)?;
+        let ends = ends(&symbols, section.size);
+        for (symbol, end) in symbols.iter().zip(ends) {
+            let function = Function::new(symbol, index, section, end)?;
             self.starts
                 .entry((index, function.start))
                 .or_insert(self.all.len());
@@ -124,12 +120,26 @@ fn function_symbols<'e, 'a>(elf: &'e Elf<'a>, section: usize) -> Vec<&'e Symbol<
     symbols
 }
 
+/// For each of some symbols by ascending address the next higher address, or the section's end.
+fn ends(symbols: &[&Symbol<'_>], section_size: u64) -> Vec<u64> {
+    let mut ends = vec![section_size; symbols.len()];
+    let mut next = (section_size, section_size);
+    for (end, symbol) in ends.iter_mut().zip(symbols).rev() {
+        // `next` is the address last seen and the one above it.
+        if symbol.value != next.0 {
+            next = (symbol.value, next.0);
+        }
+        *end = next.1;
+    }
+    ends
+}
+
 impl<'a> Function<'a> {
     fn new(
         symbol: &Symbol<'a>,
         index: usize,
         section: &Section<'_>,
-        next: u64,
+        end: u64,
     ) -> Result<Self, ObjectError> {
         let error = |reason: &str| ObjectError::Symbol {
             symbol: symbol.name.into(),
@@ -138,7 +148,7 @@ impl<'a> Function<'a> {
         };
         let slot = INSN_SIZE as u64;
         let size = match symbol.size {
-            0 => next.saturating_sub(symbol.value),
+            0 => end.saturating_sub(symbol.value),
             size => size,
         };
         if !symbol.value.is_multiple_of(slot) || !size.is_multiple_of(slot) {
@@ -176,4 +186,24 @@ pub(crate) fn kind_of(section: &str) -> (ProgramKind, bool) {
         _ => ProgramKind::Other(prefix.into()),
     };
     (kind, autoload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::elf::Place;
+
+    #[test]
+    fn a_symbol_without_size_reaches_to_the_next_address() {
+        let symbols = [0, 8, 8, 24].map(|value| Symbol {
+            name: "f",
+            place: Place::Section(1),
+            value,
+            size: 0,
+            kind: SymbolKind::Func,
+            local: false,
+        });
+        let symbols: Vec<_> = symbols.iter().collect();
+        assert_eq!(ends(&symbols, 40), [8, 24, 24, 40]);
+    }
 }

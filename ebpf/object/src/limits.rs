@@ -19,4 +19,4 @@ pub const LINE_BYTES: usize = 256;
 pub const TYPE_DEPTH: usize = 64;
 
 /// Steps that matching types for CO-RE may take, for a whole object.
-pub const CORE_STEPS: u64 = 50_000_000;
+pub const CORE_STEPS: u64 = 10_000_000;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use squalus_isa::{INSN_SIZE, Insn, opcode};
 
-use crate::btf::{Btf, Kind};
+use crate::btf::Btf;
 use crate::core_relo::CoreRelo;
 use crate::elf::{Elf, Place, R_64_32, R_64_64, Rel, Symbol};
 use crate::functions::{Function, Functions, kind_of};
@@ -25,8 +25,30 @@ pub(crate) struct Linker<'l, 'a> {
     pub(crate) elf: &'l Elf<'a>,
     pub(crate) functions: &'l Functions<'a>,
     pub(crate) maps: &'l Maps,
-    pub(crate) btf: Option<&'l Btf>,
+    pub(crate) externs: HashMap<&'l str, Extern>,
     pub(crate) extra: &'l Extra,
+}
+
+/// Who defines what an object only declares.
+#[derive(Clone, Copy)]
+pub(crate) enum Extern {
+    /// The kernel's configuration (`.kconfig`).
+    Config,
+    /// The kernel (`.ksyms`).
+    Kernel,
+}
+
+/// The externs that an object's BTF declares, by name.
+pub(crate) fn externs(btf: Option<&Btf>) -> HashMap<&str, Extern> {
+    let mut externs = HashMap::new();
+    let Some(btf) = btf else {
+        return externs;
+    };
+    for (section, of) in [(".kconfig", Extern::Config), (".ksyms", Extern::Kernel)] {
+        let vars = btf.section(section).map_or(&[][..], |(_, vars)| vars);
+        externs.extend(vars.iter().map(|v| (btf.type_name(v.var), of)));
+    }
+    externs
 }
 
 /// All programs of an object, and those it has but which cannot be had here.
@@ -277,14 +299,14 @@ impl Linker<'_, '_> {
     /// Why a reference to something outside the object cannot be resolved.
     fn refuse_extern(&self, function: &Function<'_>, symbol: &Symbol<'_>) -> ObjectError {
         let name = symbol.name;
-        let reason = match self.extern_section(name) {
-            Some(".kconfig") => format!(
+        let reason = match self.externs.get(name) {
+            Some(Extern::Config) => format!(
                 "it reads the kernel's configuration value `{name}` (an extern in .kconfig), which this loader does not provide; make it a `const volatile` variable"
             ),
-            Some(".ksyms") => format!(
+            Some(Extern::Kernel) => format!(
                 "it uses `{name}` of the kernel (an extern in .ksyms), which exists only inside the kernel"
             ),
-            _ => format!(
+            None => format!(
                 "it refers to `{name}`, which the object does not define; link it with the object that does (bpftool gen object)"
             ),
         };
@@ -293,28 +315,6 @@ impl Linker<'_, '_> {
             section: self.elf.section_name(function.section).into(),
             reason,
         }
-    }
-
-    /// The section of externs that declares a name.
-    fn extern_section(&self, name: &str) -> Option<&'static str> {
-        let btf = self.btf?;
-        let declares = |section| {
-            btf.section(section)
-                .is_some_and(|(_, vars)| vars.iter().any(|v| btf.type_name(v.var) == name))
-        };
-        if let Some(section) = [".kconfig", ".ksyms"].into_iter().find(|&s| declares(s)) {
-            return Some(section);
-        }
-        btf.find(name, |k| {
-            matches!(
-                k,
-                Kind::Func {
-                    linkage: crate::btf::Linkage::Extern,
-                    ..
-                }
-            )
-        })
-        .map(|_| ".ksyms")
     }
 
     /// Names, source lines and CO-RE relocations of linked code.

@@ -4,7 +4,7 @@ use crate::btf::Btf;
 use crate::elf::Elf;
 use crate::functions::Functions;
 use crate::lines::Extra;
-use crate::link::{Linked, Linker};
+use crate::link::{Linked, Linker, externs};
 use crate::maps::Maps;
 use crate::{Global, MapSpec, ObjectError, Program, Refused};
 
@@ -43,7 +43,7 @@ impl Object {
             elf: &elf,
             functions: &functions,
             maps: &maps,
-            btf: btf.as_ref(),
+            externs: externs(btf.as_ref()),
             extra: &extra,
         }
         .link()?;

@@ -189,4 +189,6 @@ pub struct Global {
     pub offset: usize,
     /// Size in bytes.
     pub size: usize,
+    /// Its BTF type.
+    pub ty: Option<TypeId>,
 }

@@ -215,6 +215,18 @@ fn variables_can_be_set_by_name_before_loading() {
 }
 
 #[test]
+fn variables_have_their_types() {
+    let object = load("data.o");
+    let btf = object.btf.as_ref().unwrap();
+    for global in object.globals() {
+        let ty = global.ty.unwrap();
+        assert_eq!(btf.size_of(ty), Ok(global.size as u64), "{}", global.name);
+    }
+    let section = object.map(".rodata").unwrap().value_type.unwrap();
+    assert_eq!(btf.type_name(section), ".rodata");
+}
+
+#[test]
 fn wrong_names_and_sizes_of_variables_are_refused_and_change_nothing() {
     let mut object = load("data.o");
     let before = object.map(".rodata").unwrap().initial.clone();

@@ -30,7 +30,8 @@ pub(super) fn collect(
         }
         let map = maps.define(index, 0, spec(section, types.get(section.name).copied()))?;
         maps.data.insert(index, map);
-        collect_globals(maps, elf, index, map)?;
+        let types = variable_types(btf, types.get(section.name).copied());
+        collect_globals(maps, elf, index, map, &types)?;
     }
     Ok(())
 }
@@ -42,6 +43,22 @@ fn sections(btf: Option<&Btf>) -> HashMap<&str, TypeId> {
             btf.types()
                 .filter(|(_, t)| matches!(t.kind, Kind::DataSec { .. }))
                 .map(|(id, t)| (btf.name(t.name), id))
+        })
+        .collect()
+}
+
+/// The types of a section's variables by name.
+fn variable_types(btf: Option<&Btf>, section: Option<TypeId>) -> HashMap<&str, TypeId> {
+    let found = btf
+        .zip(section)
+        .and_then(|(btf, id)| Some((btf, &btf.get(id)?.kind)));
+    let Some((btf, Kind::DataSec { vars, .. })) = found else {
+        return HashMap::new();
+    };
+    vars.iter()
+        .filter_map(|v| match btf.get(v.var)?.kind {
+            Kind::Var { ty, .. } => Some((btf.type_name(v.var), ty)),
+            _ => None,
         })
         .collect()
 }
@@ -95,6 +112,7 @@ fn collect_globals(
     elf: &Elf<'_>,
     index: usize,
     map: usize,
+    types: &HashMap<&str, TypeId>,
 ) -> Result<(), ObjectError> {
     let section = &elf.sections[index];
     for symbol in elf.symbols_in(index) {
@@ -115,6 +133,7 @@ fn collect_globals(
             map,
             offset: symbol.value as usize,
             size: symbol.size as usize,
+            ty: types.get(symbol.name).copied(),
         });
     }
     Ok(())
