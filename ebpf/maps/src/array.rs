@@ -97,15 +97,20 @@ impl Array {
         Ok(())
     }
 
+    /// Programs learn in the kernel's order what is wrong: the lock that arrays don't have comes last.
     fn check_update(&self, index: u32, flags: u64) -> Result<(), Errno> {
-        if flags > UpdateFlags::EXIST.0 {
+        let (lock, others) = (UpdateFlags::LOCK.0, flags & !UpdateFlags::LOCK.0);
+        if others > UpdateFlags::EXIST.0 {
             return Err(Errno::EINVAL);
         }
         if index >= self.entries {
             return Err(Errno::E2BIG);
         }
-        if flags == UpdateFlags::NOEXIST.0 {
+        if others == UpdateFlags::NOEXIST.0 {
             return Err(Errno::EEXIST);
+        }
+        if flags & lock != 0 {
+            return Err(Errno::EINVAL);
         }
         Ok(())
     }
@@ -124,6 +129,9 @@ impl Array {
 
     /// `value` has the length of all copies.
     pub(crate) fn sys_update(&self, index: u32, value: &[u8], flags: u64) -> Result<(), Errno> {
+        if flags > UpdateFlags::EXIST.0 {
+            return Err(Errno::EINVAL);
+        }
         self.check_update(index, flags)?;
         for (cpu, value) in (0..self.copies).zip(value.chunks(self.stride)) {
             // SAFETY: the index is checked; a chunk has at least `value_size` bytes.
