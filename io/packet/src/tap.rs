@@ -160,9 +160,16 @@ fn attach(name: &str) -> Result<File, PortError> {
 
 /// Keeps the host from configuring the device or distrusting what comes from it; returns what failed.
 fn make_quiet(name: &str) -> Vec<String> {
+    // The larger of the device's filter and `all` counts. Where there is none at all, keep it so; else be
+    // loose, which is the largest.
+    let all = std::fs::read_to_string("/proc/sys/net/ipv4/conf/all/rp_filter");
+    let filter = if all.is_ok_and(|value| value.trim() == "0") {
+        "0"
+    } else {
+        "2"
+    };
     let settings = [
-        // Loose: the larger of this and `all` counts, and 2 is the largest.
-        (format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"), "2"),
+        (format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"), filter),
         // No link-local address.
         (format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode"), "1"),
         (format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0"),
