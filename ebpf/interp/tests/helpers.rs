@@ -1,4 +1,5 @@
 //! Helpers through programs: results, errors and effects of Linux 6.18.
+#![allow(clippy::unwrap_used, reason = "a failed setup fails the test")]
 
 mod common;
 

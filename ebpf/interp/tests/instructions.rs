@@ -1,4 +1,5 @@
 //! Instructions of RFC 9669, group by group, as programs.
+#![allow(clippy::unwrap_used, reason = "a failed setup fails the test")]
 
 mod common;
 

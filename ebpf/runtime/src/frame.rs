@@ -390,3 +390,76 @@ impl FrameMemory {
         FrameRef::new(&mut self.bytes, self.data, self.len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn packets_must_lie_in_their_buffer() {
+        let mut buffer = [0; 100];
+        assert!(FrameRef::new(&mut buffer, 0, 100).is_ok());
+        assert!(FrameRef::new(&mut buffer, 86, 14).is_ok());
+        for (data, len) in [(87, 14), (101, 0), (usize::MAX, 20), (0, 101)] {
+            let error = FrameRef::new(&mut buffer, data, len).unwrap_err();
+            assert!(matches!(error, FrameError::Range { .. }), "{error}");
+        }
+        assert_eq!(
+            FrameRef::new(&mut buffer, 0, 13).unwrap_err(),
+            FrameError::Short(13)
+        );
+    }
+
+    #[test]
+    fn what_a_program_moved_is_seen_outside() {
+        let mut buffer = [7; 400];
+        let mut frame = FrameRef::new(&mut buffer, 256, 60).unwrap();
+        let mut raw = frame.raw();
+        // SAFETY: the buffer is borrowed by `frame`, which nobody else uses.
+        unsafe {
+            raw.adjust_head(-20).unwrap();
+            raw.adjust_tail(10).unwrap();
+            frame.set_raw(raw);
+        }
+        assert_eq!((frame.data_offset(), frame.len()), (236, 90));
+        assert_eq!(frame.packet()[79..], [7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        frame.packet_mut()[0] = 1;
+        assert_eq!(buffer[236], 1);
+    }
+
+    proptest! {
+        /// Whatever a program asks for, the packet stays in its buffer, at least 14 bytes long, and a
+        /// refused request changes nothing.
+        #[test]
+        fn limits_hold_after_any_requests(
+            data in 0usize..300,
+            len in 14usize..200,
+            tail in 0usize..100,
+            requests in prop::collection::vec((0u8..3, prop_oneof![-300i32..300, any::<i32>()]), 0..12),
+        ) {
+            let mut buffer = vec![1u8; data + len + tail];
+            let range = buffer.as_ptr_range();
+            let (first, last) = (range.start.addr(), range.end.addr());
+            let mut frame = FrameRef::new(&mut buffer, data, len).unwrap().raw();
+            for (kind, delta) in requests {
+                let before = format!("{frame:?}");
+                // SAFETY: `buffer` is alive and used through `frame` alone.
+                let result = unsafe {
+                    match kind {
+                        0 => frame.adjust_head(delta),
+                        1 => frame.adjust_tail(delta),
+                        _ => frame.adjust_meta(delta),
+                    }
+                };
+                if result.is_err() {
+                    prop_assert_eq!(before, format!("{:?}", frame));
+                }
+                let (meta, data) = (frame.data_meta.addr(), frame.data.addr());
+                prop_assert!(first <= meta && meta <= data && frame.data_end.addr() <= last);
+                prop_assert!(frame.len() >= MIN_FRAME);
+                prop_assert!(frame.meta_len() <= MAX_META && frame.meta_len().is_multiple_of(4));
+            }
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! The kernel as judge: the same instructions through `BPF_PROG_TEST_RUN` and through the machine.
 //!
 //! Programs here need no maps, so that two system calls suffice.
+#![allow(clippy::unwrap_used, reason = "a failed setup fails the test")]
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 

@@ -1,4 +1,5 @@
 //! A machine from outside: loading, test runs, workers, control access, and what is refused.
+#![allow(clippy::unwrap_used, reason = "a failed setup fails the test")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,7 +9,7 @@ use squalus_isa::{
     Errno, HelperId, Insn, MapDef, MapFlags, MapType, MemSize, UpdateFlags, Verdict, opcode as o,
 };
 use squalus_runtime::asm::{Asm, R};
-use squalus_runtime::{Clock, FrameRef, TrapReason};
+use squalus_runtime::{Clock, FrameRef, POISON_HELPER, TrapReason};
 use squalus_vm::{EngineKind, Vm, VmBuilder, VmError};
 
 /// These run on both engines.
@@ -24,6 +25,8 @@ macro_rules! on_both {
 }
 
 on_both! {
+    code_that_could_not_be_relocated_traps_when_reached,
+    endless_loops_end,
     a_test_run_gives_verdict_and_frame,
     repetitions_see_the_frame_the_one_before_left,
     test_runs_are_refused_as_the_kernel_refuses_them,
@@ -204,6 +207,40 @@ fn time_comes_from_the_builder(kind: EngineKind) {
     assert_eq!(read(), 5);
     time.store(6, Ordering::Relaxed);
     assert_eq!(read(), 6);
+}
+
+fn code_that_could_not_be_relocated_traps_when_reached(kind: EngineKind) {
+    // Calls the poison helper if the packet's first byte is 1.
+    let program = code(|c| {
+        let out = c.label();
+        c.load(MemSize::W, 1, 1, 0)
+            .load(MemSize::B, 1, 1, 0)
+            .mov(0, 2);
+        c.jump_if(o::JNE, 1, 1, out)
+            .call(POISON_HELPER)
+            .bind(out)
+            .exit();
+    });
+    let mut vm = build(kind, Vec::new(), &[("maybe", program)]);
+    let result = vm.test_run("maybe", &TestRun::once(&[0; 60])).unwrap();
+    assert_eq!(result.verdict(), Verdict::Pass);
+    let result = vm.test_run("maybe", &TestRun::once(&[1; 60])).unwrap();
+    assert_eq!(result.verdict(), Verdict::Aborted);
+    assert_eq!(vm.last_trap(0).unwrap().reason, TrapReason::Unsupported);
+}
+
+fn endless_loops_end(kind: EngineKind) {
+    let program = code(|c| {
+        let again = c.label();
+        c.mov(0, 2).bind(again).add(0, 1).jump(again);
+    });
+    let mut vm = builder(kind, Vec::new(), &[("loop", program)])
+        .budget(10_000)
+        .build()
+        .unwrap();
+    let result = vm.test_run("loop", &TestRun::once(&[0; 60])).unwrap();
+    assert_eq!(result.verdict(), Verdict::Aborted);
+    assert_eq!(vm.last_trap(0).unwrap().reason, TrapReason::Budget);
 }
 
 fn bursts_count_verdicts_and_traps(kind: EngineKind) {

@@ -1,4 +1,5 @@
 //! Whole objects: those of this repository, and katran's own when they are here.
+#![allow(clippy::unwrap_used, reason = "a failed setup fails the test")]
 
 use std::path::{Path, PathBuf};
 
@@ -49,7 +50,7 @@ fn frames() -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     for ether_type in [0x0800u16, 0x86dd, 0x0806, 0x8100] {
         for protocol in [1u8, 4, 6, 17, 41, 58] {
-            let mut frame = vec![0u8; 160];
+            let mut frame = [0u8; 160];
             frame[12..14].copy_from_slice(&ether_type.to_be_bytes());
             match ether_type {
                 0x86dd => (frame[14], frame[20]) = (0x60, protocol),
