@@ -27,6 +27,7 @@ pub use engine::KernelEngine;
 pub use error::KernelError;
 pub use measure::{MAX_MEASURED_FRAME, Measured};
 pub use options::LoadOptions;
+pub use sys::possible_cpus;
 
 /// The longest frame that the kernel's test run keeps in one piece: a page of 4096 bytes without 256
 /// bytes of headroom and the kernel's 320 bytes behind the frame.

@@ -642,8 +642,11 @@ pub(crate) fn lift_memlock_limit() -> Result<(), Errno> {
     }
 }
 
-/// How many CPUs the kernel keeps values for in per-CPU maps.
-pub(crate) fn possible_cpus() -> Result<usize, crate::KernelError> {
+/// How many CPUs the kernel keeps values for in per-CPU maps. Needs no privilege.
+///
+/// # Errors
+/// If the kernel does not say.
+pub fn possible_cpus() -> Result<usize, crate::KernelError> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
     count_cpus(text.trim()).ok_or(crate::KernelError::System {
         what: "reading the possible CPUs from /sys/devices/system/cpu/possible",
