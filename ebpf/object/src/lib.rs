@@ -14,6 +14,18 @@
 //! A program that needs what no engine of ours can give (a kernel function, a `.kconfig` value, another
 //! program to replace) doesn't spoil the rest of its object: it is left out of [`Object::programs`] and
 //! listed in [`Object::refused`] with the reason.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use squalus_object::Object;
+//!
+//! let mut object = Object::parse(&std::fs::read("balancer.bpf.o")?)?;
+//! object.set_global("default_ttl", &[64])?;
+//! let program = object.require_program("balancer_ingress")?;
+//! println!("{} instructions, {} maps", program.insns.len(), object.maps.len());
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod btf;

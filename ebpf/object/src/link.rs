@@ -122,7 +122,9 @@ impl Linker<'_, '_> {
             match self.advance(&mut flat, cursor)? {
                 Some(reached) if flat.starts.contains_key(&reached) => {}
                 Some(reached) => open.push(self.open(&mut flat, reached)?),
-                None => drop(open.pop()),
+                None => {
+                    open.pop();
+                }
             }
         }
         Ok(flat)
@@ -238,9 +240,21 @@ impl Linker<'_, '_> {
                 .function_at(section, base + (imm + 1) * INSN_SIZE as i128)
                 .map(Some)
                 .ok_or_else(|| error("no function starts where it points")),
-            (opcode::LD_IMM64, R_64_64) => self
-                .relocate_address(flat, site, section, base + imm)?
-                .ok_or_else(|| error("it points to no map, variable or function")),
+            (opcode::LD_IMM64, R_64_64) => {
+                let address = base + imm;
+                if self.elf.sections.get(section).is_some_and(|s| s.exec) {
+                    let target = self
+                        .function_at(section, address)
+                        .ok_or_else(|| error("no function starts where it points"))?;
+                    flat.set_wide(site, opcode::PSEUDO_FUNC, 0, 0)?;
+                    return Ok(Some(target));
+                }
+                let (src, map, offset) = self
+                    .map_at(section, address)
+                    .ok_or_else(|| error("it points to no map or variable"))?;
+                flat.set_wide(site, src, index_imm(map), offset.cast_signed())?;
+                Ok(None)
+            }
             _ => Err(error(&format!(
                 "kind {} does not fit the instruction there (opcode {:#04x}); the object may come from an unsupported compiler",
                 rel.kind, insn.op
@@ -248,28 +262,12 @@ impl Linker<'_, '_> {
         }
     }
 
-    /// Makes an `LD_IMM64` refer to what lies at `address` of `section`; gives the function if it is one.
-    /// `Ok(None)` if nothing lies there.
-    fn relocate_address(
-        &self,
-        flat: &mut Flat,
-        site: &Site<'_, '_>,
-        section: usize,
-        address: i128,
-    ) -> Result<Option<Option<usize>>, ObjectError> {
-        if self.elf.sections.get(section).is_some_and(|s| s.exec) {
-            let target = self.function_at(section, address);
-            flat.set_wide(site, opcode::PSEUDO_FUNC, 0, 0)?;
-            return Ok(target.map(Some));
-        }
-        let at = u64::try_from(address).ok();
-        let (src, map, offset) = match at.and_then(|at| self.maps.at(section, at)) {
-            Some(MapRef::Map(map)) => (opcode::PSEUDO_MAP_FD, map, 0),
-            Some(MapRef::Value { map, offset }) => (opcode::PSEUDO_MAP_VALUE, map, offset),
-            None => return Ok(None),
-        };
-        flat.set_wide(site, src, index_imm(map), offset.cast_signed())?;
-        Ok(Some(None))
+    /// The map that an address in a section refers to: how, which, and where in its value.
+    fn map_at(&self, section: usize, address: i128) -> Option<(u8, usize, u32)> {
+        Some(match self.maps.at(section, u64::try_from(address).ok()?)? {
+            MapRef::Map(map) => (opcode::PSEUDO_MAP_FD, map, 0),
+            MapRef::Value { map, offset } => (opcode::PSEUDO_MAP_VALUE, map, offset),
+        })
     }
 
     fn function_at(&self, section: usize, address: i128) -> Option<usize> {

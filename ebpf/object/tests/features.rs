@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use squalus_isa::{CallTarget, ImmSource, Inst, MapFlags, MapType, decode};
+use squalus_object::btf::Btf;
 use squalus_object::{
     InitialTarget, InitialValue, MapOrigin, Object, ObjectError, POISON_HELPER, Pinning, Program,
     ProgramKind,
@@ -419,4 +420,18 @@ fn a_file_cut_short_says_so() {
     let whole = bytes("legacy.o");
     let error = Object::parse(&whole[..whole.len() / 2]).unwrap_err();
     assert!(matches!(error, ObjectError::NotBpf(_)), "{error}");
+}
+
+#[test]
+fn the_running_kernels_types_can_be_read() {
+    let Ok(bytes) = fs::read("/sys/kernel/btf/vmlinux") else {
+        eprintln!("SKIPPED: this kernel has no /sys/kernel/btf/vmlinux");
+        return;
+    };
+    let btf = Btf::from_sysfs_bytes(&bytes).unwrap();
+    let list = btf.find_composite("list_head").unwrap();
+    assert_eq!(btf.size_of(list), Ok(16));
+    assert_eq!(btf.member(list, "prev").unwrap().bit_offset, 64);
+    let context = btf.find_composite("xdp_md").unwrap();
+    assert_eq!(btf.member(context, "data_end").unwrap().bit_offset, 32);
 }

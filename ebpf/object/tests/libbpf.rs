@@ -108,7 +108,7 @@ fn core_relocations_agree_with_libbpf() {
     assert!(object.needs_core());
     object.relocate_core(target.as_ref()).unwrap();
     assert!(!object.needs_core());
-    assert_eq!(compare(&path, &path.with_extension("libbpf"), &object), 3);
+    assert_eq!(compare(&path, &path.with_extension("libbpf"), &object), 5);
     let guarded = object.program("guarded").unwrap();
     assert_eq!(guarded.poisoned.len(), 1);
     assert_eq!(&*guarded.poisoned[0].1, "offset of `outer`.gone");

@@ -119,7 +119,7 @@ fn every_truncation_of_every_object_is_survived() {
 
 #[test]
 fn thousands_of_mutations_of_each_object_are_survived() {
-    const MUTATIONS: usize = 4000;
+    const MUTATIONS: usize = 2500;
     let mut random = Random(0x5eed_1234_abcd_ef01);
     let mut loaded = 0;
     for (_, bytes) in objects() {

@@ -33,6 +33,11 @@ impl std::fmt::Display for TypeId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Name(pub(crate) u32);
 
+impl Name {
+    /// No name.
+    pub const EMPTY: Name = Name(0);
+}
+
 /// A type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Type {

@@ -274,3 +274,86 @@ impl Record {
         Some(Kind::DataSec { size, vars })
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A `.BTF` section of type records, as words, and names.
+    pub(in crate::btf) fn section(types: &[u32], names: &[u8]) -> Vec<u8> {
+        let type_len = 4 * types.len() as u32;
+        let mut bytes = vec![0x9f, 0xeb, 1, 0];
+        for word in [24, 0, type_len, type_len, names.len() as u32] {
+            bytes.extend(word.to_le_bytes());
+        }
+        bytes.extend(types.iter().flat_map(|w| w.to_le_bytes()));
+        bytes.extend(names);
+        bytes
+    }
+
+    fn info(kind: u32, vlen: u32, kflag: bool) -> u32 {
+        kind << 24 | vlen | u32::from(kflag) << 31
+    }
+
+    #[test]
+    fn a_section_without_types_has_void_alone() {
+        let btf = parse(&section(&[], b"\0")).unwrap();
+        assert!(btf.is_empty());
+        assert_eq!(btf.get(TypeId::VOID).unwrap().kind, Kind::Void);
+    }
+
+    #[test]
+    fn kflag_splits_member_offsets_into_offset_and_width() {
+        let types = [1, info(4, 1, true), 4, 3, 7, 5 << 24 | 12];
+        let btf = parse(&section(&types, b"\0s\0m\0")).unwrap();
+        let member = btf.member(TypeId(1), "m").unwrap();
+        assert_eq!((member.bit_offset, member.bit_width), (12, 5));
+        assert_eq!(member.ty, TypeId(7));
+    }
+
+    #[test]
+    fn enumerators_are_extended_by_their_sign() {
+        for (kind, kflag, words, want) in [
+            (6, true, &[0, 0xffff_fffe][..], u64::MAX - 1),
+            (6, false, &[0, 0xffff_fffe], 0xffff_fffe),
+            (19, true, &[0, 1, 0x8000_0000], 0x8000_0000_0000_0001),
+        ] {
+            let types: Vec<u32> = [0, info(kind, 1, kflag), 4]
+                .iter()
+                .chain(words)
+                .copied()
+                .collect();
+            let btf = parse(&section(&types, b"\0")).unwrap();
+            match &btf.get(TypeId(1)).unwrap().kind {
+                Kind::Enum { values, .. } => assert_eq!(values[0].value, want),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn malformed_sections_are_refused_with_the_reason() {
+        let whole = section(&[0, info(2, 0, false), 0], b"\0");
+        for len in 0..whole.len() {
+            assert!(parse(&whole[..len]).is_err(), "{len}");
+        }
+        let reason =
+            |types: &[u32], names: &[u8]| parse(&section(types, names)).unwrap_err().to_string();
+        assert_eq!(
+            reason(&[0, info(20, 0, false), 0], b"\0"),
+            "type 1: unknown kind 20"
+        );
+        assert_eq!(
+            reason(&[0, info(4, 9, false), 4], b"\0"),
+            "type 1: the section ends inside it"
+        );
+        assert_eq!(
+            reason(&[9, info(2, 0, false), 0], b"\0"),
+            "type 1: its name lies outside the string table"
+        );
+        assert_eq!(
+            reason(&[], b"abc"),
+            "header: the string table does not begin and end with an empty string"
+        );
+    }
+}

@@ -196,3 +196,62 @@ impl Btf {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse::tests::section;
+    use super::*;
+
+    const PTR: u32 = 2 << 24;
+    const ARRAY: u32 = 3 << 24;
+    const TYPEDEF: u32 = 8 << 24;
+
+    fn size(types: &[u32], id: u32) -> Result<u64, BtfError> {
+        Btf::parse(&section(types, b"\0"))
+            .unwrap()
+            .size_of(TypeId(id))
+    }
+
+    #[test]
+    fn sizes_multiply_through_arrays_and_typedefs() {
+        // 1: pointer, 2: typedef of 1, 3: [5] of 2, 4: [3] of 3
+        let types = [
+            &[0, PTR, 0][..],
+            &[0, TYPEDEF, 1],
+            &[0, ARRAY, 0, 2, 0, 5],
+            &[0, ARRAY, 0, 3, 0, 3],
+        ]
+        .concat();
+        assert_eq!(size(&types, 4), Ok(120));
+    }
+
+    #[test]
+    fn types_that_refer_to_themselves_or_to_nothing_have_no_size() {
+        assert!(size(&[0, TYPEDEF, 1], 1).is_err());
+        assert!(size(&[0, ARRAY, 0, 1, 0, 2], 1).is_err());
+        assert!(size(&[0, TYPEDEF, 7], 1).is_err());
+        assert!(size(&[], 0).is_err());
+        assert!(size(&[], 1).is_err());
+    }
+
+    #[test]
+    fn sizes_beyond_64_bits_are_refused() {
+        let most = u32::MAX;
+        let types = [
+            &[0, PTR, 0][..],
+            &[0, ARRAY, 0, 1, 0, most],
+            &[0, ARRAY, 0, 2, 0, most],
+        ]
+        .concat();
+        assert_eq!(size(&types, 2), Ok(8 * u64::from(most)));
+        assert!(size(&types, 3).is_err());
+    }
+
+    #[test]
+    fn anonymous_structs_within_themselves_end_the_search() {
+        // 1: struct { struct 1; struct 1; }
+        let types = [0, 4 << 24 | 2, 8, 0, 1, 0, 0, 1, 0];
+        let btf = Btf::parse(&section(&types, b"\0")).unwrap();
+        assert_eq!(btf.member(TypeId(1), "x"), None);
+    }
+}

@@ -278,7 +278,7 @@ impl<'b> Spec<'b> {
                 self.bit_offset = base;
             } else if Some(name) == step.name {
                 // A member of the right name but of a foreign type ends the search, as in libbpf.
-                let fits = pair.members_compatible(wanted.ty, member.ty, budget)?
+                let fits = pair.members_compatible(wanted.ty, member.ty, Depth::FULL, budget)?
                     && self.member(ty, index, member).is_some();
                 return Ok(fits.then_some(member.ty));
             }

@@ -29,7 +29,28 @@ struct lost {
 };
 #pragma clang attribute pop
 
+// Looked at as wholes, and so without preserve_access_index.
+struct inner___less {
+	u64 b;
+};
+struct inner___wrong {
+	u32 b;
+};
+struct inner___pointing {
+	struct inner *a;
+} __attribute__((preserve_access_index));
+struct signs___small {
+	s32 number;
+	u16 plain;
+} __attribute__((preserve_access_index));
+typedef int (*callback_t)(struct outer *, u32);
+typedef int (*callback_t___long)(struct outer *, u64);
+typedef int (*callback_t___more)(struct outer *, u32, u32);
+
 enum color { RED = 1, GREEN = 2, BLUE = 3 };
+union choice {
+	u32 x;
+};
 enum color___flavored { VIOLET = 9 };
 typedef struct inner inner_t;
 
@@ -91,6 +112,39 @@ SEC("xdp") int guarded(struct xdp_md *ctx)
 	struct outer *o = object;
 	if (o && FIELD(struct outer, gone, EXISTS))
 		results[0] = o->gone;
+	return 2;
+}
+
+SEC("xdp") int compare(struct xdp_md *ctx)
+{
+	u64 *r = results;
+	r[0] = TYPE_INFO(struct inner___less, TYPE_MATCHES);
+	r[1] = TYPE_INFO(struct inner___wrong, TYPE_MATCHES);
+	r[2] = TYPE_INFO(struct inner___wrong, TYPE_EXISTS);
+	r[3] = FIELD(struct inner___pointing, a, EXISTS);
+	r[4] = TYPE_INFO(enum color, TYPE_MATCHES);
+	r[5] = TYPE_INFO(enum color___flavored, TYPE_MATCHES);
+	r[6] = TYPE_INFO(callback_t, TYPE_EXISTS);
+	r[7] = TYPE_INFO(callback_t___long, TYPE_EXISTS);
+	r[8] = TYPE_INFO(callback_t___more, TYPE_EXISTS);
+	r[9] = TYPE_INFO(callback_t, TYPE_MATCHES);
+	r[10] = TYPE_INFO(callback_t___long, TYPE_MATCHES);
+	r[11] = TYPE_INFO(union choice, TYPE_EXISTS);
+	r[12] = TYPE_INFO(struct lost, 1); // size
+	r[13] = __builtin_btf_type_id(*(struct lost *)0, ID_TARGET);
+	r[14] = FIELD(struct outer, bits, LSHIFT);
+	r[15] = FIELD(struct outer, bits, RSHIFT);
+	return 2;
+}
+
+SEC("xdp") int absent(struct xdp_md *ctx)
+{
+	struct signs___small *s = (void *)object;
+	results[0] = s->plain;
+	results[1] = s->number;
+	results[2] = ENUM_INFO(enum color, RED, 1);
+	results[3] = FIELD(struct inner___pointing, a, OFFSET);
+	results[4] = ((struct lost *)s)->x;
 	return 2;
 }
 

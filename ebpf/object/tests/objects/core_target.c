@@ -33,6 +33,19 @@ struct outer {
 enum color { ORANGE = 10, BLUE = 20, GREEN = 30 };
 typedef struct inner inner_t;
 
+typedef int (*callback_t)(struct outer *, u32);
+struct signs {
+	u64 first;
+	s64 number;
+	u32 plain;
+};
+struct choice {
+	u32 x;
+};
+
+callback_t callback;
+struct signs signs;
+struct choice choice;
 struct outer target;
 struct inner other;
 enum color paint;
