@@ -162,7 +162,7 @@ impl<'a> Elf<'a> {
                 .rel(LE, bytes)
                 .map_err(|e| section_error(e.to_string()))?
                 .ok_or_else(|| {
-                    section_error("relocations with addends (RELA) are not used for BPF".into())
+                    section_error("its relocations have addends (RELA), as only early compilers wrote them; rebuild the object".into())
                 })?;
             for rel in rels {
                 let symbol = rel.r_sym(LE) as usize;

@@ -31,6 +31,8 @@ pub(crate) struct Function<'a> {
     pub(crate) start: usize,
     /// Number of slots.
     pub(crate) len: usize,
+    /// Whether it is visible in its file only.
+    pub(crate) local: bool,
     /// Whether it is a program rather than a subprogram.
     pub(crate) entry: bool,
 }
@@ -47,9 +49,11 @@ impl<'a> Functions<'a> {
                 functions.collect_section(elf, index, section)?;
             }
         }
-        // A single function in .text is a program: early objects had no section names.
-        if let [only] = functions.all.as_mut_slice() {
-            only.entry = true;
+        // Without any named section the exported functions of .text are programs, as in early objects.
+        if !functions.all.iter().any(|f| f.entry) {
+            for function in &mut functions.all {
+                function.entry = !function.local;
+            }
         }
         Ok(functions)
     }
@@ -166,6 +170,7 @@ impl<'a> Function<'a> {
             section: index,
             start: (symbol.value / slot) as usize,
             len: (size / slot) as usize,
+            local: symbol.local,
             entry: !symbol.local && section.name != TEXT,
         })
     }

@@ -4,6 +4,7 @@
 //! which libbpf lays them out, so that functions have the same numbers as in the kernel. Calls and function
 //! addresses are patched when all have their place.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -27,6 +28,8 @@ pub(crate) struct Linker<'l, 'a> {
     pub(crate) maps: &'l Maps,
     pub(crate) externs: HashMap<&'l str, Extern>,
     pub(crate) extra: &'l Extra,
+    /// Slots copied so far.
+    pub(crate) spent: Cell<usize>,
 }
 
 /// Who defines what an object only declares.
@@ -62,29 +65,19 @@ impl Linker<'_, '_> {
     /// Links every program.
     pub(crate) fn link(&self) -> Result<Linked, ObjectError> {
         let mut linked = Linked::default();
-        let mut slots = 0;
         for (index, function) in self.functions.all.iter().enumerate() {
             if !function.entry {
                 continue;
             }
             let section = self.elf.section_name(function.section);
             match self.program(index, function, section) {
-                Ok(program) => {
-                    slots += program.insns.len();
-                    linked.programs.push(program);
-                }
+                Ok(program) => linked.programs.push(program),
                 Err(reason @ ObjectError::Unsupported { .. }) => linked.refused.push(Refused {
                     name: function.name.into(),
                     section: section.into(),
                     reason,
                 }),
                 Err(broken) => return Err(broken),
-            }
-            if slots > OBJECT_SLOTS {
-                return Err(ObjectError::TooLarge {
-                    what: "the code of all programs with their subprograms".into(),
-                    limit: format!("{OBJECT_SLOTS} instructions"),
-                });
             }
         }
         Ok(linked)
@@ -141,6 +134,7 @@ impl Linker<'_, '_> {
                 limit: format!("{PROGRAM_SLOTS} instructions"),
             });
         }
+        self.spend(code.len())?;
         flat.starts.insert(index, base);
         flat.placed.push((index, base));
         flat.insns.extend_from_slice(code);
@@ -151,6 +145,19 @@ impl Linker<'_, '_> {
             slot: 0,
             base,
         })
+    }
+
+    /// Counts copied code, whether it becomes part of a program or of one that is refused.
+    fn spend(&self, slots: usize) -> Result<(), ObjectError> {
+        let spent = self.spent.get() + slots;
+        self.spent.set(spent);
+        if spent > OBJECT_SLOTS {
+            return Err(ObjectError::TooLarge {
+                what: "the code of all programs with their subprograms".into(),
+                limit: format!("{OBJECT_SLOTS} instructions"),
+            });
+        }
+        Ok(())
     }
 
     /// Resolves instructions up to and with the next one that refers to a function, which it gives.

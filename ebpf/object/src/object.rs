@@ -1,5 +1,7 @@
 //! The loaded object and what can be asked of it.
 
+use std::cell::Cell;
+
 use crate::btf::Btf;
 use crate::elf::Elf;
 use crate::functions::Functions;
@@ -45,6 +47,7 @@ impl Object {
             maps: &maps,
             externs: externs(btf.as_ref()),
             extra: &extra,
+            spent: Cell::new(0),
         }
         .link()?;
         if programs.is_empty() {

@@ -80,6 +80,17 @@ fn inner_maps_of_the_kernels_samples_are_found_by_index() {
     let outer = object.map("outer").unwrap();
     let inner = outer.def.inner.as_ref().unwrap();
     assert_eq!((inner.kind, inner.max_entries), (MapType::Array, 16));
+    assert_eq!(
+        object
+            .map("elsewhere")
+            .unwrap()
+            .def
+            .inner
+            .as_ref()
+            .unwrap()
+            .name,
+        "hash"
+    );
     assert_eq!(object.map("near").unwrap().numa_node, Some(1));
     assert_eq!(object.map("inner").unwrap().numa_node, None);
 }
@@ -434,4 +445,14 @@ fn the_running_kernels_types_can_be_read() {
     assert_eq!(btf.member(list, "prev").unwrap().bit_offset, 64);
     let context = btf.find_composite("xdp_md").unwrap();
     assert_eq!(btf.member(context, "data_end").unwrap().bit_offset, 32);
+}
+
+#[test]
+fn without_section_names_exported_functions_are_programs() {
+    let object = load("text.o");
+    let names: Vec<_> = object.programs.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["pass", "compute"]);
+    let compute = object.program("compute").unwrap();
+    assert_eq!(compute.kind, ProgramKind::Other(".text".into()));
+    assert_eq!(compute.subprograms.len(), 2);
 }

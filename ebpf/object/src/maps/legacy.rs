@@ -19,22 +19,23 @@ use crate::reader::word_at;
 use crate::{InitialTarget, InitialValue, MapOrigin, MapSpec, ObjectError, Pinning};
 
 pub(super) fn collect(maps: &mut Maps, elf: &Elf<'_>) -> Result<(), ObjectError> {
+    let mut all = Vec::new();
     for (index, section) in elf.sections.iter().enumerate() {
-        if section.name != "maps" && !section.name.starts_with("maps/") {
-            continue;
+        if section.name == "maps" || section.name.starts_with("maps/") {
+            all.append(&mut entries(elf, index)?);
         }
-        let entries = entries(elf, index)?;
-        for entry in &entries {
-            maps.define(index, entry.offset, entry.spec()?)?;
-        }
-        link_inner_maps(maps, index, &entries)?;
     }
-    Ok(())
+    let mut indices = Vec::with_capacity(all.len());
+    for entry in &all {
+        indices.push(maps.define(entry.section, entry.offset, entry.spec()?)?);
+    }
+    link_inner_maps(maps, &all, &indices)
 }
 
 /// One definition, as words.
 struct Entry<'a> {
     name: &'a str,
+    section: usize,
     offset: u64,
     words: Vec<u32>,
 }
@@ -69,6 +70,7 @@ fn entries<'a>(elf: &Elf<'a>, index: usize) -> Result<Vec<Entry<'a>>, ObjectErro
                 })?;
             Ok(Entry {
                 name: symbol.name,
+                section: index,
                 offset: symbol.value,
                 words: words(symbol.name, bytes)?,
             })
@@ -157,42 +159,35 @@ impl Entry<'_> {
         }
     }
 
-    /// Position of the inner map among `entries`.
-    fn inner(&self, kind: MapType, entries: &[Entry<'_>]) -> Result<Option<usize>, ObjectError> {
+    /// Position of the inner map among all definitions.
+    fn inner(&self, kind: MapType, all: &[Entry<'_>]) -> Result<Option<usize>, ObjectError> {
         if !kind.is_map_in_map() {
             return Ok(None);
         }
         let position = if self.is_samples() {
-            Some(self.word(5) as usize).filter(|&i| i < entries.len())
+            Some(self.word(5) as usize).filter(|&i| i < all.len())
         } else if self.is_iproute2() && self.word(7) != 0 {
-            entries.iter().position(|e| e.word(5) == self.word(7))
+            all.iter().position(|e| e.word(5) == self.word(7))
         } else {
             return Ok(None);
         };
         position
-            .filter(|&i| entries.get(i).is_some_and(|e| e.offset != self.offset))
             .map(Some)
             .ok_or_else(|| map_error(self.name, "its inner map is not in the object"))
     }
 }
 
-/// Gives maps of maps their inner definitions, once all are known.
+/// Gives maps of maps their inner definitions, once all are known. `indices` are the maps of the definitions.
 fn link_inner_maps(
     maps: &mut Maps,
-    section: usize,
-    entries: &[Entry<'_>],
+    all: &[Entry<'_>],
+    indices: &[usize],
 ) -> Result<(), ObjectError> {
-    for outer in entries {
-        let Some(&outer_map) = maps.defined.get(&(section, outer.offset)) else {
+    for (outer, &outer_map) in all.iter().zip(indices) {
+        let Some(position) = outer.inner(maps.specs[outer_map].def.kind, all)? else {
             continue;
         };
-        let kind = maps.specs[outer_map].def.kind;
-        let Some(inner) = outer.inner(kind, entries)?.and_then(|i| entries.get(i)) else {
-            continue;
-        };
-        let Some(&inner_map) = maps.defined.get(&(section, inner.offset)) else {
-            continue;
-        };
+        let (inner, inner_map) = (&all[position], indices[position]);
         let inner_def = maps.specs[inner_map].def.clone();
         if inner_def.kind.is_map_in_map() {
             return Err(map_error(

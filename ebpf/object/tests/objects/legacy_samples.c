@@ -8,6 +8,9 @@ struct bpf_map_def {
 struct bpf_map_def SEC("maps") inner = {2 /* array */, 4, 8, 16, 0, 0, 0};
 struct bpf_map_def SEC("maps") outer = {12 /* array_of_maps */, 4, 4, 3, 0, 0, 0};
 struct bpf_map_def SEC("maps") near = {1 /* hash */, 4, 4, 3, 4 /* NUMA_NODE */, 0, 1};
+// Indices count through all sections.
+struct bpf_map_def SEC("maps/elsewhere") elsewhere = {13 /* hash_of_maps */, 4, 4, 3, 0, 4, 0};
+struct bpf_map_def SEC("maps/hash") hash = {1 /* hash */, 4, 4, 3, 0, 0, 0};
 
 static u64 (*lookup)(void *map, const void *key) = (void *)1;
 
