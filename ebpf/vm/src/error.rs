@@ -29,6 +29,14 @@ pub enum VmError {
     /// The object has nothing to run.
     #[error("the object has no XDP program that can be loaded; it has: {0}")]
     NoProgram(String),
+    /// A program that was asked for is not in the object.
+    #[error("the object has no XDP program `{name}`; it has: {available}")]
+    NoSuchProgram {
+        /// The name asked for.
+        name: String,
+        /// What there is.
+        available: String,
+    },
     /// Something refers to a program that is not there.
     #[error("map `{map}` refers to program `{program}`, which is not loaded")]
     UnknownProgram {

@@ -91,6 +91,7 @@ impl EngineKind {
 /// What a machine is to be like.
 pub struct VmBuilder {
     source: Source,
+    only: Option<Vec<String>>,
     settings: Settings,
 }
 
@@ -124,7 +125,18 @@ impl VmBuilder {
             seed: None,
             budget: DEFAULT_BUDGET,
         };
-        VmBuilder { source, settings }
+        VmBuilder {
+            source,
+            only: None,
+            settings,
+        }
+    }
+
+    /// Loads these programs only, also such that don't load by themselves.
+    #[must_use]
+    pub fn only(mut self, programs: &[&str]) -> VmBuilder {
+        self.only = Some(programs.iter().map(|name| (*name).to_owned()).collect());
+        self
     }
 
     /// How to execute; compiled by default.
@@ -166,7 +178,8 @@ impl VmBuilder {
     ///
     /// # Errors
     /// What is malformed or not supported, by name. Nothing remains of the machine then.
-    pub fn build(self) -> Result<Vm, VmError> {
+    pub fn build(mut self) -> Result<Vm, VmError> {
+        self.source.select(self.only.as_deref())?;
         let shared = Arc::new(Shared::build(&self.source, self.settings)?);
         Ok(Vm {
             maps: Maps { shared },
@@ -232,7 +245,7 @@ impl Vm {
             .program_id(program)
             .ok_or_else(|| EngineError::NoProgram {
                 name: program.to_owned(),
-                available: shared.program_names().join(", "),
+                available: shared.listing(),
             })
     }
 
@@ -277,11 +290,8 @@ impl Engine for Vm {
         worker.set_entry(entry);
         let mut frame = self.memory.frame().map_err(failed)?;
         let repeat = run.repeat.max(1);
-        let mut value = 0;
         let start = Instant::now();
-        for _ in 0..repeat {
-            value = worker.run(&mut frame);
-        }
+        let value = worker.repeat(&mut frame, repeat);
         let duration = start.elapsed();
         worker.pause();
         Ok(TestResult {

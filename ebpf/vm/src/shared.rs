@@ -28,18 +28,14 @@ pub(crate) struct Shared {
     pub maps: Arc<[Arc<Map>]>,
     pub map_index: HashMap<String, usize>,
     pub programs: Vec<Arc<LinkedProgram>>,
+    /// Programs of the object that are not here, and why.
+    pub left_out: Vec<String>,
     /// Compiled code, if the machine compiles.
     pub native: Option<Native>,
 }
 
 impl Shared {
     pub fn build(source: &Source, settings: Settings) -> Result<Shared, VmError> {
-        if source.programs.is_empty() {
-            return Err(VmError::NoProgram(match source.left_out.join(", ") {
-                none if none.is_empty() => "none".to_owned(),
-                names => names,
-            }));
-        }
         let map_env = match settings.seed {
             Some(seed) => MapEnv::with_seed(settings.cpus, seed),
             None => MapEnv::new(settings.cpus),
@@ -61,6 +57,7 @@ impl Shared {
             maps,
             map_index,
             programs,
+            left_out: source.left_out.clone(),
             native,
         })
     }
@@ -79,6 +76,16 @@ impl Shared {
     pub fn program_names(&self) -> Vec<String> {
         let name = |program: &Arc<LinkedProgram>| program.name().to_owned();
         self.programs.iter().map(name).collect()
+    }
+
+    /// The programs there are, and those there might have been, for an error message.
+    pub fn listing(&self) -> String {
+        let mut listing = self.program_names().join(", ");
+        if !self.left_out.is_empty() {
+            listing += "; not loaded: ";
+            listing += &self.left_out.join(", ");
+        }
+        listing
     }
 
     pub fn program_id(&self, name: &str) -> Option<usize> {

@@ -6,6 +6,8 @@ use squalus_isa::{Insn, MapDef};
 use squalus_object::{InitialValue, MapSpec, Object, Program, ProgramKind};
 use squalus_runtime::SourceLine;
 
+use crate::VmError;
+
 pub(crate) struct MapSource {
     pub def: MapDef,
     pub initial: Option<Vec<u8>>,
@@ -17,6 +19,8 @@ pub(crate) struct ProgramSource {
     pub name: String,
     pub code: Vec<Insn>,
     pub lines: Vec<SourceLine>,
+    /// Whether it is loaded without being asked for.
+    pub autoload: bool,
 }
 
 pub(crate) struct Source {
@@ -35,7 +39,7 @@ impl Source {
         let mut left_out: Vec<String> = left_out.collect();
         let mut programs = Vec::new();
         for program in object.programs {
-            if matches!(program.kind, ProgramKind::Xdp { .. }) && program.autoload {
+            if matches!(program.kind, ProgramKind::Xdp { .. }) {
                 programs.push(from_program(program));
             } else {
                 left_out.push(format!("`{}` (section {})", program.name, program.section));
@@ -59,12 +63,51 @@ impl Source {
             name,
             code,
             lines: Vec::new(),
+            autoload: true,
         };
         Source {
             maps: maps.into_iter().map(map).collect(),
             programs: programs.into_iter().map(program).collect(),
             left_out: Vec::new(),
         }
+    }
+
+    /// Leaves only the programs with these names, or, without names, those that load by themselves.
+    ///
+    /// # Errors
+    /// The first name that no program has.
+    pub fn select(&mut self, only: Option<&[String]>) -> Result<(), VmError> {
+        for name in only.unwrap_or_default() {
+            if !self.programs.iter().any(|program| program.name == *name) {
+                return Err(VmError::NoSuchProgram {
+                    name: name.clone(),
+                    available: self.listing(),
+                });
+            }
+        }
+        let wanted = |program: &mut ProgramSource| match only {
+            Some(names) => names.contains(&program.name),
+            None => program.autoload,
+        };
+        let others = self.programs.extract_if(.., |program| !wanted(program));
+        let others = others.map(|program| format!("`{}` (not asked for)", program.name));
+        self.left_out.extend(others);
+        if self.programs.is_empty() {
+            return Err(VmError::NoProgram(self.listing()));
+        }
+        Ok(())
+    }
+
+    fn listing(&self) -> String {
+        let names = self
+            .programs
+            .iter()
+            .map(|program| format!("`{}`", program.name));
+        let all: Vec<String> = names.chain(self.left_out.iter().cloned()).collect();
+        if all.is_empty() {
+            return "none".to_owned();
+        }
+        all.join(", ")
     }
 }
 
@@ -88,5 +131,6 @@ fn from_program(program: Program) -> ProgramSource {
         lines: program.lines.iter().map(line).collect(),
         name: program.name,
         code: program.insns,
+        autoload: program.autoload,
     }
 }

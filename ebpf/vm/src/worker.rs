@@ -43,8 +43,8 @@ fn count(cell: &AtomicU64) {
 
 /// Runs one program on one thread. It has a CPU number of its own, hence its own values in per-CPU maps.
 ///
-/// While a worker exists and is not paused, memory that the control plane frees waits for the end of its
-/// current burst: a worker that waits for frames must [`Worker::pause`] first.
+/// From a worker's first burst on, memory that the control plane frees waits for its next one: a worker
+/// that goes to wait for frames must [`Worker::pause`] first.
 pub struct Worker {
     shared: Arc<Shared>,
     env: Box<Env>,
@@ -68,12 +68,14 @@ impl std::fmt::Debug for Worker {
 impl Worker {
     /// A worker with number `cpu` that runs program `entry`; both were checked.
     pub(crate) fn new(shared: &Arc<Shared>, cpu: u32, entry: usize) -> Worker {
+        let quiescence = shared.map_env.reclaimer.register();
+        quiescence.pause();
         Worker {
             shared: Arc::clone(shared),
             env: Box::new(shared.env(cpu)),
             interp: Interp::new(),
-            quiescence: shared.map_env.reclaimer.register(),
-            paused: false,
+            quiescence,
+            paused: true,
             entry,
             stats: Arc::default(),
             last_trap: None,
@@ -107,9 +109,23 @@ impl Worker {
 
     /// Runs the program on one frame and returns its whole `r0`; 0 (`XDP_ABORTED`) if a check failed.
     pub fn run(&mut self, frame: &mut FrameRef<'_>) -> u64 {
+        self.repeat(frame, 1)
+    }
+
+    /// Runs the program `repeat` times on the same frame, in bursts; returns the last `r0`.
+    pub(crate) fn repeat(&mut self, frame: &mut FrameRef<'_>, repeat: u32) -> u64 {
+        const BURST: u32 = 64;
         self.wake();
-        let value = self.run_one(frame);
-        self.quiescence.quiescent();
+        let mut value = 0;
+        let mut left = repeat;
+        while left != 0 {
+            let burst = left.min(BURST);
+            for _ in 0..burst {
+                value = self.run_one(frame);
+            }
+            self.quiescence.quiescent();
+            left -= burst;
+        }
         value
     }
 
@@ -170,8 +186,12 @@ impl Worker {
     }
 }
 
-/// Compiled code keeps no registers for us.
+/// Compiled code keeps no registers for us, and of tail calls only the last.
 fn native_trap(env: &Env, program: usize, reason: TrapReason) -> Trap {
+    let program = match env.next_program {
+        Env::NO_PROGRAM => program,
+        last => last as usize,
+    };
     Trap {
         reason,
         program,

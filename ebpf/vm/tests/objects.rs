@@ -114,3 +114,76 @@ fn katrans_objects_load_and_run() {
         run_both(&name, &mut [interp, jit]);
     }
 }
+
+/// One of the object crate's test objects.
+fn sample(name: &str) -> Object {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../object/tests/objects");
+    Object::parse(&std::fs::read(directory.join(name)).unwrap()).unwrap()
+}
+
+#[test]
+fn variables_live_in_data_maps() {
+    for kind in [EngineKind::Interp, EngineKind::Jit] {
+        let mut object = sample("data.o");
+        object.set_global("limit", &100u32.to_ne_bytes()).unwrap();
+        let hits = object.global("hits").unwrap().clone();
+        let mut vm = VmBuilder::new(object).engine(kind).build().unwrap();
+        vm.test_run(
+            "sum",
+            &TestRun {
+                frame: &[0; 60],
+                repeat: 3,
+                cpu: 0,
+            },
+        )
+        .unwrap();
+        let section = vm.lookup(hits.section.as_str().into(), &[0; 4]).unwrap();
+        let section = section.unwrap();
+        let value = &section[hits.offset..hits.offset + hits.size];
+        assert_eq!(value, 340u64.to_ne_bytes(), "40 + 3 * limit");
+    }
+}
+
+#[test]
+fn static_initialisers_fill_maps_of_maps_and_program_arrays() {
+    let mut object = sample("btf_maps.o");
+    // Only the kernel has these types, and the program below does without them.
+    object
+        .maps
+        .retain(|map| !["events", "bloom", "ring"].contains(&map.def.name.as_str()));
+    let vm = VmBuilder::new(object).only(&["second"]).build().unwrap();
+    assert_eq!(vm.programs(), ["second"]);
+    let program = vm.lookup("jumps".into(), &2u32.to_ne_bytes()).unwrap();
+    assert_eq!(program, Some(0u32.to_ne_bytes().to_vec()));
+    for (index, set) in [(0u32, false), (1, true), (2, false), (3, true)] {
+        let inner = vm.lookup("outer".into(), &index.to_ne_bytes()).unwrap();
+        assert_eq!(inner.is_some(), set, "{index}");
+    }
+}
+
+#[test]
+fn programs_can_be_chosen_and_are_listed_when_missing() {
+    let object = || sample("calls.o");
+    let error = VmBuilder::new(object()).build().unwrap_err().to_string();
+    assert!(error.contains("calls.c:"), "{error}");
+    assert!(
+        error.contains("callback functions are not supported"),
+        "{error}"
+    );
+    let vm = VmBuilder::new(object()).only(&["one"]).build().unwrap();
+    assert_eq!(vm.programs(), ["one"]);
+    let error = vm.worker("two", 0).unwrap_err().to_string();
+    assert!(
+        error.contains("it has: one") && error.contains("`two` (not asked for)"),
+        "{error}"
+    );
+    let error = VmBuilder::new(object()).only(&["six"]).build().unwrap_err();
+    assert!(
+        error.to_string().contains("no XDP program `six`"),
+        "{error}"
+    );
+    let error = VmBuilder::new(sample("legacy_iproute2.o"))
+        .build()
+        .unwrap_err();
+    assert!(error.to_string().contains("section classifier"), "{error}");
+}
