@@ -35,8 +35,9 @@ pub struct AfXdpConfig {
     pub queue: u32,
     /// What the user asked for: decides between zero copy and copy.
     pub asked: PortRequest,
-    /// The way of passed frames into the host's stack, usually a tap; they are dropped if absent.
-    pub host: Option<Box<dyn Port>>,
+    /// The way of passed frames into the host's stack, usually a tap; or why there is none and they are
+    /// dropped, which [`PortInfo::host`] then says.
+    pub host: Result<Box<dyn Port>, String>,
 }
 
 /// A port on one queue of an interface.
@@ -73,14 +74,14 @@ impl AfXdpPort {
             .map_err(|error| {
                 PortError::from_io(error, "entering the socket into the steering map", NEEDS)
             })?;
-        let host = match &config.host {
-            Some(port) => HostPath::Tap(port.info().name.clone()),
-            None => HostPath::None("no tap device was given".into()),
+        let path = match &config.host {
+            Ok(port) => HostPath::Tap(port.info().name.clone()),
+            Err(reason) => HostPath::None(reason.clone()),
         };
         let mut port = AfXdpPort {
             socket,
             memory: Arc::clone(pool.memory()),
-            host: config.host,
+            host: config.host.ok(),
             max_frame: interface.mtu as usize + ETHERNET_AND_VLAN,
             failure: None,
             info: PortInfo {
@@ -91,7 +92,7 @@ impl AfXdpPort {
                 ifindex: Some(interface.index),
                 mac: Some(interface.mac),
                 mtu: Some(interface.mtu),
-                host,
+                host: path,
                 notices,
             },
             stats: PortStats::default(),

@@ -1,13 +1,12 @@
 //! Capture files: pcap (microseconds and nanoseconds, both byte orders) and pcapng for reading, pcap with
 //! nanoseconds for writing.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pcap_file::pcap::{PcapHeader, PcapReader, PcapWriter, RawPcapPacket};
+use pcap_file::pcap::{PcapHeader, PcapReader};
 use pcap_file::pcapng::blocks::interface_description::{
     InterfaceDescriptionBlock, InterfaceDescriptionOption,
 };
@@ -229,9 +228,10 @@ fn describe(error: &PcapError) -> String {
 }
 
 /// Writes a pcap file with nanosecond timestamps.
+#[derive(Debug)]
 pub struct CaptureWriter {
     path: PathBuf,
-    writer: PcapWriter<BufWriter<File>>,
+    writer: BufWriter<File>,
 }
 
 impl CaptureWriter {
@@ -251,7 +251,9 @@ impl CaptureWriter {
             endianness: Endianness::Little,
             ..PcapHeader::default()
         };
-        let writer = PcapWriter::with_header(BufWriter::new(file), header)
+        let mut writer = BufWriter::new(file);
+        header
+            .write_to(&mut writer)
             .map_err(|error| fail(describe(&error)))?;
         Ok(CaptureWriter {
             path: path.into(),
@@ -264,50 +266,36 @@ impl CaptureWriter {
     /// # Errors
     /// [`PortError::Capture`] if it can't be written.
     pub fn write(&mut self, time: Duration, frame: &[u8]) -> Result<(), PortError> {
-        let packet = RawPcapPacket {
-            ts_sec: time.as_secs() as u32,
-            ts_frac: time.subsec_nanos(),
-            incl_len: frame.len() as u32,
-            orig_len: frame.len() as u32,
-            data: Cow::Borrowed(frame),
-        };
-        let result = self.writer.write_raw_packet(&packet);
-        result
-            .map(drop)
-            .map_err(|error| self.fail(describe(&error)))
+        let len = frame.len() as u32;
+        let record = [time.as_secs() as u32, time.subsec_nanos(), len, len];
+        let written = record
+            .iter()
+            .try_for_each(|field| self.writer.write_all(&field.to_le_bytes()))
+            .and_then(|()| self.writer.write_all(frame));
+        written.map_err(|error| self.failed(&error))
     }
 
-    /// Writes out what is buffered and closes the file. Without it the same is tried on drop, silently.
+    /// Writes out what is buffered. Without it the same is tried on drop, silently.
     ///
     /// # Errors
     /// [`PortError::Capture`] if it can't be written.
-    pub fn finish(self) -> Result<(), PortError> {
-        let path = self.path;
-        let mut writer = self.writer.into_writer();
-        writer.flush().map_err(|error| PortError::Capture {
-            path,
-            reason: error.to_string(),
-        })
+    pub fn flush(&mut self) -> Result<(), PortError> {
+        self.writer.flush().map_err(|error| self.failed(&error))
     }
 
-    fn fail(&self, reason: String) -> PortError {
+    fn failed(&self, error: &std::io::Error) -> PortError {
         PortError::Capture {
             path: self.path.clone(),
-            reason,
+            reason: error.to_string(),
         }
-    }
-}
-
-impl std::fmt::Debug for CaptureWriter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CaptureWriter")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
+    use pcap_file::pcap::{PcapWriter, RawPcapPacket};
     use pcap_file::pcapng::PcapNgWriter;
     use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
     use pcap_file::pcapng::blocks::section_header::SectionHeaderBlock;

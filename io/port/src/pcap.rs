@@ -95,13 +95,20 @@ impl PcapPort {
     /// # Errors
     /// The first error of writing, if any happened since the port was opened.
     pub fn finish(mut self) -> Result<PortStats, PortError> {
-        if let Some(failure) = self.failure.take() {
-            return Err(failure);
+        self.flush();
+        match self.failure {
+            Some(failure) => Err(failure),
+            None => Ok(self.stats),
         }
-        for writer in [self.sent.take(), self.passed.take()].into_iter().flatten() {
-            writer.finish()?;
+    }
+
+    /// Writes out what is buffered; a failure shows in the port's state.
+    fn flush(&mut self) {
+        for writer in [&mut self.sent, &mut self.passed].into_iter().flatten() {
+            if let Err(error) = writer.flush() {
+                self.failure.get_or_insert(error);
+            }
         }
-        Ok(self.stats)
     }
 
     fn next_packet(&mut self, pool: &mut Pool) -> Option<Frame> {
@@ -165,6 +172,9 @@ impl Port for PcapPort {
             if let Err(frame) = burst.push(frame) {
                 pool.free(frame);
             }
+        }
+        if burst.len() == before && self.rounds_left == 0 {
+            self.flush();
         }
         burst.len() - before
     }
@@ -247,7 +257,7 @@ mod tests {
                 .write(Duration::new(n as u64, 42), &vec![n as u8; *len])
                 .unwrap();
         }
-        writer.finish().unwrap();
+        writer.flush().unwrap();
     }
 
     #[test]
