@@ -416,3 +416,6 @@ impl Drop for Hash {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,7 +119,7 @@ impl Set {
         self.lock
             .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
             .is_ok()
-            .then_some(Guard(self))
+            .then(|| Guard(self))
     }
 
     pub(crate) fn free_way(&self) -> Option<usize> {
@@ -209,6 +209,18 @@ fn zero_bytes(word: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_try_does_not_unlock() {
+        let words: [AtomicU64; 16] = Default::default();
+        let at = words.as_ptr().cast::<u8>();
+        // SAFETY: 128 zeroed bytes hold an aligned set, which is only changed through its atomics.
+        let set = unsafe { &*at.add(at.align_offset(64)).cast::<Set>() };
+        let guard = set.try_lock();
+        assert!(guard.is_some() && set.try_lock().is_none() && set.try_lock().is_none());
+        drop(guard);
+        assert!(set.try_lock().is_some());
+    }
 
     #[test]
     fn zero_bytes_are_found_exactly() {
