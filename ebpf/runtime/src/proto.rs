@@ -5,6 +5,8 @@ use squalus_isa::{HelperId, MapType};
 use crate::Env;
 use crate::helpers;
 
+use ArgKind::{Anything, ConstMapPtr, Ctx, MapKey, MapValue, MemRead, MemWrite, Size};
+
 /// A helper's implementation: the environment and the five argument registers.
 ///
 /// # Safety
@@ -106,8 +108,6 @@ pub fn proto(id: HelperId) -> Option<&'static Proto> {
 pub fn protos() -> &'static [Proto] {
     PROTOS
 }
-
-use ArgKind::{Anything, ConstMapPtr, Ctx, MapKey, MapValue, MemRead, MemWrite, Size};
 
 const READ: ArgKind = MemRead { nullable: false };
 const READ_OR_NULL: ArgKind = MemRead { nullable: true };
