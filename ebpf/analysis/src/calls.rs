@@ -42,6 +42,10 @@ impl Machine<'_> {
                 self.touch_memory(func, state, &memory, &mut effect);
             }
         }
+        if proto.ret == RetKind::TailCall && func != 0 {
+            effect.replaced = true;
+            self.summaries[func as usize].writes_other_frames = true;
+        }
         let result = self.result(state, proto, fresh);
         if proto.changes_packet {
             state.packet_moved();

@@ -32,6 +32,9 @@ pub(crate) struct Effect {
     pub(crate) unproved_args: u8,
     /// Whether execution ends here, or does not come back from a call as far as is known.
     pub(crate) ends: bool,
+    /// Whether the function may return here: a tail call puts another program in its place, which returns
+    /// what it likes to the function's caller.
+    pub(crate) replaced: bool,
     /// What it reads of its own function's frame.
     pub(crate) reads: FrameRead,
     /// Bytes of its own function's frame that it may touch; checked accesses are not counted.

@@ -132,6 +132,12 @@ impl<'a> Solver<'a> {
         for n in block.first..block.end {
             let effect = self.step(block.func, &mut state, n)?;
             self.take_calls(number, n);
+            if effect.replaced {
+                let mut replaced = state.clone();
+                replaced.packet_moved();
+                replaced.set_reg(Reg::R0, Value::TOP);
+                self.leave(block.func, &replaced);
+            }
             if effect.ends {
                 if self.machine.program.insts()[n].inst == Inst::Exit {
                     self.leave(block.func, &state);
@@ -327,7 +333,8 @@ fn summaries(program: &LinkedProgram, cfg: &Cfg) -> Vec<Summary> {
     for block in cfg.blocks() {
         for decoded in &program.insts()[block.first..block.end] {
             if let Inst::Call(CallTarget::Helper(id)) = decoded.inst {
-                summaries[block.func as usize].moves_packet |= changes_packet(id);
+                let replaced = id == HelperId::TAIL_CALL && block.func != 0;
+                summaries[block.func as usize].moves_packet |= changes_packet(id) || replaced;
             }
         }
     }

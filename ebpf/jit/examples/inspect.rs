@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let analysed = start.elapsed();
             let options = Options {
                 keep_text: has("--clif") || has("--asm"),
+                ..Options::default()
             };
             let start = Instant::now();
             let compiled = compile_with(program, &facts, options)?;

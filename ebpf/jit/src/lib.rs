@@ -17,6 +17,7 @@
 mod alu;
 mod call;
 mod checks;
+mod fact_checks;
 mod host;
 mod load_store;
 mod memory;
@@ -67,6 +68,10 @@ pub enum JitError {
 pub struct Options {
     /// Keep the intermediate code and a disassembly of the machine code.
     pub keep_text: bool,
+    /// Compare every fact about a register with the register when an instruction is reached, and end the
+    /// run with [`squalus_runtime::TrapReason::Unsupported`] if it is false. Facts are used for nothing
+    /// else but accesses then. For tests of the analysis.
+    pub check_facts: bool,
 }
 
 /// A program as machine code.
@@ -162,6 +167,7 @@ pub fn compile_with(
             facts,
             func,
             context: &context,
+            check_facts: options.check_facts,
         };
         image.add(&input, &*isa, &mut builder, options)?;
     }

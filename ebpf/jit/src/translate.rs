@@ -23,6 +23,7 @@ pub(crate) struct Input<'a> {
     pub(crate) facts: &'a Facts,
     pub(crate) func: FuncId,
     pub(crate) context: &'a Context,
+    pub(crate) check_facts: bool,
 }
 
 /// Kinds of memory that cannot overlap.
@@ -131,6 +132,11 @@ impl Translator<'_, '_> {
             self.b.def_var(variable, zero);
             self.cells.push((cell, variable));
         }
+        if self.input.check_facts {
+            let frame = self.frame();
+            let end = self.b.ins().stack_addr(I64, frame, STACK_SIZE as i32);
+            self.b.def_var(self.regs[Reg::FP.index()], end);
+        }
         self.zero_frame();
         if self.input.facts.checks_stack() {
             self.register_frame();
@@ -211,6 +217,9 @@ impl Translator<'_, '_> {
                 // The analysis found that execution does not come here.
                 return self.trap_always(TrapReason::Unsupported, decoded.slot);
             };
+            if self.input.check_facts {
+                self.check_facts(known, decoded.slot);
+            }
             match decoded.inst {
                 Inst::Jump { .. } => return self.go(number, block.jump, decoded.slot),
                 Inst::JumpIf { .. } => return self.branch(number, known, &decoded),
@@ -263,6 +272,25 @@ impl Translator<'_, '_> {
     fn branch(&mut self, from: usize, known: &InstFacts, decoded: &Decoded) {
         let block = &self.input.facts.cfg().blocks()[from];
         match (known.can_jump, known.can_fall) {
+            _ if self.input.check_facts && known.can_jump != known.can_fall => {
+                let condition = self.condition(known, &decoded.inst);
+                let wrong = self.b.ins().icmp_imm_s(
+                    if known.can_jump {
+                        IntCC::Equal
+                    } else {
+                        IntCC::NotEqual
+                    },
+                    condition,
+                    0,
+                );
+                self.trap_if(wrong, TrapReason::Unsupported, decoded.slot);
+                let to = if known.can_jump {
+                    block.jump
+                } else {
+                    block.fall
+                };
+                return self.go(from, to, decoded.slot);
+            }
             (true, false) => return self.go(from, block.jump, decoded.slot),
             (false, true) => return self.go(from, block.fall, decoded.slot),
             (false, false) => return self.trap_always(TrapReason::Unsupported, decoded.slot),
@@ -372,6 +400,9 @@ impl Translator<'_, '_> {
 
     /// What a register holds, as an immediate or address if that is known.
     pub(crate) fn reg(&mut self, known: &InstFacts, reg: Reg) -> Ir {
+        if self.input.check_facts {
+            return self.raw_reg(reg);
+        }
         match known.reg(reg) {
             Value::Scalar(scalar) => {
                 if let Some(constant) = scalar.as_constant() {
@@ -393,6 +424,11 @@ impl Translator<'_, '_> {
             } => return self.map_address(map),
             _ => {}
         }
+        self.raw_reg(reg)
+    }
+
+    /// What a register holds.
+    pub(crate) fn raw_reg(&mut self, reg: Reg) -> Ir {
         self.b.use_var(self.regs[reg.index()])
     }
 

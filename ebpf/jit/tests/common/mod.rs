@@ -3,10 +3,13 @@
 
 use std::sync::Arc;
 
-use squalus_isa::UpdateFlags;
+use squalus_analysis::analyse;
+use squalus_interp::Interp;
+use squalus_isa::{Insn, MapDef, UpdateFlags};
+use squalus_jit::{CompiledProgram, Options, compile_with, run_linked};
 use squalus_maps::{Map, MapEnv};
 use squalus_object::{InitialTarget, Object, ProgramKind};
-use squalus_runtime::{LinkedProgram, SourceLine};
+use squalus_runtime::{Clock, Env, FrameMemory, LinkedProgram, Rng, SourceLine, TrapReason};
 
 /// All maps of an object, and its XDP programs linked to them.
 pub struct Loaded {
@@ -76,4 +79,110 @@ pub fn load(bytes: &[u8], cpus: u32) -> Loaded {
         programs,
         env,
     }
+}
+
+/// What a run left behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// `r0`, or why the run was ended.
+    pub result: Result<u64, TrapReason>,
+    /// Slot of the instruction that ended it.
+    pub slot: Option<usize>,
+    /// The packet afterwards.
+    pub packet: Vec<u8>,
+}
+
+/// Links hand-made programs; tail calls reach them by their place in the list.
+pub fn link(codes: &[Vec<Insn>], defs: &[MapDef]) -> Loaded {
+    let env = MapEnv::with_seed(2, 7);
+    let maps: Arc<[Arc<Map>]> = defs
+        .iter()
+        .map(|def| Map::new(def, &env).expect("the map's definition is valid"))
+        .collect();
+    let programs = codes.iter().map(|code| {
+        let linked = LinkedProgram::new("test", code, Arc::clone(&maps), Vec::new());
+        Arc::new(linked.expect("the program links"))
+    });
+    Loaded {
+        programs: programs.collect(),
+        maps,
+        env,
+    }
+}
+
+/// Compiles all programs of a set.
+pub fn compile_all(loaded: &Loaded, options: Options) -> Vec<CompiledProgram> {
+    let compile = |program: &Arc<LinkedProgram>| {
+        let facts = analyse(program).expect("the program can be right");
+        compile_with(program, &facts, options).expect("the program compiles")
+    };
+    loaded.programs.iter().map(compile).collect()
+}
+
+fn new_env(budget: u64) -> Env {
+    let mut env = Env::new(0, Clock::Fixed(1_000), Rng::seeded(1));
+    env.budget_per_run = budget;
+    env
+}
+
+/// Runs program 0 compiled.
+pub fn run_jit(loaded: &Loaded, programs: &[CompiledProgram], packet: &[u8]) -> Ran {
+    let _worker = loaded.env.reclaimer.register();
+    let mut memory = FrameMemory::new();
+    memory.set(packet).expect("the packet has a valid length");
+    let mut frame = memory.frame().expect("a packet was set");
+    let mut env = new_env(100_000);
+    env.begin(frame.raw());
+    // SAFETY: environment and frame are live and ours; the worker is registered; `compile_all` made the
+    // programs from their own facts.
+    let value = unsafe { run_linked(programs, 0, &raw mut env) };
+    // SAFETY: only the helpers changed the limits of the frame.
+    unsafe { frame.set_raw(env.frame) };
+    Ran {
+        result: env.trap_reason().map_or(Ok(value), Err),
+        slot: env.trap_reason().map(|_| env.trap_slot as usize),
+        packet: frame.packet().to_vec(),
+    }
+}
+
+/// Runs program 0 interpreted.
+pub fn run_interp(loaded: &Loaded, packet: &[u8]) -> Ran {
+    let _worker = loaded.env.reclaimer.register();
+    let mut memory = FrameMemory::new();
+    memory.set(packet).expect("the packet has a valid length");
+    let mut frame = memory.frame().expect("a packet was set");
+    let mut env = new_env(10_000_000);
+    // SAFETY: the worker is registered and not paused.
+    let result = unsafe { Interp::new().run(&loaded.programs, 0, &mut env, &mut frame) };
+    Ran {
+        slot: result.as_ref().err().map(|trap| trap.slot),
+        result: result.map_err(|trap| trap.reason),
+        packet: frame.packet().to_vec(),
+    }
+}
+
+/// Runs program 0 in both engines, and with all facts checked, and requires that all agree.
+pub fn agree(codes: &[Vec<Insn>], defs: &[MapDef], packet: &[u8]) -> Ran {
+    let interp = run_interp(&link(codes, defs), packet);
+    for check_facts in [false, true] {
+        let loaded = link(codes, defs);
+        let options = Options {
+            keep_text: true,
+            check_facts,
+        };
+        let programs = compile_all(&loaded, options);
+        let jit = run_jit(&loaded, &programs, packet);
+        if jit != interp {
+            for (program, compiled) in loaded.programs.iter().zip(&programs) {
+                let facts = analyse(program).expect("it was analysed before");
+                eprintln!("{}", facts.annotate(program));
+                eprintln!("{}", compiled.clif().unwrap_or_default());
+            }
+        }
+        assert_eq!(
+            jit, interp,
+            "compiled (facts checked: {check_facts}), interpreted"
+        );
+    }
+    interp
 }
