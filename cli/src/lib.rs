@@ -5,5 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod dashes;
+pub mod goclient;
+pub mod katran_server;
 pub mod objects;
 pub mod prog;
