@@ -424,6 +424,11 @@ impl Scalar {
             Width::W64 => (64, 63),
         };
         let (a, b) = (self.truncate(bits), b.truncate(bits));
+        if let (Some(a), Some(b)) = (a.as_constant(), b.as_constant())
+            && let Some(result) = fold(width, op, a, b)
+        {
+            return Scalar::constant(result);
+        }
         let out = match op {
             AluOp::Add => a.add(&b),
             AluOp::Sub => a.sub(&b),
@@ -443,6 +448,28 @@ impl Scalar {
         };
         out.truncate(bits)
     }
+}
+
+/// Divisions and products of two known numbers, where sets know less. 32-bit operands are zero-extended.
+fn fold(width: Width, op: AluOp, a: u64, b: u64) -> Option<u64> {
+    let signed = |x: u64| match width {
+        Width::W32 => i64::from(x as i32),
+        Width::W64 => x.cast_signed(),
+    };
+    let result = match op {
+        AluOp::Mul => a.wrapping_mul(b),
+        AluOp::Div => a.checked_div(b).unwrap_or(0),
+        AluOp::Mod => a.checked_rem(b).unwrap_or(a),
+        AluOp::SDiv if b == 0 => 0,
+        AluOp::SMod if b == 0 => a,
+        AluOp::SDiv => signed(a).wrapping_div(signed(b)).cast_unsigned(),
+        AluOp::SMod => signed(a).wrapping_rem(signed(b)).cast_unsigned(),
+        _ => return None,
+    };
+    Some(match width {
+        Width::W32 => result & 0xffff_ffff,
+        Width::W64 => result,
+    })
 }
 
 /// A shift amount that is known, masked as the hardware masks it.

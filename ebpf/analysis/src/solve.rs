@@ -260,27 +260,32 @@ impl<'a> Solver<'a> {
             let Some(mut state) = self.entries[number].clone() else {
                 continue;
             };
-            for n in block.first..block.end {
+            let places = insts.iter_mut().enumerate();
+            for (n, place) in places.take(block.end).skip(block.first) {
                 let before = state.clone();
                 let effect = self.step(block.func, &mut state, n)?;
                 note_frame(&mut functions, block.func, &before, &effect);
                 let inst = &self.machine.program.insts()[n].inst;
-                let jumps = matches!(inst, Inst::Jump { .. } | Inst::JumpIf { .. });
-                let falls = !matches!(inst, Inst::Jump { .. }) && !effect.ends;
-                insts[n] = Some(Box::new(InstFacts {
-                    regs: before.regs(),
-                    access: effect.access,
-                    frame: effect.frame,
-                    unproved_args: effect.unproved_args,
-                    can_jump: jumps && branch(&before, inst, true).is_some(),
-                    can_fall: falls && branch(&before, inst, false).is_some(),
-                }));
+                *place = Some(Box::new(inst_facts(inst, &before, &effect)));
                 if effect.ends {
                     break;
                 }
             }
         }
         Ok((insts, functions))
+    }
+}
+
+fn inst_facts(inst: &Inst, before: &State, effect: &Effect) -> InstFacts {
+    let jumps = matches!(inst, Inst::Jump { .. } | Inst::JumpIf { .. });
+    let falls = !matches!(inst, Inst::Jump { .. }) && !effect.ends;
+    InstFacts {
+        regs: before.regs(),
+        access: effect.access,
+        frame: effect.frame,
+        unproved_args: effect.unproved_args,
+        can_jump: jumps && branch(before, inst, true).is_some(),
+        can_fall: falls && branch(before, inst, false).is_some(),
     }
 }
 

@@ -406,7 +406,9 @@ fn with_tail_calls(codes: &[Vec<Insn>]) -> Ran {
     for compiled in [false, true] {
         let loaded = link(codes, &maps);
         for n in 0..codes.len() as u32 {
-            loaded.maps[0].set_program(n, Some(n)).unwrap();
+            loaded.maps[0]
+                .set_program(n, Some(n))
+                .expect("the index is inside");
         }
         results.push(if compiled {
             run_jit(&loaded, &compile_all(&loaded, Options::default()), &PACKET)
