@@ -2,6 +2,7 @@
 //! numbers must be equal.
 //!
 //! Needs root (CAP_BPF); says so and passes where it has none.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 

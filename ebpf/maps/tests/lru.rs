@@ -1,4 +1,5 @@
 //! What LRU maps keep and what they evict.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 
