@@ -1,0 +1,297 @@
+//! What the analysis proves, and what it must not claim.
+
+use std::sync::Arc;
+
+use squalus_analysis::{Access, AnalysisError, Area, Facts, Scalar, Value, analyse};
+use squalus_isa::{HelperId, Inst, MapDef, MapFlags, MapType, MemSize, Reg, opcode as o};
+use squalus_maps::{Map, MapEnv};
+use squalus_runtime::LinkedProgram;
+use squalus_runtime::asm::{Asm, Label, R};
+
+fn hash(value_size: u32) -> MapDef {
+    MapDef {
+        name: "map".into(),
+        kind: MapType::Hash,
+        key_size: 4,
+        value_size,
+        max_entries: 4,
+        flags: MapFlags::default(),
+        inner: None,
+    }
+}
+
+fn link(asm: &Asm, defs: &[MapDef]) -> LinkedProgram {
+    let env = MapEnv::with_seed(1, 7);
+    let maps: Vec<Arc<Map>> = defs
+        .iter()
+        .map(|def| Map::new(def, &env).expect("the definition is valid"))
+        .collect();
+    LinkedProgram::new("test", &asm.finish(), maps.into(), Vec::new()).expect("the program links")
+}
+
+fn facts(asm: &Asm, defs: &[MapDef]) -> (LinkedProgram, Facts) {
+    let program = link(asm, defs);
+    let facts = analyse(&program).expect("the program can be right");
+    (program, facts)
+}
+
+/// All memory accesses but those of the context and the stack, in order.
+fn accesses(program: &LinkedProgram, facts: &Facts) -> Vec<Access> {
+    (0..program.insts().len())
+        .filter_map(|n| facts.inst(n)?.access)
+        .filter(|access| !matches!(access, Access::Context(_) | Access::Proved(Area::Stack)))
+        .collect()
+}
+
+/// r6 is the context, r7 the packet, r8 its end.
+fn packet(asm: &mut Asm) {
+    asm.mov(6, R(1))
+        .load(MemSize::W, 7, 6, 0)
+        .load(MemSize::W, 8, 6, 4);
+}
+
+/// Goes to `out` unless `bytes` bytes follow `pointer`.
+fn require(asm: &mut Asm, pointer: u8, bytes: i32, out: Label) {
+    asm.mov(9, R(pointer))
+        .add(9, bytes)
+        .jump_if(o::JGT, 9, R(8), out);
+}
+
+fn end(asm: &mut Asm, out: Label) {
+    asm.bind(out).mov(0, 2).exit();
+}
+
+const PACKET: Access = Access::Proved(Area::Packet);
+const CHECKED: Access = Access::Checked(Area::Packet);
+
+#[test]
+fn a_compared_length_proves_all_before_it() {
+    let mut asm = Asm::new();
+    let out = asm.label();
+    packet(&mut asm);
+    require(&mut asm, 7, 14, out);
+    asm.load(MemSize::H, 0, 7, 12)
+        .load(MemSize::H, 0, 7, 13)
+        .load(MemSize::B, 0, 7, -1);
+    end(&mut asm, out);
+    let (program, facts) = facts(&asm, &[]);
+    assert_eq!(accesses(&program, &facts), [PACKET, CHECKED, CHECKED]);
+}
+
+#[test]
+fn variable_offsets_are_proved_by_their_own_comparison() {
+    let mut asm = Asm::new();
+    let out = asm.label();
+    packet(&mut asm);
+    require(&mut asm, 7, 34, out);
+    // The header's length in words, at most 15.
+    asm.load(MemSize::B, 1, 7, 14)
+        .alu(o::AND, 1, 15)
+        .alu(o::LSH, 1, 2)
+        .mov(2, R(7))
+        .add(2, R(1))
+        .add(2, 14);
+    require(&mut asm, 2, 8, out);
+    asm.load(MemSize::W, 0, 2, 4)
+        .load(MemSize::W, 0, 2, 5)
+        .load(MemSize::B, 0, 2, -14);
+    end(&mut asm, out);
+    let (program, facts) = facts(&asm, &[]);
+    assert_eq!(
+        accesses(&program, &facts),
+        [PACKET, PACKET, CHECKED, PACKET]
+    );
+}
+
+#[test]
+fn pointers_that_differ_by_path_keep_their_distance() {
+    let mut asm = Asm::new();
+    let (v6, on, out) = (asm.label(), asm.label(), asm.label());
+    packet(&mut asm);
+    require(&mut asm, 7, 14, out);
+    asm.load(MemSize::H, 1, 7, 12)
+        .mov(2, R(7))
+        .mov(3, R(7))
+        .jump_if(o::JNE, 1, 8, v6)
+        .add(2, 34)
+        .add(3, 42)
+        .jump(on)
+        .bind(v6)
+        .add(2, 54)
+        .add(3, 62)
+        .bind(on)
+        // r3 is r2 + 8 on both paths.
+        .jump_if(o::JGT, 3, R(8), out)
+        .load(MemSize::Dw, 0, 2, 0)
+        .load(MemSize::Dw, 0, 2, 1);
+    end(&mut asm, out);
+    let (program, facts) = facts(&asm, &[]);
+    assert_eq!(accesses(&program, &facts), [PACKET, PACKET, CHECKED]);
+}
+
+#[test]
+fn bounds_survive_a_spill_but_not_an_adjustment() {
+    let mut asm = Asm::new();
+    let out = asm.label();
+    packet(&mut asm);
+    require(&mut asm, 7, 20, out);
+    asm.store(MemSize::Dw, 10, -8, R(7))
+        .mov(7, 0)
+        .load(MemSize::Dw, 7, 10, -8)
+        .load(MemSize::W, 0, 7, 16)
+        .mov(1, R(6))
+        .mov(2, 0)
+        .call(HelperId::XDP_ADJUST_HEAD)
+        .load(MemSize::W, 0, 7, 16);
+    end(&mut asm, out);
+    let (program, facts) = facts(&asm, &[]);
+    assert_eq!(
+        accesses(&program, &facts),
+        [PACKET, Access::Checked(Area::Any)]
+    );
+}
+
+#[test]
+fn loops_over_the_packet_are_proved() {
+    let mut asm = Asm::new();
+    let (again, out) = (asm.label(), asm.label());
+    packet(&mut asm);
+    asm.mov(0, 0).bind(again);
+    require(&mut asm, 7, 2, out);
+    asm.load(MemSize::H, 1, 7, 0)
+        .add(0, R(1))
+        .add(7, 2)
+        .jump(again);
+    end(&mut asm, out);
+    let (program, facts) = facts(&asm, &[]);
+    assert_eq!(accesses(&program, &facts), [PACKET]);
+}
+
+#[test]
+fn loop_counters_keep_their_bounds() {
+    let mut asm = Asm::new();
+    let again = asm.label();
+    asm.mov(1, 0)
+        .bind(again)
+        .mov(2, R(10))
+        .add(2, -16)
+        .add(2, R(1))
+        .store(MemSize::B, 2, 0, 1)
+        .add(1, 1)
+        .jump_if(o::JLT, 1, 16, again)
+        .mov(0, 0)
+        .exit();
+    let (program, facts) = facts(&asm, &[]);
+    let store = program
+        .insts()
+        .iter()
+        .position(|decoded| matches!(decoded.inst, Inst::Store { .. }));
+    let known = facts
+        .inst(store.expect("there is a store"))
+        .expect("it is reached");
+    assert_eq!(known.access, Some(Access::Proved(Area::Stack)));
+    let r1 = Reg::new(1).expect("r1 exists");
+    assert_eq!(known.reg(r1), Value::Scalar(Scalar::between(0, 15)));
+}
+
+fn lookup(asm: &mut Asm, map: u32) {
+    asm.store(MemSize::W, 10, -4, 1)
+        .mov(2, R(10))
+        .add(2, -4)
+        .map(1, map)
+        .call(HelperId::MAP_LOOKUP_ELEM);
+}
+
+#[test]
+fn copies_of_a_pointer_are_null_together() {
+    let mut asm = Asm::new();
+    let out = asm.label();
+    lookup(&mut asm, 0);
+    asm.mov(6, R(0))
+        .store(MemSize::Dw, 10, -16, R(0))
+        .load(MemSize::B, 1, 6, 0)
+        .jump_eq(0, 0, out)
+        .load(MemSize::Dw, 1, 6, 0)
+        .load(MemSize::Dw, 7, 10, -16)
+        .load(MemSize::Dw, 1, 7, 8)
+        .load(MemSize::Dw, 1, 7, 9);
+    end(&mut asm, out);
+    let (program, facts) = facts(&asm, &[hash(16)]);
+    let value = Access::Proved(Area::MapValue);
+    assert_eq!(
+        accesses(&program, &facts),
+        [
+            Access::Checked(Area::Any),
+            value,
+            value,
+            Access::Checked(Area::MapValue)
+        ]
+    );
+}
+
+#[test]
+fn one_of_two_maps_of_a_shape_is_known_by_it() {
+    for (second, proved) in [(hash(16), true), (hash(8), false)] {
+        let mut asm = Asm::new();
+        let (other, on, out) = (asm.label(), asm.label(), asm.label());
+        asm.call(HelperId::GET_PRANDOM_U32)
+            .store(MemSize::W, 10, -4, 1)
+            .jump_eq(0, 0, other)
+            .map(1, 0)
+            .jump(on)
+            .bind(other)
+            .map(1, 1)
+            .bind(on)
+            .mov(2, R(10))
+            .add(2, -4)
+            .call(HelperId::MAP_LOOKUP_ELEM)
+            .jump_eq(0, 0, out)
+            .load(MemSize::Dw, 1, 0, 8);
+        end(&mut asm, out);
+        let (program, facts) = facts(&asm, &[hash(16), second]);
+        let access = accesses(&program, &facts)[0];
+        assert_eq!(access.is_proved(), proved, "{access:?}");
+    }
+}
+
+#[test]
+fn a_callee_that_gets_a_stack_pointer_may_write_there() {
+    for (pass, known) in [(false, true), (true, false)] {
+        let mut asm = Asm::new();
+        let sub = asm.label();
+        asm.store(MemSize::Dw, 10, -8, 5).mov(1, 0);
+        if pass {
+            asm.mov(1, R(10)).add(1, -8);
+        }
+        asm.call_local(sub)
+            .load(MemSize::Dw, 0, 10, -8)
+            .exit()
+            .bind(sub)
+            .mov(0, 0);
+        if pass {
+            asm.store(MemSize::Dw, 1, 0, 6);
+        }
+        asm.exit();
+        let (program, facts) = facts(&asm, &[]);
+        let exit = program.insts().iter().position(|d| d.inst == Inst::Exit);
+        let exit = facts
+            .inst(exit.expect("there is an exit"))
+            .expect("it is reached");
+        let five = Value::Scalar(Scalar::constant(5));
+        assert_eq!(exit.reg(Reg::R0) == five, known);
+    }
+}
+
+#[test]
+fn refusals_name_the_instruction() {
+    let mut asm = Asm::new();
+    asm.load(MemSize::Dw, 0, 1, 0).exit();
+    let error: AnalysisError = analyse(&link(&asm, &[]))
+        .err()
+        .expect("it reads two fields at once");
+    assert_eq!(
+        error.to_string(),
+        "program `test`, instruction 0: it reads 8 bytes at offset 0 of the context; \
+         `struct xdp_md` has 4-byte fields at offsets 0 to 20"
+    );
+}
