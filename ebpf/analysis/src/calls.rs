@@ -1,7 +1,7 @@
 //! What calls of helpers and subprograms do to a state.
 
 use squalus_isa::{HelperId, MapFlags, MapType, Reg};
-use squalus_runtime::{ArgKind, Proto, RetKind, proto};
+use squalus_runtime::{ArgKind, Proto, RetKind, STACK_SIZE, proto};
 
 use crate::machine::{Effect, FrameRead, Machine};
 use crate::{Access, Area, FuncId, Interval, MapRef, Name, Scalar, State, Value};
@@ -45,6 +45,9 @@ impl Machine<'_> {
         if proto.ret == RetKind::TailCall && func != 0 {
             effect.replaced = true;
             self.summaries[func as usize].writes_other_frames = true;
+        }
+        if proto.id == HelperId::MAP_LOOKUP_ELEM {
+            effect.index = key_on_stack(state);
         }
         let result = self.result(state, proto, fresh);
         if proto.changes_packet {
@@ -200,29 +203,12 @@ impl Machine<'_> {
         let present = id == HelperId::MAP_LOOKUP_ELEM
             && matches!(map, MapRef::Direct(_))
             && matches!(def.kind, MapType::Array | MapType::PerCpuArray)
-            && self
-                .key_value(state)
-                .is_some_and(|key| key < u64::from(def.max_entries));
+            && key_on_stack(state).is_some_and(|key| key.umax < def.max_entries.into());
         Value::MapValue {
             map,
             off: Interval::at(0),
             null: (!present).then_some(fresh),
         }
-    }
-
-    /// The greatest value of a four-byte key on the stack.
-    fn key_value(&self, state: &State) -> Option<u64> {
-        let Value::Stack { func, off } = state.reg(Reg::R2) else {
-            return None;
-        };
-        let own = state.reg(Reg::FP);
-        let off = off.as_constant()?;
-        if !matches!(own, Value::Stack { func: f, .. } if f == func)
-            || !Interval::at(off).fits(4, 512)
-        {
-            return None;
-        }
-        Some(state.load(off, 4).scalar().umax)
     }
 
     pub(crate) fn local_call(
@@ -277,4 +263,16 @@ impl Machine<'_> {
         let subs = self.program.subprograms();
         (subs.partition_point(|sub| sub.start <= slot) - 1) as FuncId
     }
+}
+
+/// The four-byte key that a lookup's second argument points to, if it is on the function's own stack.
+fn key_on_stack(state: &State) -> Option<Scalar> {
+    let (Value::Stack { func, off }, Value::Stack { func: own, .. }) =
+        (state.reg(Reg::R2), state.reg(Reg::FP))
+    else {
+        return None;
+    };
+    let off = off.as_constant()?;
+    (func == own && Interval::at(off).fits(4, STACK_SIZE as i64))
+        .then(|| state.load(off, 4).scalar())
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use squalus_isa::{Reg, format_inst};
 use squalus_runtime::{CtxField, LinkedProgram};
 
-use crate::{Cfg, FuncId, Interval, State, Value};
+use crate::{Cfg, FuncId, Interval, Scalar, State, Value};
 
 /// Where a run-time check must find an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +51,8 @@ pub struct InstFacts {
     pub frame: [Option<Interval>; 2],
     /// Of a helper call, which arguments must be checked: bit 0 for `r1` and so on.
     pub unproved_args: u8,
+    /// Of a lookup, the first four bytes of its key as a number, if they are on the function's stack.
+    pub index: Option<Scalar>,
     /// Whether a jump can be taken.
     pub can_jump: bool,
     /// Whether execution can go on with the next instruction.

@@ -32,6 +32,8 @@ pub(crate) struct Effect {
     pub(crate) unproved_args: u8,
     /// Whether execution ends here, or does not come back from a call as far as is known.
     pub(crate) ends: bool,
+    /// What is known of the first four bytes of the key of a lookup.
+    pub(crate) index: Option<Scalar>,
     /// Whether the function may return here: a tail call puts another program in its place, which returns
     /// what it likes to the function's caller.
     pub(crate) replaced: bool,

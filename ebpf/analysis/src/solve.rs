@@ -284,6 +284,7 @@ fn inst_facts(inst: &Inst, before: &State, effect: &Effect) -> InstFacts {
         access: effect.access,
         frame: effect.frame,
         unproved_args: effect.unproved_args,
+        index: effect.index,
         can_jump: jumps && branch(before, inst, true).is_some(),
         can_fall: falls && branch(before, inst, false).is_some(),
     }

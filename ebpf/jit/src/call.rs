@@ -1,7 +1,9 @@
 //! Calls of helpers and subprograms. Small helpers become a few instructions.
 
 use cranelift_codegen::ir::{
-    InstBuilder, StackSlotData, StackSlotKind, Value as Ir, condcodes::IntCC, types::I64,
+    InstBuilder, StackSlotData, StackSlotKind, Value as Ir,
+    condcodes::IntCC,
+    types::{I8, I64},
 };
 use squalus_analysis::{FuncId, InstFacts, MapRef, Value};
 use squalus_isa::{CallTarget, HelperId, MapType, Reg};
@@ -124,13 +126,12 @@ impl Translator<'_, '_> {
         copies: u32,
         kind: MapType,
     ) -> Ir {
-        let key = self.reg(known, Reg::R2);
-        let flags = match known.reg(Reg::R2) {
-            Value::Stack { .. } => self.flags(Region::Stack),
-            Value::Packet { .. } => self.flags(Region::Packet),
-            _ => self.flags(Region::MapValue),
+        let entries = u64::from(array.entries);
+        let facts = known.index.filter(|_| !self.input.check_facts);
+        let index = match facts.and_then(|index| index.as_constant()) {
+            Some(index) => self.b.ins().iconst(I64, index.cast_signed()),
+            None => self.load_index(known),
         };
-        let index = self.b.ins().uload32(flags, key, 0);
         let base = self.b.ins().iconst(I64, array.base as i64);
         let offset = self.b.ins().imul_imm_s(index, array.stride as i64);
         let mut address = self.b.ins().iadd(base, offset);
@@ -138,16 +139,28 @@ impl Translator<'_, '_> {
             let plane = self.cpu_offset(copies, array.cpu_stride);
             address = self.b.ins().iadd(address, plane);
         }
-        let entries = i64::from(array.entries);
-        let inside = self
-            .b
-            .ins()
-            .icmp_imm_s(IntCC::UnsignedLessThan, index, entries);
-        let zero = self.b.ins().iconst(I64, 0);
-        if !kind.is_map_in_map() {
-            return self.b.ins().select(inside, address, zero);
+        let inside = match facts {
+            Some(index) if index.umax < entries => self.b.ins().iconst(I8, 1),
+            _ => {
+                let below = IntCC::UnsignedLessThan;
+                self.b.ins().icmp_imm_s(below, index, entries.cast_signed())
+            }
+        };
+        if kind.is_map_in_map() {
+            return self.load_if(inside, address);
         }
-        self.load_if(inside, address)
+        let zero = self.b.ins().iconst(I64, 0);
+        self.b.ins().select(inside, address, zero)
+    }
+
+    fn load_index(&mut self, known: &InstFacts) -> Ir {
+        let key = self.reg(known, Reg::R2);
+        let flags = match known.reg(Reg::R2) {
+            Value::Stack { .. } => self.flags(Region::Stack),
+            Value::Packet { .. } => self.flags(Region::Packet),
+            _ => self.flags(Region::MapValue),
+        };
+        self.b.ins().uload32(flags, key, 0)
     }
 
     /// The distance of this CPU's values from CPU 0's. A CPU the map has no values for gets the first.
