@@ -72,6 +72,9 @@ impl Machine<'_> {
         } else {
             MapFlags::WRONLY_PROG
         };
+        if proto.id == HelperId::MAP_LOOKUP_PERCPU_ELEM && matches!(map, MapRef::Shaped(_)) {
+            return false;
+        }
         self.def(map)
             .is_some_and(|def| proto.serves(def.kind) && !def.flags.contains(forbidden))
     }

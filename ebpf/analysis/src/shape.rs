@@ -1,11 +1,11 @@
 //! Maps that are alike as far as a program can tell.
 
-use squalus_isa::{MapDef, MapFlags};
+use squalus_isa::{MapDef, MapFlags, MapType};
 use squalus_runtime::LinkedProgram;
 
 use crate::MapRef;
 
-/// Classes of maps with the same type, key size, value size and access flags.
+/// Classes of maps with the same family of types, key size, value size and access flags.
 ///
 /// A program that uses one of two maps (an inner map, or a fallback if there is none) is still known to
 /// use a map of their shape.
@@ -92,6 +92,16 @@ impl Shapes {
 const ACCESS: u32 = MapFlags::RDONLY_PROG.0 | MapFlags::WRONLY_PROG.0;
 
 fn alike(a: &MapDef, b: &MapDef) -> bool {
-    (a.kind, a.key_size, a.value_size, a.flags.0 & ACCESS)
-        == (b.kind, b.key_size, b.value_size, b.flags.0 & ACCESS)
+    (family(a.kind), a.key_size, a.value_size, a.flags.0 & ACCESS)
+        == (family(b.kind), b.key_size, b.value_size, b.flags.0 & ACCESS)
+}
+
+/// The simplest type that lookups, updates and deletes treat alike. Only `map_lookup_percpu_elem` knows
+/// more; it is never proved of a shape.
+const fn family(kind: MapType) -> MapType {
+    match kind {
+        MapType::LruHash | MapType::PerCpuHash | MapType::LruPerCpuHash => MapType::Hash,
+        MapType::PerCpuArray => MapType::Array,
+        other => other,
+    }
 }

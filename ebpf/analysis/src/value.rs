@@ -122,7 +122,8 @@ pub enum MapRef {
     Direct(u32),
     /// Some inner map of the map of maps with this index.
     Inner(u32),
-    /// A map of the class with this number: type, key and value size are known.
+    /// A map of the class with this number: key and value size are known, and whether it is an array, a hash
+    /// or something else.
     Shaped(u32),
     /// Some map whose values have at least so many bytes, which programs may read and write.
     Values(u32),
