@@ -39,6 +39,8 @@ pub struct PacketConfig {
     pub fanout: Option<Fanout>,
     /// What the user asked for; for [`PortInfo`] only.
     pub asked: PortRequest,
+    /// What was tried before and refused; for [`PortInfo`] only.
+    pub notices: Vec<String>,
 }
 
 impl PacketConfig {
@@ -50,6 +52,7 @@ impl PacketConfig {
             promiscuous: false,
             fanout: None,
             asked: PortRequest::AfPacket,
+            notices: Vec::new(),
         }
     }
 }
@@ -85,10 +88,11 @@ impl PacketPort {
             )
             .map_err(|error| failed(error, "joining the fanout group"))?;
         }
-        let mut notices = vec![
+        let mut notices = config.notices.clone();
+        notices.push(
             "the host's stack sees every frame too: keep VIPs off its interfaces and forwarding off"
                 .to_owned(),
-        ];
+        );
         if !interface.up {
             notices.push(format!("`{}` is down", interface.name));
         }

@@ -13,8 +13,14 @@
 pub mod controller;
 mod dataplane;
 mod error;
+mod kernel;
+mod load;
 pub mod memory;
+pub mod user;
 
 pub use controller::{Controller, SessionTables, Settings};
 pub use dataplane::{Dataplane, Info, Offline};
 pub use error::{ControlError, DataplaneError};
+pub use kernel::KernelDataplane;
+pub use load::{BALANCER_PROGRAM, LoadOptions};
+pub use user::UserDataplane;
