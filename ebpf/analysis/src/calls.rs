@@ -44,7 +44,7 @@ impl Machine<'_> {
         }
         if proto.ret == RetKind::TailCall && func != 0 {
             effect.replaced = true;
-            self.summaries[func as usize].writes_other_frames = true;
+            self.summaries[func as usize].writes.wild = true;
         }
         if proto.id == HelperId::MAP_LOOKUP_ELEM {
             effect.index = key_on_stack(state);
@@ -245,13 +245,21 @@ impl Machine<'_> {
             effect.ends = true;
             return effect;
         };
-        let (moves_packet, writes) = (summary.moves_packet, summary.writes_other_frames);
+        let (moves_packet, writes) = (summary.moves_packet, summary.writes.clone());
         if moves_packet {
             state.packet_moved();
         }
-        if writes {
-            self.summaries[func as usize].writes_other_frames = true;
+        let own = &mut self.summaries[func as usize].writes;
+        if writes.wild {
+            own.wild = true;
             state.forget_frame();
+        }
+        for (owner, (lo, hi)) in writes.known {
+            if owner == func {
+                state.forget(Interval { lo, hi });
+            } else {
+                own.add(owner, Interval { lo, hi });
+            }
         }
         state.learn_bounds_of(&exit);
         state.retire(fresh);

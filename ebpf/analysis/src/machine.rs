@@ -341,11 +341,15 @@ impl Machine<'_> {
                     hi: off.hi + size - 1,
                 });
             }
-            (Access::Proved(Area::Stack), _) => {
-                self.summaries[func as usize].writes_other_frames = true;
+            (Access::Proved(Area::Stack), Value::Stack { func: owner, off }) => {
+                let bytes = Interval {
+                    lo: off.lo,
+                    hi: off.hi + size - 1,
+                };
+                self.summaries[func as usize].writes.add(*owner, bytes);
             }
             (Access::Checked(Area::Stack | Area::Any), _) => {
-                self.summaries[func as usize].writes_other_frames = true;
+                self.summaries[func as usize].writes.wild = true;
                 state.forget_frame();
             }
             _ => {}

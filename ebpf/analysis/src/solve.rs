@@ -1,6 +1,6 @@
 //! The way to a fixed point: states flow along the edges until nothing changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use squalus_isa::{CallTarget, HelperId, Inst, MapFlags, MapType, Operand, Reg};
 use squalus_runtime::{LinkedProgram, SourceLine, proto};
@@ -8,7 +8,7 @@ use squalus_runtime::{LinkedProgram, SourceLine, proto};
 use crate::machine::{Effect, FrameRead, Machine, branch};
 use crate::shape::Shapes;
 use crate::value::Joining;
-use crate::{Cfg, Facts, FuncId, FunctionFacts, InstFacts, Name, State, Value};
+use crate::{Cfg, Facts, FuncId, FunctionFacts, InstFacts, Interval, Name, State, Value};
 
 /// Joins at a loop head before bounds are widened.
 const LOOP_JOINS: u32 = 3;
@@ -51,13 +51,30 @@ pub enum Refusal {
     },
 }
 
+/// What a function writes of other functions' frames.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FrameWrites {
+    /// Anything, anywhere.
+    pub(crate) wild: bool,
+    /// Bytes of the frames of some functions, both ends included.
+    pub(crate) known: BTreeMap<FuncId, (i64, i64)>,
+}
+
+impl FrameWrites {
+    /// Adds bytes of a function's frame.
+    pub(crate) fn add(&mut self, owner: FuncId, bytes: Interval) {
+        let entry = self.known.entry(owner).or_insert((bytes.lo, bytes.hi));
+        *entry = (entry.0.min(bytes.lo), entry.1.max(bytes.hi));
+    }
+}
+
 /// What is known of a function while the analysis runs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Summary {
     /// Whether it or a function it calls may move the packet.
     pub(crate) moves_packet: bool,
-    /// Whether it or a function it calls may write to frames other than its own.
-    pub(crate) writes_other_frames: bool,
+    /// What it or a function it calls may write of frames other than its own.
+    pub(crate) writes: FrameWrites,
     /// What holds when it returns; only `r0` and packet bounds count.
     pub(crate) exit: Option<State>,
     /// States of calls met since this was last emptied.
@@ -128,7 +145,7 @@ impl<'a> Solver<'a> {
         let Some(mut state) = self.entries[number].clone() else {
             return Ok(());
         };
-        let wrote_before = self.machine.summaries[block.func as usize].writes_other_frames;
+        let wrote_before = self.machine.summaries[block.func as usize].writes.clone();
         for n in block.first..block.end {
             let effect = self.step(block.func, &mut state, n)?;
             self.take_calls(number, n);
@@ -142,11 +159,11 @@ impl<'a> Solver<'a> {
                 if self.machine.program.insts()[n].inst == Inst::Exit {
                     self.leave(block.func, &state);
                 }
-                self.note_writes(block.func, wrote_before);
+                self.note_writes(block.func, &wrote_before);
                 return Ok(());
             }
         }
-        self.note_writes(block.func, wrote_before);
+        self.note_writes(block.func, &wrote_before);
         let last = self.machine.program.insts()[block.end - 1].inst;
         for (next, taken) in [(block.fall, false), (block.jump, true)] {
             if let Some(next) = next
@@ -238,8 +255,8 @@ impl<'a> Solver<'a> {
         }
     }
 
-    fn note_writes(&mut self, func: FuncId, before: bool) {
-        if self.machine.summaries[func as usize].writes_other_frames != before {
+    fn note_writes(&mut self, func: FuncId, before: &FrameWrites) {
+        if self.machine.summaries[func as usize].writes != *before {
             self.revisit_callers(func);
         }
     }
