@@ -1,11 +1,12 @@
 //! The `squalus` command.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use squalus::{bench, prog};
+use squalus::{bench, demo, prog, serve};
 
 /// Layer 4 load balancer whose XDP program runs in the kernel or in userspace.
 #[derive(Parser)]
@@ -17,6 +18,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Balance on an interface, controlled over katran's gRPC service.
+    #[command(disable_help_flag = true)]
+    Serve {
+        /// The flags of katran_server_grpc and squalus' own; `squalus serve --help` lists them.
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "FLAG"
+        )]
+        flags: Vec<OsString>,
+    },
+    /// The whole path on this machine: client, balancer and reals as hosts; kernel and userspace side by side.
+    Demo(demo::DemoArgs),
     /// Objects and programs on any engine.
     Prog {
         #[command(subcommand)]
@@ -30,6 +44,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    squalus::log_to_stderr();
     match run(Cli::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
@@ -42,6 +57,8 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<bool> {
     match cli.command {
+        Command::Serve { flags } => serve::main("squalus serve", flags),
+        Command::Demo(args) => demo::run(&args),
         Command::Prog { command } => prog::run(&command),
         Command::Bench { command } => bench::run(&command).map(|()| true),
     }

@@ -35,6 +35,52 @@ pub fn run(check: bool, install: bool) -> Result<()> {
     compare(&committed, &fresh)
 }
 
+/// Lints of the BPF programs, which need no BPF toolchain.
+pub fn lint() -> Result<()> {
+    crate::cargo(
+        &["fmt", "--all", "--check", "--manifest-path", MANIFEST],
+        &[],
+    )?;
+    let host = host()?;
+    let target = ["--target", host.as_str()];
+    let clippy = ["clippy", "--manifest-path", MANIFEST, "--workspace"];
+    crate::cargo(
+        &[&clippy[..], &target, &["--", "-D", "warnings"]].concat(),
+        &[],
+    )
+}
+
+/// Tests of what the BPF programs share, on the host.
+pub fn test() -> Result<()> {
+    let host = host()?;
+    crate::cargo(
+        &[
+            "test",
+            "--manifest-path",
+            MANIFEST,
+            "-p",
+            "squalus-bpf-net",
+            "--target",
+            &host,
+        ],
+        &[],
+    )
+}
+
+/// The workspace of the BPF programs.
+const MANIFEST: &str = "bpf/Cargo.toml";
+
+/// The host's target triple: the BPF workspace builds for BPF unless told otherwise.
+fn host() -> Result<String> {
+    let output = Command::new("rustc")
+        .arg("-vV")
+        .output()
+        .context("cannot start rustc")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc does not name its host")?.to_owned())
+}
+
 fn compare(committed: &Path, fresh: &Path) -> Result<()> {
     let mut compared = 0;
     for entry in fs::read_dir(fresh)? {

@@ -75,6 +75,7 @@ fn lint() -> Result<()> {
         ],
         &[],
     )?;
+    bpf::lint()?;
     cargo(
         &["doc", "--workspace", "--no-deps"],
         &[("RUSTDOCFLAGS", "-D warnings")],
@@ -87,10 +88,11 @@ fn test(args: &[String]) -> Result<()> {
         all.push("--workspace");
     }
     all.extend(args.iter().map(String::as_str));
-    cargo(&all, &[])
+    cargo(&all, &[])?;
+    if args.is_empty() { bpf::test() } else { Ok(()) }
 }
 
-fn cargo(args: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+pub(crate) fn cargo(args: &[&str], environment: &[(&str, &str)]) -> Result<()> {
     eprintln!("+ cargo {}", args.join(" "));
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command

@@ -11,14 +11,21 @@ use super::report::HttpReport;
 
 /// Sends `requests` requests to each VIP and watches what reaches the balancer meanwhile.
 pub fn observe(lab: &Lab, requests: u32) -> Result<Vec<HttpReport>> {
-    let vips: [(IpAddr, IpAddr); 2] =
-        [(Lab::VIP4.into(), lab.client.ipv4.into()), (Lab::VIP6.into(), lab.client.ipv6.into())];
-    vips.into_iter().map(|(vip, client)| observe_vip(lab, (vip, HTTP_PORT).into(), client, requests)).collect()
+    let vips: [(IpAddr, IpAddr); 2] = [
+        (Lab::VIP4.into(), lab.client.ipv4.into()),
+        (Lab::VIP6.into(), lab.client.ipv6.into()),
+    ];
+    vips.into_iter()
+        .map(|(vip, client)| observe_vip(lab, (vip, HTTP_PORT).into(), client, requests))
+        .collect()
 }
 
 fn observe_vip(lab: &Lab, vip: SocketAddr, client: IpAddr, requests: u32) -> Result<HttpReport> {
     let before = lab.balancer.counters()?;
-    let answers: Vec<_> = lab.client.namespace.run(|| (0..requests).map(|_| http::get(vip)).collect())?;
+    let answers: Vec<_> = lab
+        .client
+        .namespace
+        .run(|| (0..requests).map(|_| http::get(vip)).collect())?;
     let after = lab.balancer.counters()?;
     let mut report = HttpReport {
         vip: vip.to_string(),

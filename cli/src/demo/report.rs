@@ -91,7 +91,10 @@ impl Report {
     /// Whether everything was as it must be.
     #[must_use]
     pub fn passed(&self) -> bool {
-        let each = self.backends.iter().all(|b| b.http.iter().all(HttpReport::passed) && b.sweep.iter().all(SweepRow::passed));
+        let each = self
+            .backends
+            .iter()
+            .all(|b| b.http.iter().all(HttpReport::passed) && b.sweep.iter().all(SweepRow::passed));
         each && !self.backends.is_empty()
     }
 
@@ -99,7 +102,11 @@ impl Report {
     #[must_use]
     pub fn text(&self) -> String {
         let mut out = String::new();
-        let _ = writeln!(out, "One object in every backend: sha256 {}", self.object_sha256);
+        let _ = writeln!(
+            out,
+            "One object in every backend: sha256 {}",
+            self.object_sha256
+        );
         for backend in &self.backends {
             let _ = writeln!(out, "\n{} ({})", backend.backend, backend.mode);
             for http in &backend.http {
@@ -115,20 +122,38 @@ impl Report {
     }
 
     fn sweep_text(&self, out: &mut String) {
-        let Some(first) = self.backends.first() else { return };
+        let Some(first) = self.backends.first() else {
+            return;
+        };
         let _ = write!(out, "\n{:<5} {:<8} {:>8} {:>8}", "", "source", "", "");
         for backend in &self.backends {
             let _ = write!(out, " | {:<29}", format!("{} backend", backend.backend));
         }
-        let _ = write!(out, "\n{:<5} {:<8} {:>8} {:>8}", "proto", "ports", "sessions", "sent");
+        let _ = write!(
+            out,
+            "\n{:<5} {:<8} {:>8} {:>8}",
+            "proto", "ports", "sessions", "sent"
+        );
         for _ in &self.backends {
             let _ = write!(out, " | {:>9} {:>9} {:>9}", "packets", "LRU hits", "misses");
         }
         out.push('\n');
         for (index, row) in first.sweep.iter().enumerate() {
-            let _ = write!(out, "{:<5} {:<8} {:>8} {:>8}", row.transport, row.source_ports, row.sessions, row.sent);
-            for row in self.backends.iter().filter_map(|backend| backend.sweep.get(index)) {
-                let _ = write!(out, " | {:>9} {:>9} {:>9}", row.packets, row.lru_hits, row.lru_misses);
+            let _ = write!(
+                out,
+                "{:<5} {:<8} {:>8} {:>8}",
+                row.transport, row.source_ports, row.sessions, row.sent
+            );
+            for row in self
+                .backends
+                .iter()
+                .filter_map(|backend| backend.sweep.get(index))
+            {
+                let _ = write!(
+                    out,
+                    " | {:>9} {:>9} {:>9}",
+                    row.packets, row.lru_hits, row.lru_misses
+                );
             }
             out.push('\n');
         }
@@ -136,7 +161,11 @@ impl Report {
 }
 
 fn http_text(out: &mut String, http: &HttpReport) {
-    let share: Vec<String> = http.by_real.iter().map(|(real, count)| format!("{real} {count}")).collect();
+    let share: Vec<String> = http
+        .by_real
+        .iter()
+        .map(|(real, count)| format!("{real} {count}"))
+        .collect();
     let _ = writeln!(
         out,
         "  http://{}: {} of {} requests answered ({})",
@@ -145,9 +174,17 @@ fn http_text(out: &mut String, http: &HttpReport) {
         http.requests,
         share.join(", ")
     );
-    let seen = if http.client_address_preserved { "the client's own address" } else { "ANOTHER ADDRESS" };
+    let seen = if http.client_address_preserved {
+        "the client's own address"
+    } else {
+        "ANOTHER ADDRESS"
+    };
     let _ = writeln!(out, "    the reals saw {seen}");
-    let path = if http.direct_return() { "replies went directly (DSR)" } else { "REPLIES WENT THROUGH THE BALANCER" };
+    let path = if http.direct_return() {
+        "replies went directly (DSR)"
+    } else {
+        "REPLIES WENT THROUGH THE BALANCER"
+    };
     let _ = writeln!(
         out,
         "    {path}: {} bytes of replies, {} bytes into the balancer",
@@ -181,8 +218,18 @@ mod tests {
             reply_bytes: 100_000,
             balancer_rx_bytes: 5_000,
         };
-        let backend = BackendReport { backend: "kernel".into(), mode: "native XDP".into(), http: vec![http], sweep: rows };
-        Report { version: 1, object_sha256: "00".into(), left_out: vec![], backends: vec![backend] }
+        let backend = BackendReport {
+            backend: "kernel".into(),
+            mode: "native XDP".into(),
+            http: vec![http],
+            sweep: rows,
+        };
+        Report {
+            version: 1,
+            object_sha256: "00".into(),
+            left_out: vec![],
+            backends: vec![backend],
+        }
     }
 
     #[test]

@@ -23,12 +23,21 @@ const RATE: u32 = 40_000;
 const SETTLE: Duration = Duration::from_secs(3);
 
 /// Sends all ranges over UDP and TCP.
-pub fn observe(lab: &Lab, balancer: &Balancer, packets: u32, progress: impl Fn(&str)) -> Result<Vec<SweepRow>> {
+pub fn observe(
+    lab: &Lab,
+    balancer: &Balancer,
+    packets: u32,
+    progress: impl Fn(&str),
+) -> Result<Vec<SweepRow>> {
     let mut rows = Vec::new();
     for (transport, name) in [(Transport::Udp, "udp"), (Transport::TcpData, "tcp")] {
         let mut first = FIRST_PORT;
         for last in RANGES {
-            let ports = if last == 0 { "0".to_owned() } else { format!("0-{last}") };
+            let ports = if last == 0 {
+                "0".to_owned()
+            } else {
+                format!("0-{last}")
+            };
             let sessions = u32::from(last) + 1;
             let sent = packets.max(sessions);
             progress(&format!("{sent} {name} packets, source ports {ports}"));
@@ -52,12 +61,20 @@ pub fn observe(lab: &Lab, balancer: &Balancer, packets: u32, progress: impl Fn(&
 
 /// Sends `packets` packets over `sessions` sessions in turn, from the client's interface.
 fn send(lab: &Lab, transport: Transport, first: u16, sessions: u32, packets: u32) -> Result<()> {
-    let macs = Macs { source: lab.client.mac, destination: lab.client.gateway_mac };
+    let macs = Macs {
+        source: lab.client.mac,
+        destination: lab.client.gateway_mac,
+    };
     let (source, destination): (Ipv4Addr, Ipv4Addr) = (lab.client.ipv4, Lab::VIP4);
     let frames: Vec<Vec<u8>> = (0..sessions)
         .map(|session| {
             let source_port = first + session as u16;
-            let flow = Flow { source, destination, source_port, destination_port: HTTP_PORT };
+            let flow = Flow {
+                source,
+                destination,
+                source_port,
+                destination_port: HTTP_PORT,
+            };
             traffic::ipv4(macs, flow, transport, 6)
         })
         .collect();
@@ -80,9 +97,14 @@ fn settle(balancer: &Balancer, before: LruCounters, sent: u64) -> Result<LruCoun
     let deadline = Instant::now() + SETTLE;
     loop {
         let now = balancer.lru_counters()?;
-        ensure!(now.packets >= before.packets, "the balancer's counters went backwards");
-        let counted =
-            LruCounters { packets: now.packets - before.packets, misses: now.misses - before.misses };
+        ensure!(
+            now.packets >= before.packets,
+            "the balancer's counters went backwards"
+        );
+        let counted = LruCounters {
+            packets: now.packets - before.packets,
+            misses: now.misses - before.misses,
+        };
         if counted.packets >= sent || Instant::now() > deadline {
             return Ok(counted);
         }

@@ -10,8 +10,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use squalus_port::Interface;
-
 use crate::link::{self, Cidr, LinkEnd};
 use crate::{Namespace, TestkitError};
 
@@ -75,6 +73,10 @@ pub struct Lab {
 }
 
 impl Lab {
+    /// The router's end of the balancer's cable. A balancer in the kernel sends with `XDP_TX`, for which a veth
+    /// needs an XDP program at the other end too: here.
+    pub const TOWARDS_BALANCER: &'static str = "h2";
+
     /// The IPv4 VIP: routed to the balancer, an address of every real's loopback interface.
     pub const VIP4: Ipv4Addr = Ipv4Addr::new(10, 77, 100, 1);
     /// The IPv6 VIP.
@@ -111,9 +113,7 @@ impl Lab {
             link::sysctl("ipv4/ip_forward", "1")?;
             link::sysctl("ipv6/conf/all/forwarding", "1")?;
             link::add_route(Cidr::host(Self::VIP4.into()), via4)?;
-            link::add_route(Cidr::host(Self::VIP6.into()), via6)?;
-            Interface::by_name(&router_end(2))?.set_gro(true)?;
-            Ok(())
+            link::add_route(Cidr::host(Self::VIP6.into()), via6)
         })?
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::io;
 use std::net::IpAddr;
 
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::neighbour::NeighbourState;
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use squalus_port::Interface;
@@ -77,13 +78,7 @@ fn configure(end: &LinkEnd<'_>, mtu: u32) -> Result<(), TestkitError> {
                 .up()
                 .build();
             handle.link().set(up).execute().await?;
-            for Cidr(address, prefix) in addresses {
-                handle
-                    .address()
-                    .add(index, address, prefix)
-                    .execute()
-                    .await?;
-            }
+            add_all(&handle, index, &addresses).await?;
             Ok(())
         })?;
         Interface::by_name(&name)?.disable_offloads()?;
@@ -103,15 +98,20 @@ pub fn add_addresses(name: &str, addresses: &[Cidr]) -> Result<(), TestkitError>
             .set(LinkUnspec::new_with_index(index).up().build())
             .execute()
             .await?;
-        for Cidr(address, prefix) in addresses {
-            handle
-                .address()
-                .add(index, *address, *prefix)
-                .execute()
-                .await?;
-        }
+        add_all(&handle, index, addresses).await?;
         Ok(())
     })
+}
+
+/// Adds addresses that are usable at once: without duplicate detection, which takes its time even on loopback.
+async fn add_all(handle: &Handle, index: u32, addresses: &[Cidr]) -> Result<(), Refused> {
+    for Cidr(address, prefix) in addresses {
+        let mut request = handle.address().add(index, *address, *prefix);
+        let attributes = &mut request.message_mut().attributes;
+        attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        request.execute().await?;
+    }
+    Ok(())
 }
 
 /// Adds a route in the calling thread's namespace.
