@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use squalus_isa::{Errno, MapDef, MapType};
+use squalus_isa::{Errno, Insn, MapDef, MapType, opcode};
 
 use crate::parse::{ObjectMap, ObjectProgram, Parsed};
 use crate::sys::{self, MapExtras, MapFd, XdpLoad};
@@ -72,6 +72,73 @@ impl KernelEngine {
     }
 }
 
+impl KernelEngine {
+    /// Loads hand-made programs, whose 64-bit immediates name maps by their place in `maps`.
+    ///
+    /// # Errors
+    /// As [`KernelEngine::load`].
+    pub fn assembled(
+        maps: Vec<MapDef>,
+        programs: Vec<(String, Vec<Insn>)>,
+    ) -> Result<KernelEngine, KernelError> {
+        let cpus = sys::possible_cpus()?;
+        let create = |def: MapDef| {
+            let fd = create_plain(&def, MapExtras::default(), cpus)?;
+            Ok(LoadedMap { def, fd })
+        };
+        let maps = maps.into_iter().map(create);
+        let maps: Vec<LoadedMap> = maps.collect::<Result<_, KernelError>>()?;
+        let load = |(name, insns): (String, Vec<Insn>)| load_assembled(name, insns, &maps);
+        let programs = programs.into_iter().map(load);
+        let programs = programs.collect::<Result<_, KernelError>>()?;
+        Ok(KernelEngine {
+            maps,
+            programs,
+            inner: Mutex::new(HashMap::new()),
+            cpus,
+            output: Vec::new(),
+        })
+    }
+}
+
+fn load_assembled(
+    name: String,
+    insns: Vec<Insn>,
+    maps: &[LoadedMap],
+) -> Result<LoadedProgram, KernelError> {
+    let mut insns = insns;
+    for insn in &mut insns {
+        let names_map = matches!(insn.src, opcode::PSEUDO_MAP_FD | opcode::PSEUDO_MAP_VALUE);
+        if insn.op == opcode::LD_IMM64 && names_map {
+            let map = usize::try_from(insn.imm)
+                .ok()
+                .and_then(|place| maps.get(place));
+            let map = map.ok_or_else(|| {
+                KernelError::Object(format!(
+                    "`{name}` names map {}, which there is not",
+                    insn.imm
+                ))
+            })?;
+            insn.imm = map.fd.as_fd().as_raw_fd();
+        }
+    }
+    let insns: Vec<_> = insns.into_iter().map(Insn::to_bytes).collect();
+    let fd = load_xdp(&XdpLoad {
+        name: &name,
+        insns: &insns,
+        license: c"Dual MIT/GPL",
+        attach_type: sys::ATTACH_XDP,
+        flags: 0,
+        btf: None,
+    })?;
+    Ok(LoadedProgram {
+        name,
+        fd,
+        attach_type: sys::ATTACH_XDP,
+        flags: 0,
+    })
+}
+
 fn load_btf(parsed: &mut Parsed) -> Result<Option<OwnedFd>, KernelError> {
     let Some(bytes) = parsed.btf_bytes()? else {
         return Ok(None);
@@ -107,21 +174,29 @@ fn create(map: &ObjectMap, btf: Option<&OwnedFd>, cpus: usize) -> Result<MapFd, 
     if def.kind == MapType::PerfEventArray && def.max_entries == 0 {
         def.max_entries = cpus as u32;
     }
-    let prototype = prototype(&def, cpus)?;
     let types = map.btf_types().zip(btf);
     let extras = MapExtras {
-        inner: prototype.as_ref().map(MapFd::as_fd),
         btf: types.map(|((key, value), fd)| (fd.as_fd(), key, value)),
-        numa_node: 0,
         extra: map.source.map_extra(),
+        ..MapExtras::default()
     };
-    let fd = create_map(&def, extras, cpus)?;
+    let fd = create_plain(&def, extras, cpus)?;
     fill(map, &fd).map_err(|errno| KernelError::CreateMap {
         map: def.name.clone(),
         errno,
         hint: " (writing the initial content)",
     })?;
     Ok(fd)
+}
+
+/// Creates a map of an object, if it is a map of maps after a prototype of its inner maps.
+fn create_plain(def: &MapDef, extras: MapExtras<'_>, cpus: usize) -> Result<MapFd, KernelError> {
+    let prototype = prototype(def, cpus)?;
+    let extras = MapExtras {
+        inner: prototype.as_ref().map(MapFd::as_fd),
+        ..extras
+    };
+    create_map(def, extras, cpus)
 }
 
 /// The map that shows the kernel what inner maps of `def` are like.

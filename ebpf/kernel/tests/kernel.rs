@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use squalus_engine::{Engine, EngineError, MapAccess, MapRef, TestRun};
-use squalus_isa::{Errno, MapDef, MapFlags, MapType, UpdateFlags, Verdict};
+use squalus_isa::{Errno, Insn, MapDef, MapFlags, MapType, UpdateFlags, Verdict};
 use squalus_kernel::{KernelEngine, KernelError, LoadOptions, Mode, attached_program};
 
 const ENGINE: &[u8] = include_bytes!("objects/engine.o");
@@ -384,6 +384,42 @@ fn tail_calls_reach_the_program_set() {
     ));
     let result = engine.test_run("jump", &run).unwrap();
     assert_eq!((result.verdict(), result.frame.len()), (Verdict::Tx, 80));
+}
+
+#[test]
+fn hand_made_programs_name_maps_by_their_place() {
+    if !root("hand_made_programs_name_maps_by_their_place") {
+        return;
+    }
+    let array = |name: &str| MapDef {
+        name: name.into(),
+        kind: MapType::Array,
+        key_size: 4,
+        value_size: 4,
+        max_entries: 1,
+        flags: MapFlags::default(),
+        inner: None,
+    };
+    // r0 = *(u32 *)second[0]; exit
+    let code: [u64; 4] = [
+        0x0000_0001_0000_2118,
+        0,
+        0x0000_0000_0000_1061,
+        0x0000_0000_0000_0095,
+    ];
+    let code = Insn::parse_all(&code.map(u64::to_le_bytes).concat()).expect("whole slots");
+    let maps = vec![array("first"), array("second")];
+    let programs = vec![("read".to_owned(), code.clone())];
+    let mut engine = KernelEngine::assembled(maps, programs).expect("it loads");
+    let value = 3u32.to_ne_bytes();
+    engine
+        .update("second".into(), &[0; 4], &value, UpdateFlags::ANY)
+        .unwrap();
+    let result = engine.test_run("read", &TestRun::once(&frame(64))).unwrap();
+    assert_eq!(result.verdict(), Verdict::Tx);
+    let programs = vec![("read".to_owned(), code)];
+    let error = KernelEngine::assembled(vec![array("first")], programs).unwrap_err();
+    assert!(error.to_string().contains("map 1"), "{error}");
 }
 
 #[test]
