@@ -31,6 +31,12 @@ const GUE_PORTS: [u16; 2] = [6080, 9886];
 /// Servers in `server_id_map`: ids 1 to this.
 const SERVERS: u32 = 300;
 
+/// A QUIC VIP that gets more traffic than others.
+const HOT_VIP: usize = 8;
+
+/// The server with this id, and its multiples, has an index that no real has.
+const NO_REAL: u32 = 50;
+
 /// `vip_meta.flags` (katran's `balancer_consts.h`).
 mod flag {
     pub(super) const NO_SRC_PORT: u32 = 1;
@@ -131,6 +137,7 @@ pub fn subject(object: &[u8], switches: &[(&str, &[u8])]) -> Subject {
             ("fallback_glru".to_owned(), SESSIONS),
         ],
         inner: vec![("global_lru_maps".to_owned(), session_table("glru", 4))],
+        clock: None,
     }
 }
 
@@ -149,6 +156,7 @@ pub fn watch() -> Watch {
     };
     Watch {
         masks: vec![atime("lru_mapping"), atime("fallback_cache"), rate],
+        clock: None,
     }
 }
 
@@ -209,6 +217,23 @@ impl Generator {
         Case { steps }
     }
 
+    /// As [`Generator::case`], with time that passes: mostly little, at times seconds and half minutes,
+    /// which sessions of UDP and the connection rate depend on.
+    pub fn timed_case(&mut self, frames: usize) -> Case {
+        let mut case = self.case(0);
+        let mut nanos: u64 = 1 << 40;
+        for _ in 0..frames {
+            nanos += match self.rng.below(100) {
+                0 => 30_000_000_000 + self.rng.below(3) as u64 - 1,
+                1..4 => 1_000_000_000 + self.rng.below(3) as u64 - 1,
+                _ => self.rng.below(1_000_000) as u64,
+            };
+            case.steps.push(Step::Time { nanos });
+            case.steps.push(self.run());
+        }
+        case
+    }
+
     /// One frame, on any CPU.
     pub fn run(&mut self) -> Step {
         Step::Run {
@@ -250,7 +275,7 @@ impl Generator {
                     map: "ch_rings".to_owned(),
                     first: number * RING_SIZE,
                     count: RING_SIZE,
-                    seed: self.rng.next(),
+                    seed: self.rng.word(),
                     modulo: if number == 5 { 5000 } else { REALS + 1 },
                 });
             }
@@ -285,7 +310,11 @@ impl Generator {
         steps.push(update("ctl_array", vec![0; 4], mac.to_vec()));
         for id in 1..=SERVERS {
             // Some ids without a real, and a few with an index that no real has.
-            let real = if id % 50 == 0 { 5000 } else { id % (REALS + 1) };
+            let real = if id % NO_REAL == 0 {
+                5000
+            } else {
+                id % (REALS + 1)
+            };
             let (id, real) = (id.to_ne_bytes().to_vec(), real.to_ne_bytes().to_vec());
             steps.push(update("server_id_map", id, real));
         }
@@ -385,18 +414,26 @@ impl Generator {
 
     /// A client of the VIP's family, one of few ports, so that flows come back.
     fn vip_flow(&mut self) -> (Flow, u8) {
-        let vip = &self.vips[self.rng.below(self.vips.len())];
+        let hot = self.rng.percent(10);
+        let vip = match hot {
+            true => &self.vips[HOT_VIP],
+            false => &self.vips[self.rng.below(self.vips.len())],
+        };
         let family = |client: &&Address| client.len() == vip.address.len();
         let clients: Vec<&Address> = self.clients.iter().filter(family).collect();
-        let src = (*self.rng.pick(&clients)).clone();
-        let sport = match self.rng.percent(80) {
+        // One client sends much of the traffic: its flows come back.
+        let src = match hot || self.rng.percent(40) {
+            true => clients[0].clone(),
+            false => (*self.rng.pick(&clients)).clone(),
+        };
+        let sport = match hot || self.rng.percent(80) {
             true => *self.rng.pick(&[31337, 1024, 65535, 7]),
-            false => self.rng.next() as u16,
+            false => self.rng.word() as u16,
         };
         let dport = match vip.port {
             0 => *self.rng.pick(&[80, 443, 53, 1]),
             port if self.rng.percent(95) => port,
-            _ => self.rng.next() as u16,
+            _ => self.rng.word() as u16,
         };
         let flow = Flow {
             src,
@@ -410,7 +447,7 @@ impl Generator {
     /// A frame of some kind, damaged one time in four.
     pub fn frame(&mut self) -> Vec<u8> {
         let mut frame = match self.rng.below(100) {
-            0..60 => self.to_vip(),
+            0..60 => self.vip_frame(),
             60..66 => self.echo(),
             66..80 => self.icmp_error(),
             80..92 => self.encapsulated(),
@@ -428,7 +465,7 @@ impl Generator {
         frame
     }
 
-    fn to_vip(&mut self) -> Vec<u8> {
+    fn vip_frame(&mut self) -> Vec<u8> {
         let (flow, protocol) = self.vip_flow();
         let segment = self.segment(&flow, protocol);
         frames::ethernet(&self.packet(&flow, protocol, &segment))
@@ -502,8 +539,10 @@ impl Generator {
     fn server_id(&mut self) -> u32 {
         match self.rng.below(10) {
             0 => 0,
-            1 => self.rng.next() as u32,
+            1 => self.rng.word() as u32,
             2 => SERVERS + 1,
+            3..6 => self.rng.between(1, 2) as u32,
+            6 => NO_REAL,
             _ => self.rng.between(1, SERVERS as usize) as u32,
         }
     }
@@ -567,7 +606,7 @@ impl Generator {
         let kinds = *self
             .rng
             .pick(&[(8, 128), (8, 128), (8, 128), (0, 129), (13, 135)]);
-        let rest = (self.rng.next() as u32).to_be_bytes();
+        let rest = (self.rng.word() as u32).to_be_bytes();
         let code = if self.rng.percent(90) {
             0
         } else {
@@ -626,7 +665,7 @@ impl Generator {
                 v6(0x4242)
             },
             dst,
-            sport: self.rng.next() as u16,
+            sport: self.rng.word() as u16,
             dport: *self.rng.pick(&GUE_PORTS),
         };
         let (protocol, payload) = if self.rng.percent(50) {
@@ -650,8 +689,8 @@ impl Generator {
 
     /// ARP, VLAN tags and such.
     fn no_ip(&mut self) -> Vec<u8> {
-        let mut frame = self.to_vip();
-        let types: [u16; 5] = [0x0806, 0x8100, 0x88a8, 0x88cc, self.rng.next() as u16];
+        let mut frame = self.vip_frame();
+        let types: [u16; 5] = [0x0806, 0x8100, 0x88a8, 0x88cc, self.rng.word() as u16];
         let ethertype = *self.rng.pick(&types);
         frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
         frame

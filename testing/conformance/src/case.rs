@@ -74,6 +74,8 @@ pub enum Step {
         index: u32,
         program: String,
     },
+    /// From here on the time is this, in nanoseconds, for engines whose clock can be set.
+    Time { nanos: u64 },
     /// `count` 32-bit values below `modulo` from `first` on, derived from `seed`: a ring, say.
     Fill {
         map: String,
@@ -110,6 +112,12 @@ impl From<EngineError> for Outcome {
 }
 
 impl Step {
+    /// Does the step on an engine, whatever comes of it.
+    pub fn perform(&self, engine: &mut dyn Engine) {
+        // Refusals are outcomes, of interest only to a comparison.
+        let _ = self.apply(engine);
+    }
+
     pub(crate) fn apply(&self, engine: &mut dyn Engine) -> Outcome {
         self.try_apply(engine).unwrap_or_else(Outcome::from)
     }
@@ -145,6 +153,8 @@ impl Step {
                 index,
                 program,
             } => set_program(engine, map, *index, program)?,
+            // Engines share a clock, which the comparison sets.
+            Step::Time { .. } => {}
             Step::Fill {
                 map,
                 first,

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use squalus_engine::{Engine, EngineError, MapAccess};
 use squalus_isa::{MapDef, MapType, Verdict};
@@ -23,11 +25,14 @@ pub struct Mask {
     pub bytes: Range<usize>,
 }
 
-/// How map contents are compared: everything but what is masked.
+/// How engines are compared: everything but what is masked.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
     /// The exceptions.
     pub masks: Vec<Mask>,
+    /// The clock that all the engines were made with ([`crate::engines::Subject::clock`]), if it can be
+    /// set: [`Step::Time`] does.
+    pub clock: Option<Arc<AtomicU64>>,
 }
 
 /// Two engines that did not do the same.
@@ -59,6 +64,7 @@ impl fmt::Display for Difference {
 /// The engines must be freshly loaded (or in the same state) from the same object. Map contents are
 /// compared once, after the last step.
 pub fn compare(engines: &mut [&mut dyn Engine], case: &Case, watch: &Watch) -> Vec<Difference> {
+    watch.reset_clock();
     let mut differences = Vec::new();
     for (index, step) in case.steps.iter().enumerate() {
         differences.extend(compare_step(engines, (index, step), watch).1);
@@ -76,6 +82,9 @@ pub(crate) fn compare_step(
     let Some((first, others)) = engines.split_first_mut() else {
         return (None, Vec::new());
     };
+    if let (Step::Time { nanos }, Some(clock)) = (step, &watch.clock) {
+        clock.store(*nanos, Ordering::Relaxed);
+    }
     let expected = watch.masked_outcome(*first, step);
     let mut differences = Vec::new();
     for other in others {
@@ -218,6 +227,13 @@ fn contents(
 }
 
 impl Watch {
+    /// Every case starts at time 0.
+    pub(crate) fn reset_clock(&self) {
+        if let Some(clock) = &self.clock {
+            clock.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Does a step; what a lookup finds is masked as map contents are.
     fn masked_outcome(&self, engine: &mut dyn Engine, step: &Step) -> Outcome {
         match (step.apply(engine), step) {

@@ -1,11 +1,14 @@
 //! The engines there are, loaded with the same object and options.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use squalus_engine::Engine;
 use squalus_isa::MapDef;
 use squalus_kernel::{KernelEngine, LoadOptions};
 use squalus_object::Object;
+use squalus_runtime::Clock;
 use squalus_vm::{EngineKind, Vm, VmBuilder};
 
 /// Which engine.
@@ -55,6 +58,9 @@ pub struct Subject {
     pub max_entries: Vec<(String, u32)>,
     /// Prototypes of inner maps.
     pub inner: Vec<(String, MapDef)>,
+    /// The time in nanoseconds, in userspace engines; the host's clocks without it. The kernel's clock
+    /// cannot be set.
+    pub clock: Option<Arc<AtomicU64>>,
 }
 
 /// The engine does not take the object, in its own words.
@@ -135,9 +141,14 @@ impl Subject {
                 map.def.inner = Some(Box::new(inner.clone()));
             }
         }
+        let clock = match &self.clock {
+            Some(clock) => Clock::Manual(Arc::clone(clock)),
+            None => Clock::Real,
+        };
         VmBuilder::new(object)
             .engine(kind)
             .cpus(cpus())
+            .clock(clock)
             .build()
             .map_err(|error| error.to_string())
     }

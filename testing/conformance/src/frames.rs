@@ -111,7 +111,7 @@ fn ipv4(
     let total = (20 + payload.len()) as u16;
     let mut header = vec![0x45, tos];
     header.extend(total.to_be_bytes());
-    header.extend((rng.next() as u16).to_be_bytes());
+    header.extend((rng.word() as u16).to_be_bytes());
     // Don't Fragment or nothing; fragments come by `damage`.
     header.extend(if rng.percent(50) { [0x40, 0] } else { [0, 0] });
     header.extend([ttl, protocol, 0, 0]);
@@ -133,7 +133,7 @@ fn ipv6(
     let flow = if rng.percent(50) {
         0
     } else {
-        rng.next() as u32 & 0xf_ffff
+        rng.word() as u32 & 0xf_ffff
     };
     let first = 6 << 28 | u32::from(tos) << 20 | flow;
     let mut header = first.to_be_bytes().to_vec();
@@ -175,7 +175,7 @@ pub fn udp_datagram(rng: &mut Rng, flow: &Flow, payload: &[u8]) -> Vec<u8> {
     let sum = if rng.percent(20) {
         0
     } else {
-        rng.next() as u16
+        rng.word() as u16
     };
     out.extend(sum.to_be_bytes());
     out.extend(payload);
@@ -330,7 +330,7 @@ fn lie_about_length(rng: &mut Rng, frame: &mut [u8]) {
         Some(4) => ETHERNET + 2,
         _ => ETHERNET + 4,
     };
-    let any = rng.next() as u16;
+    let any = rng.word() as u16;
     let lie = *rng.pick(&[0, 1, 19, 20, 40, 1500, 0x7fff, 0xffff, any]);
     if let Some(field) = frame.get_mut(at..at + 2) {
         field.copy_from_slice(&lie.to_be_bytes());

@@ -105,7 +105,7 @@ impl fmt::Display for Finding {
         };
         writeln!(
             f,
-            "a small case, to replay with `conform --replay`:\n{}",
+            "a small case, to replay with `conform balancer|maps --replay`:\n{}",
             small.case
         )?;
         writeln!(f, "on which:")?;
@@ -135,6 +135,7 @@ impl Hunt<'_> {
     pub fn run(&self, steps: impl Iterator<Item = Step>) -> Result<Tally, HuntError> {
         let mut engines = self.subject.load(self.kinds)?;
         let mut engines = borrow(&mut engines);
+        self.watch.reset_clock();
         let mut done = Vec::new();
         let mut tally = Tally::default();
         for step in steps {

@@ -10,7 +10,7 @@
 //! What legitimately differs, because the kernel's clock cannot be set, is masked byte by byte in a
 //! [`Watch`], never left out by map.
 //!
-//! Cases come from generators ([`balancer`], [`maps`]) that are driven by a seeded [`Rng`] and know the
+//! Cases come from generators ([`balancer`], [`maps`], [`programs`]) that are driven by a seeded [`Rng`] and know the
 //! formats. When engines differ, [`minimise`] finds a small case that still shows it, and a case's text
 //! form ([`Case::parse`]) reproduces it anywhere.
 #![forbid(unsafe_code)]
@@ -23,6 +23,7 @@ pub mod frames;
 mod hunt;
 pub mod maps;
 mod minimise;
+pub mod programs;
 mod rng;
 mod text;
 

@@ -62,6 +62,7 @@ pub fn watch() -> Watch {
             padding("m_percpu_array", 12..16),
             padding("m_percpu_lru", 4..8),
         ],
+        clock: None,
     }
 }
 
@@ -146,7 +147,7 @@ impl Generator {
             16 => 3,
             17 => 4,
             18 => 8,
-            _ => self.rng.next(),
+            _ => self.rng.word(),
         }
     }
 
@@ -254,7 +255,7 @@ impl Generator {
         let op = self.rng.below(4) as u8;
         let flags = self.flags();
         let a = self.rng.below(16) as u32;
-        let b = self.rng.next() as u32;
+        let b = self.rng.word() as u32;
         let (number, key) = match self.rng.below(14) {
             n @ 0..9 => (TARGETS[n].number, self.key(TARGETS[n].name, TARGETS[n].key)),
             9 => (ARRAY_OF_MAPS, self.key("", 4)),
@@ -274,16 +275,16 @@ impl Generator {
             0i32, 1, -1, 4, -4, 20, -20, 40, 64, -64, 66, 67, 200, -216, -217, -256, 256,
         ]);
         let a = match self.rng.below(4) {
-            0 => self.rng.next() as u32,
+            0 => self.rng.word() as u32,
             1 => self.rng.below(5) as u32,
             2 => self.rng.below(100) as u32,
             _ => edge.cast_unsigned(),
         };
-        let b = self.rng.next() as u32;
+        let b = self.rng.word() as u32;
         let flags = if self.rng.percent(50) {
             0
         } else {
-            self.rng.next()
+            self.rng.word()
         };
         let key = self.rng.bytes(24);
         let mut frame = self.command(op, op, &key, flags, (a, b));

@@ -12,7 +12,7 @@ impl Rng {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -23,7 +23,7 @@ impl Rng {
     pub fn below(&mut self, bound: usize) -> usize {
         match bound {
             0 => 0,
-            bound => (self.next() % bound as u64) as usize,
+            bound => (self.word() % bound as u64) as usize,
         }
     }
 
@@ -47,7 +47,7 @@ impl Rng {
 
     /// A byte.
     pub fn byte(&mut self) -> u8 {
-        self.next() as u8
+        self.word() as u8
     }
 
     /// That many bytes.
@@ -58,5 +58,5 @@ impl Rng {
 
 /// The number that [`crate::Step::Fill`] puts at `index`: any 32-bit hash will do, as long as it stays.
 pub(crate) fn hash(seed: u64, index: u32) -> u32 {
-    (Rng::new(seed ^ (u64::from(index) << 20)).next() >> 32) as u32
+    (Rng::new(seed ^ (u64::from(index) << 20)).word() >> 32) as u32
 }

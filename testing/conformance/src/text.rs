@@ -7,6 +7,7 @@
 //! lookup reals 01000000
 //! delete lru_mapping/00000000 0a...
 //! program subprograms 0 balancer_ingress
+//! time 1000000000
 //! run balancer_ingress 0 0200...
 //! ```
 //! An inner map is `OUTER/KEY`. Empty lines and lines starting with `#` say nothing.
@@ -70,6 +71,7 @@ impl fmt::Display for Step {
                 index,
                 program,
             } => write!(f, "program {map} {index} {program}"),
+            Step::Time { nanos } => write!(f, "time {nanos}"),
             Step::Fill {
                 map,
                 first,
@@ -144,6 +146,9 @@ fn step(line: &str) -> Result<Step, &'static str> {
             index: number(index)?,
             program: (*program).to_owned(),
         },
+        ["time", nanos] => Step::Time {
+            nanos: number(nanos)?,
+        },
         ["fill", map, first, count, seed, modulo] => Step::Fill {
             map: (*map).to_owned(),
             first: number(first)?,
@@ -211,9 +216,10 @@ mod tests {
                     lookup reals 01000000\n\
                     delete a/ff 0a\n\
                     program subprograms 0 balancer_ingress\n\
+                    time 1000000000\n\
                     run balancer_ingress 1 00ff\n";
         let case = Case::parse(text).unwrap();
-        assert_eq!(case.steps.len(), 7);
+        assert_eq!(case.steps.len(), 8);
         assert_eq!(case.to_string(), text);
     }
 

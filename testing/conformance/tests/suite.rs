@@ -164,6 +164,7 @@ fn maps_are_compared_at_the_end_and_masks_hide_only_their_bytes() {
             key,
             bytes,
         }],
+        clock: None,
     };
     assert_eq!(differences(Fault::Value, &case, &mask(0..7, None)).len(), 1);
     assert_eq!(differences(Fault::Value, &case, &mask(7..8, None)).len(), 0);
