@@ -1,5 +1,5 @@
 /* What the test programs need of linux/bpf.h, so that they build with clang alone:
- *   clang-16 -O2 -g -target bpf -c NAME.c -o NAME.o && llvm-strip -g NAME.o
+ *   clang-16 -O2 -g -target bpf -ffile-prefix-map=$PWD=. -c $PWD/NAME.c -o NAME.o && llvm-strip -g NAME.o
  */
 typedef unsigned char u8;
 typedef unsigned short u16;
