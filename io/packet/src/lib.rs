@@ -4,7 +4,9 @@
 //! refused. It differs from AF_XDP in one way that matters: the port gets *copies*. The host's stack
 //! sees every frame too, whatever the program says of it:
 //!
-//! * `PASS` needs no work ([`squalus_port::HostPath::Already`]).
+//! * `PASS` needs no work ([`squalus_port::HostPath::Already`]), unless the program has moved the frame's
+//!   bounds: such a frame goes through a tap or a veth pair, if the port has one
+//!   ([`PacketPort::with_host_path`]). Edits of a frame that stays where it is are lost to the host.
 //! * `DROP` cannot keep the host from seeing the frame, and `TX` cannot keep the host from handling it as
 //!   well. For traffic to a VIP the host must therefore have nothing to do with it: no VIP on any of its
 //!   interfaces, and `net.ipv4.ip_forward` (and `net.ipv6.conf.all.forwarding`) 0, so that it drops
@@ -18,6 +20,7 @@
 
 mod checksum;
 mod messages;
+mod moved;
 mod packet;
 mod sys;
 mod tap;
@@ -35,12 +38,4 @@ use squalus_port::{Interface, PortError};
 /// Without `CAP_NET_ADMIN`, or if there is no such interface.
 pub fn disable_offloads(interface: &str) -> Result<(), PortError> {
     Interface::by_name(interface)?.disable_offloads()
-}
-
-/// Turns an interface's generic receive offload on or off ([`Interface::set_gro`]).
-///
-/// # Errors
-/// Without `CAP_NET_ADMIN`, or if there is no such interface.
-pub fn set_gro(interface: &str, on: bool) -> Result<(), PortError> {
-    Interface::by_name(interface)?.set_gro(on)
 }

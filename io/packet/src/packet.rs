@@ -11,6 +11,7 @@ use squalus_port::{
 
 use crate::complete_checksum;
 use crate::messages::{Messages, Received};
+use crate::moved::{Moved, Passed};
 use crate::sys::{check, errno, set_option, wait_readable};
 
 /// Bytes of socket buffer each way, enough for some thousand frames.
@@ -18,6 +19,10 @@ const SOCKET_BUFFER: libc::c_int = 8 << 20;
 
 /// What opening an AF_PACKET socket takes.
 const NEEDS: &str = "CAP_NET_RAW";
+
+/// What a copy of every frame means for the user.
+const SHARED: &str =
+    "the host's stack sees every frame too: keep VIPs off its interfaces and forwarding off";
 
 /// Several ports on one interface that share its frames, each flow always at the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +46,9 @@ pub struct PacketConfig {
     pub asked: PortRequest,
     /// What was tried before and refused; for [`PortInfo`] only.
     pub notices: Vec<String>,
+    /// Whether the port is a way to the host behind the interface, as one end of a veth pair is: it
+    /// receives nothing, and passes frames by sending them.
+    pub towards_host: bool,
 }
 
 impl PacketConfig {
@@ -53,6 +61,7 @@ impl PacketConfig {
             fanout: None,
             asked: PortRequest::AfPacket,
             notices: Vec::new(),
+            towards_host: false,
         }
     }
 }
@@ -66,6 +75,8 @@ pub struct PacketPort {
     failure: Option<i32>,
     info: PortInfo,
     stats: PortStats,
+    towards_host: bool,
+    moved: Option<Moved>,
 }
 
 impl PacketPort {
@@ -77,7 +88,11 @@ impl PacketPort {
         let interface = Interface::by_name(&config.interface)?;
         let socket = open_socket()?;
         configure(&socket, config, &interface)?;
-        bind(&socket, &interface)?;
+        let protocol = match config.towards_host {
+            true => 0,
+            false => libc::ETH_P_ALL as u16,
+        };
+        bind(&socket, &interface, protocol)?;
         if let Some(fanout) = config.fanout {
             // PACKET_FANOUT_HASH is mode 0, in the upper half.
             set_option(
@@ -89,10 +104,9 @@ impl PacketPort {
             .map_err(|error| failed(error, "joining the fanout group"))?;
         }
         let mut notices = config.notices.clone();
-        notices.push(
-            "the host's stack sees every frame too: keep VIPs off its interfaces and forwarding off"
-                .to_owned(),
-        );
+        if !config.towards_host {
+            notices.push(SHARED.to_owned());
+        }
         if !interface.up {
             notices.push(format!("`{}` is down", interface.name));
         }
@@ -113,7 +127,20 @@ impl PacketPort {
                 notices,
             },
             stats: PortStats::default(),
+            towards_host: config.towards_host,
+            moved: None,
         })
+    }
+
+    /// Lets frames whose bounds the program has moved, and which it passes, reach the host's stack through
+    /// another port: a tap, or a port towards the host ([`PacketConfig::towards_host`]). `pool` is
+    /// the one that this port will receive into.
+    #[must_use]
+    pub fn with_host_path(mut self, host: Box<dyn Port>, pool: &Pool) -> PacketPort {
+        let moved = Moved::new(host, pool);
+        self.info.host = HostPath::AlreadyUnlessMoved(moved.host_name().to_owned());
+        self.moved = Some(moved);
+        self
     }
 
     /// Frees the frames that the kernel refused with this error number: the first one if it is the
@@ -224,11 +251,12 @@ fn configure(
     Ok(())
 }
 
-fn bind(socket: &OwnedFd, interface: &Interface) -> Result<(), PortError> {
+/// Protocol 0 receives nothing.
+fn bind(socket: &OwnedFd, interface: &Interface, protocol: u16) -> Result<(), PortError> {
     // SAFETY: a zeroed sockaddr_ll is valid.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as libc::c_ushort;
-    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_protocol = protocol.to_be();
     address.sll_ifindex = interface.index as libc::c_int;
     // SAFETY: the kernel reads an address of this length, which lives for the call.
     let result = unsafe {
@@ -310,6 +338,9 @@ impl Port for PacketPort {
                 continue;
             }
             self.stats.rx_bytes += frame.len() as u64;
+            if let Some(moved) = &mut self.moved {
+                moved.remember(&frame);
+            }
             if let Err(frame) = burst.push(frame) {
                 pool.free(frame);
             }
@@ -341,9 +372,18 @@ impl Port for PacketPort {
     }
 
     fn pass(&mut self, pool: &mut Pool, frames: &mut Burst) -> usize {
-        let count = frames.free(pool);
-        self.stats.passed += count as u64;
-        count
+        if self.towards_host {
+            return self.send(pool, frames);
+        }
+        let Some(moved) = &mut self.moved else {
+            let count = frames.free(pool);
+            self.stats.passed += count as u64;
+            return count;
+        };
+        let Passed { passed, dropped } = moved.pass(pool, frames);
+        self.stats.passed += passed as u64;
+        self.stats.pass_dropped += dropped as u64;
+        passed
     }
 
     fn wait(&mut self, timeout: Duration) -> bool {

@@ -7,7 +7,7 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use squalus_packet::{Fanout, PacketConfig, PacketPort, TapConfig, TapPort};
-use squalus_port::{Burst, MacAddr, Pool, PoolConfig, Port, PortError, PortState};
+use squalus_port::{Burst, HostPath, MacAddr, Pool, PoolConfig, Port, PortError, PortState};
 
 use support::{
     PATIENCE, experiment, ip, is_experiment, pool, port, receive, send, udp_frame, veth,
@@ -322,6 +322,71 @@ fn a_tap_hands_frames_to_the_host_and_takes_its_own() {
         .run(|| squalus_port::Interface::by_name("sq-pass0"))
         .unwrap();
     assert!(matches!(gone, Err(PortError::NoInterface(_))), "{gone:?}");
+}
+
+#[test]
+fn moved_frames_reach_the_host_and_others_only_once() {
+    let Some(namespace) = veth("sq-packet-moved") else {
+        return;
+    };
+    ip(&namespace, "addr add 10.99.0.1/24 dev sqa");
+    ip(
+        &namespace,
+        "link add sqp type veth peer name sqq address 02:00:00:00:00:0a",
+    );
+    for end in ["sqp", "sqq"] {
+        ip(&namespace, &format!("link set {end} up"));
+    }
+    wait_until_up(&namespace, "sqq");
+    let towards_host = PacketConfig {
+        towards_host: true,
+        ..PacketConfig::new("sqp")
+    };
+    let host = namespace
+        .run(|| PacketPort::open(&towards_host))
+        .unwrap()
+        .unwrap();
+    assert_eq!(host.info().notices, Vec::<String>::new());
+    let mut pool_a = pool();
+    let mut a = port(&namespace, "sqa").with_host_path(Box::new(host), &pool_a);
+    assert_eq!(a.info().host, HostPath::AlreadyUnlessMoved("sqp".into()));
+    let socket = namespace
+        .run(|| UdpSocket::bind("10.99.0.1:53"))
+        .unwrap()
+        .unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+
+    // One frame that the host understands by itself, one that it does only without its first 16 bytes.
+    let mut wrapped = experiment(0, 16);
+    wrapped.extend(udp_frame(4322));
+    let (mut b, mut pool_b) = (port(&namespace, "sqb"), pool());
+    send(&mut b, &mut pool_b, &[udp_frame(4321), wrapped]);
+    let (mut received, mut burst) = (Burst::new(), Burst::new());
+    let deadline = Instant::now() + PATIENCE;
+    while burst.len() < 2 && Instant::now() < deadline {
+        a.wait(Duration::from_millis(10));
+        a.recv(&mut pool_a, &mut received);
+        for mut frame in received.drain() {
+            let (start, len) = (frame.start(), frame.len());
+            if is_experiment(pool_a.data(&frame)) {
+                assert!(pool_a.set_range(&mut frame, start + 16, len - 16));
+            } else if pool_a.data(&frame)[12..14] != [8, 0] {
+                pool_a.free(frame);
+                continue;
+            }
+            burst.push(frame).unwrap();
+        }
+    }
+    assert_eq!(a.pass(&mut pool_a, &mut burst), 2);
+    assert_eq!((a.stats().passed, a.stats().pass_dropped), (2, 0));
+    let mut buffer = [0; 100];
+    let mut ports = [0; 2].map(|_| socket.recv_from(&mut buffer).unwrap().1.port());
+    ports.sort_unstable();
+    assert_eq!(ports, [4321, 4322]);
+    socket
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    assert!(socket.recv_from(&mut buffer).is_err(), "a frame came twice");
 }
 
 #[test]

@@ -164,15 +164,6 @@ impl Interface {
         }
     }
 
-    /// Turns generic receive offload on or off. With it on, a veth runs in NAPI mode, which is what lets
-    /// the other end's XDP program send frames to it (`XDP_TX`); the price is that it joins TCP segments.
-    ///
-    /// # Errors
-    /// Without `CAP_NET_ADMIN`, or if the interface is gone.
-    pub fn set_gro(&self, on: bool) -> Result<(), PortError> {
-        self.set_offload(ETHTOOL_SGRO, on.into())
-    }
-
     fn set_offload(&self, cmd: u32, data: u32) -> Result<(), PortError> {
         let mut value = EthtoolValue { cmd, data };
         match ethtool(&self.name, &raw mut value) {
@@ -187,7 +178,6 @@ impl Interface {
 
 // Commands of linux/ethtool.h.
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
-const ETHTOOL_SGRO: u32 = 0x2c;
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_SFLAGS: u32 = 0x26;
 /// `ETH_FLAG_TXVLAN`, `ETH_FLAG_RXVLAN`, `ETH_FLAG_LRO`: the flags that change frames.
@@ -198,7 +188,7 @@ const FRAME_FLAGS: u32 = 1 << 7 | 1 << 8 | 1 << 15;
 const OFFLOADS_OFF: [u32; 6] = [
     0x1f, // ETHTOOL_STSO
     0x24, // ETHTOOL_SGSO
-    ETHTOOL_SGRO,
+    0x2c, // ETHTOOL_SGRO
     0x19, // ETHTOOL_SSG
     0x17, // ETHTOOL_STXCSUM
     0x15, // ETHTOOL_SRXCSUM

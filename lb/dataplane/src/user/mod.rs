@@ -130,7 +130,16 @@ impl UserDataplane {
                 .follow(steering)
                 .map_err(|error| DataplaneError::caused(error.to_string(), error))?;
         }
-        self.start(opened.ports)
+        let (used, there) = (opened.ports.len(), self.workers());
+        let mut infos = self.start(opened.ports)?;
+        if let Some(first) = infos.first_mut().filter(|_| used < there) {
+            first.notices.push(format!(
+                "{there} forwarding cores, but `{}` has only {used} receive queues: {} do nothing (see `ethtool -L`)",
+                options.interface,
+                there - used
+            ));
+        }
+        Ok(infos)
     }
 
     /// Starts forwarding on the ports of each worker; returns what they are.

@@ -23,8 +23,12 @@ pub struct PortOptions {
     pub attach: AttachMode,
     /// Which frames AF_XDP takes from the host.
     pub filter: Filter,
-    /// Name of the tap device through which AF_XDP passes frames to the host.
+    /// Name of the tap device for frames that the program passes and the host has not seen as they are:
+    /// with AF_XDP all, with AF_PACKET those whose bounds the program moved.
     pub tap: String,
+    /// An interface to send such frames to instead, whose other end is the host's: one end of a veth pair.
+    /// Needs no rights to `/dev/net/tun`.
+    pub inject: Option<String>,
     /// Frames of each port.
     pub frames: u32,
     /// Whether AF_PACKET receives frames addressed to other stations.
@@ -41,6 +45,7 @@ impl PortOptions {
             attach: AttachMode::Auto,
             filter: Filter::Vips,
             tap: "sq-pass0".to_owned(),
+            inject: None,
             frames: PoolConfig::default().frames,
             promiscuous: false,
         }
@@ -120,12 +125,22 @@ fn open_xdp(
     })
 }
 
-/// The tap through which frames go back to the host, or why there is none.
+/// The tap or interface through which frames go back to the host, or why there is none.
 fn open_host_path(
     options: &PortOptions,
     interface: &Interface,
     queue: u32,
 ) -> Result<Box<dyn Port>, String> {
+    if let Some(interface) = &options.inject {
+        let config = PacketConfig {
+            towards_host: true,
+            ..PacketConfig::new(interface.clone())
+        };
+        return match PacketPort::open(&config) {
+            Ok(port) => Ok(Box::new(port)),
+            Err(error) => Err(error.to_string()),
+        };
+    }
     let config = TapConfig {
         name: options.tap.clone(),
         mac: Some(interface.mac),
@@ -148,15 +163,25 @@ fn open_packet(
     let group = new_fanout_group();
     let mut opened = Opened::default();
     for member in 0..workers.max(1) as u32 {
+        let host = open_host_path(options, interface, member);
+        let mut notices = notices.to_vec();
+        if let Err(reason) = &host {
+            notices.push(format!(
+                "frames that the program changes and passes don't reach the host: {reason}"
+            ));
+        }
         let config = PacketConfig {
-            interface: options.interface.clone(),
             promiscuous: options.promiscuous,
             fanout: (workers > 1).then_some(Fanout { group, member }),
             asked: options.request,
-            notices: notices.to_vec(),
+            notices,
+            ..PacketConfig::new(options.interface.clone())
         };
-        let port = PacketPort::open(&config)?;
+        let mut port = PacketPort::open(&config)?;
         let pool = pool(options, interface.mtu)?;
+        if let Ok(host) = host {
+            port = port.with_host_path(host, &pool);
+        }
         opened.ports.push(vec![(Box::new(port), pool)]);
     }
     Ok(opened)
