@@ -4,7 +4,7 @@ use crate::Scalar;
 use crate::shape::Shapes;
 
 /// A function of the program: 0 is the program itself, others are its subprograms.
-pub type FuncId = u16;
+pub type FuncId = u32;
 
 /// Greatest distance from a region's base that is tracked. No frame or map value is as long, and no
 /// address plus twice this distance wraps around.

@@ -60,7 +60,7 @@ pub(crate) fn function(
     let calling = isa.default_call_conv();
     let params = if input.func == 0 { 1 } else { 6 };
     let mut function = Function::with_name_signature(
-        UserFuncName::user(0, input.func.into()),
+        UserFuncName::user(0, input.func),
         signature(calling, params, 2),
     );
     let mut b = FunctionBuilder::new(&mut function, builder);
@@ -492,7 +492,7 @@ impl Translator<'_, '_> {
             return *function;
         }
         let signature = self.signature(6, 2);
-        let name = UserExternalName::new(0, func.into());
+        let name = UserExternalName::new(0, func);
         let name = self.b.func.declare_imported_user_function(name);
         let function = self.b.import_function(ExtFuncData {
             name: ExternalName::user(name),
