@@ -56,7 +56,7 @@ fn frames() -> Vec<Vec<u8>> {
         (0x0806, 0),
     ] {
         for fill in [0u8, 8, 0xc0] {
-            let mut frame = vec![fill; 130];
+            let mut frame = [fill; 130];
             frame[12..14].copy_from_slice(&ether_type.to_be_bytes());
             if ether_type == 0x86dd {
                 (frame[14], frame[20]) = (0x60, protocol);
