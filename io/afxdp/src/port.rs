@@ -296,6 +296,7 @@ impl Port for AfXdpPort {
         let received = burst.len() - before;
         if received > 0 {
             self.socket.rx.release();
+            self.failure = None;
             self.stats.rx_frames += received as u64;
         }
         self.refill(pool);
@@ -343,6 +344,10 @@ impl Port for AfXdpPort {
         let millis = i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
         // SAFETY: the kernel reads and writes one pollfd, which lives for the call.
         let ready = unsafe { libc::poll(&raw mut poll, 1, millis) };
+        if ready == 0 {
+            // Polling does not tell when the interface goes away.
+            self.failure = self.socket.pending_error().or(self.failure);
+        }
         ready > 0
     }
 

@@ -142,6 +142,13 @@ impl Socket {
         Ok(value)
     }
 
+    /// The error number the kernel keeps for the socket, if any, which is forgotten with the answer.
+    pub(crate) fn pending_error(&self) -> Option<i32> {
+        let mut errno: libc::c_int = 0;
+        let asked = get_option_at(&self.fd, libc::SOL_SOCKET, libc::SO_ERROR, &mut errno);
+        asked.ok().and((errno != 0).then_some(errno))
+    }
+
     /// Whether the kernel really uses zero copy.
     pub(crate) fn is_zero_copy(&self) -> io::Result<bool> {
         let mut value = libc::xdp_options { flags: 0 };
@@ -220,12 +227,21 @@ fn set_option<T>(fd: &OwnedFd, name: libc::c_int, value: &T) -> io::Result<()> {
 
 /// Reads an option into a structure of integers. Kernels before 5.4 know shorter ones, which is an error.
 fn get_option<T>(fd: &OwnedFd, name: libc::c_int, value: &mut T) -> io::Result<()> {
+    get_option_at(fd, libc::SOL_XDP, name, value)
+}
+
+fn get_option_at<T>(
+    fd: &OwnedFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &mut T,
+) -> io::Result<()> {
     let mut len = size_of::<T>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes to `value`; both live for the call.
     let result = unsafe {
         libc::getsockopt(
             fd.as_raw_fd(),
-            libc::SOL_XDP,
+            level,
             name,
             std::ptr::from_mut(value).cast(),
             &raw mut len,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use squalus_afxdp::{AfXdpConfig, AfXdpPort, AttachMode, Filter, Steering, attached_program};
 use squalus_packet::{TapConfig, TapPort};
-use squalus_port::{Burst, HostPath, Pool, Port, PortError, PortMode, PortRequest};
+use squalus_port::{Burst, HostPath, Pool, Port, PortError, PortMode, PortRequest, PortState};
 use squalus_testkit::Namespace;
 
 use support::{
@@ -330,6 +330,33 @@ fn nothing_stays_attached_and_a_restart_works_at_once() {
         }
         assert_eq!(attached(), None);
     }
+}
+
+#[test]
+fn an_interface_that_goes_away_shows() {
+    let Some(namespace) = veth("sq-xdp-gone") else {
+        return;
+    };
+    let steering = steering(&namespace, AttachMode::Auto, Filter::Vips);
+    let mut pool_a = pool();
+    let mut port_a = open(
+        &namespace,
+        config(&steering, PortRequest::AfXdp),
+        &mut pool_a,
+    )
+    .unwrap();
+    assert_eq!(port_a.state(), PortState::Up);
+    ip(&namespace, "link del sqb");
+    assert!(!port_a.wait(Duration::from_millis(1)));
+    assert_eq!(port_a.state(), PortState::Failed(libc::ENETDOWN));
+    assert!(!port_a.wait(Duration::from_millis(1)));
+    let mut burst = Burst::new();
+    assert_eq!(port_a.recv(&mut pool_a, &mut burst), 0);
+    burst
+        .push(pool_a.alloc_from(&udp_frame(1)).unwrap())
+        .unwrap();
+    port_a.send(&mut pool_a, &mut burst);
+    assert!(matches!(port_a.state(), PortState::Failed(_)));
 }
 
 #[test]
