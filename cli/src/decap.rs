@@ -1,27 +1,53 @@
 //! Decapsulation on a real: our own XDP program, for hosts whose kernel has no IPIP devices.
 
 use anyhow::Result;
-use squalus_dataplane::{KernelDataplane, LoadOptions};
+use squalus_dataplane::user::{PortOptions, UserOptions};
+use squalus_dataplane::{KernelDataplane, LoadOptions, UserDataplane};
 use squalus_kernel::Mode;
+use squalus_port::PortRequest;
 
 use crate::objects;
 
-/// Decapsulates on an interface until it is dropped.
+/// Frames of the port in userspace: replies don't pass it, so a few do.
+const FRAMES: u32 = 1024;
+
+/// A decapsulating program on an interface, until it is dropped.
 #[derive(Debug)]
-pub struct Decap {
-    _dataplane: KernelDataplane,
+pub enum Decap {
+    /// In the kernel.
+    Kernel(KernelDataplane),
+    /// In userspace, which takes no rights to load programs.
+    User(UserDataplane),
 }
 
 impl Decap {
-    /// Starts on an interface of the calling thread's network namespace.
+    /// Decapsulates in the kernel, on an interface of the calling thread's network namespace.
     ///
     /// # Errors
     /// If the program can't be loaded or attached.
-    pub fn start(interface: &str) -> Result<Decap> {
-        Decap::attach(interface, &LoadOptions::default())
+    pub fn in_kernel(interface: &str) -> Result<Decap> {
+        attach(interface, &LoadOptions::default())
     }
 
-    /// Passes everything up as it is: what the other end of a veth needs so that a program can send frames to it.
+    /// Decapsulates in userspace, from copies of what arrives at `interface`. The host gets the inner
+    /// packets through `inject`, one end of a veth pair whose other end has the hardware address of
+    /// `interface`; the outer ones it has seen, and must have no use for.
+    ///
+    /// # Errors
+    /// If the program can't be loaded or an interface can't be opened.
+    pub fn in_userspace(interface: &str, inject: &str) -> Result<Decap> {
+        let mut dataplane = UserDataplane::load(objects::DECAP, UserOptions::default())?;
+        dataplane.start_on(&PortOptions {
+            request: PortRequest::AfPacket,
+            inject: Some(inject.to_owned()),
+            frames: FRAMES,
+            ..PortOptions::new(interface)
+        })?;
+        Ok(Decap::User(dataplane))
+    }
+
+    /// Passes everything up as it is: what the other end of a veth needs so that a program in the kernel
+    /// can send frames to it.
     ///
     /// # Errors
     /// If the program can't be loaded or attached.
@@ -31,14 +57,12 @@ impl Decap {
             globals: nowhere,
             ..LoadOptions::default()
         };
-        Decap::attach(interface, &options)
+        attach(interface, &options)
     }
+}
 
-    fn attach(interface: &str, options: &LoadOptions) -> Result<Decap> {
-        let mut dataplane = KernelDataplane::load(objects::DECAP, options)?;
-        dataplane.attach(interface, Mode::Auto)?;
-        Ok(Decap {
-            _dataplane: dataplane,
-        })
-    }
+fn attach(interface: &str, options: &LoadOptions) -> Result<Decap> {
+    let mut dataplane = KernelDataplane::load(objects::DECAP, options)?;
+    dataplane.attach(interface, Mode::Auto)?;
+    Ok(Decap::Kernel(dataplane))
 }

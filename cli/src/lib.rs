@@ -4,6 +4,8 @@
 //! (a replay that does not match, a demo that fails), 2 for wrong usage or an error.
 #![forbid(unsafe_code)]
 
+use std::io::IsTerminal;
+
 pub mod bench;
 pub mod dashes;
 pub mod decap;
@@ -15,7 +17,22 @@ mod only;
 pub mod prog;
 pub mod serve;
 
-/// Messages go to standard error, from `info` up or as `RUST_LOG` says; standard output is for data.
+/// An error with its causes, leaving out those whose text is part of what was said before.
+#[must_use]
+pub fn explain(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !said.contains(&cause) {
+            let colon = if said.is_empty() { "" } else { ": " };
+            said.push_str(colon);
+            said.push_str(&cause);
+        }
+    }
+    said
+}
+
+/// Messages go to standard error, from `info` up or as `RUST_LOG` says, in colour on terminals only;
+/// standard output is for data.
 pub fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
@@ -23,6 +40,20 @@ pub fn log_to_stderr() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false)
         .try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    #[test]
+    fn causes_are_said_once() {
+        let error = anyhow!("no such file").context("cannot read x: no such file");
+        assert_eq!(super::explain(&error), "cannot read x: no such file");
+        let error = anyhow!("EPERM").context("cannot load");
+        assert_eq!(super::explain(&error), "cannot load: EPERM");
+    }
 }

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("squalus: {error:#}");
+            eprintln!("squalus: {}", squalus::explain(&error));
             ExitCode::from(2)
         }
     }

@@ -9,7 +9,7 @@ fn main() -> ExitCode {
     match squalus::serve::main("katran_server_grpc", flags) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("katran_server_grpc: {error:#}");
+            eprintln!("katran_server_grpc: {}", squalus::explain(&error));
             ExitCode::from(2)
         }
     }

@@ -31,6 +31,7 @@ pub struct Balancer<'a> {
     child: Child,
     host: &'a Namespace,
     runtime: tokio::runtime::Runtime,
+    client: KatranServiceClient<Channel>,
     mode: String,
 }
 
@@ -87,10 +88,16 @@ impl<'a> Balancer<'a> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
+        let client = match host.run(|| runtime.block_on(connect())) {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => return Err(give_up(child, error)),
+            Err(error) => return Err(give_up(child, error.into())),
+        };
         Ok(Balancer {
             child,
             host,
             runtime,
+            client,
             mode,
         })
     }
@@ -156,25 +163,12 @@ impl<'a> Balancer<'a> {
         })
     }
 
-    /// Calls the service from inside the balancer's host, since it listens on loopback.
-    fn call<T: Send>(
+    fn call<T>(
         &self,
-        work: impl AsyncFnOnce(KatranServiceClient<Channel>) -> Result<T, tonic::Status> + Send,
+        work: impl AsyncFnOnce(KatranServiceClient<Channel>) -> Result<T, tonic::Status>,
     ) -> Result<T> {
-        let outcome = self.host.run(|| {
-            self.runtime.block_on(async {
-                let endpoint = tonic::transport::Endpoint::from_static(SERVER_URI);
-                let channel = endpoint
-                    .connect()
-                    .await
-                    .context("cannot reach the balancer's gRPC service")?;
-                let client = KatranServiceClient::new(channel);
-                work(client)
-                    .await
-                    .map_err(|status| anyhow!("the balancer refuses: {}", status.message()))
-            })
-        });
-        outcome?
+        let outcome = self.runtime.block_on(work(self.client.clone()));
+        outcome.map_err(|status| anyhow!("the balancer refuses: {}", status.message()))
     }
 
     /// Asks it to end and waits; nothing may remain attached.
@@ -207,6 +201,23 @@ impl Drop for Balancer<'_> {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Connects from inside the balancer's host, since it listens on loopback there.
+async fn connect() -> Result<KatranServiceClient<Channel>> {
+    let endpoint = tonic::transport::Endpoint::from_static(SERVER_URI);
+    let channel = endpoint
+        .connect()
+        .await
+        .context("cannot reach the balancer's gRPC service")?;
+    Ok(KatranServiceClient::new(channel))
+}
+
+fn give_up(mut child: Child, error: anyhow::Error) -> anyhow::Error {
+    // It may have ended already.
+    let _ = child.kill();
+    let _ = child.wait();
+    error
 }
 
 /// Reads the balancer's output until it says that it forwards, and how.

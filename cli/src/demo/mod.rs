@@ -12,10 +12,10 @@ mod sweep;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use squalus_testkit::http::WebServer;
-use squalus_testkit::{Host, Lab, LabOptions, enter_user_namespace};
+use squalus_testkit::{Host, Lab, LabOptions, Rights, enter_user_namespace};
 
 use crate::decap::Decap;
 use crate::objects;
@@ -27,6 +27,9 @@ pub use report::Report;
 const HTTP_PORT: u16 = 80;
 /// Length of every answer: long against the requests, so that bytes show which way replies went.
 const BODY_BYTES: usize = 50_000;
+
+/// What the kernel half takes.
+const KERNEL_NEEDS: &str = "loading XDP programs needs root (CAP_SYS_ADMIN, CAP_BPF and CAP_NET_ADMIN): run `sudo squalus demo`";
 
 /// Where the balancer's program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -62,7 +65,7 @@ pub struct DemoArgs {
     #[arg(long, value_delimiter = ',', value_enum, value_name = "BACKEND")]
     pub backends: Vec<Backend>,
     /// HTTP requests to each VIP.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub requests: u32,
     /// Packets sent for each range of source ports.
     #[arg(long, default_value_t = 16_000)]
@@ -70,8 +73,8 @@ pub struct DemoArgs {
     /// How many reals to make.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=100))]
     pub reals: u8,
-    /// How the user backend gets frames: auto, af_xdp, af_xdp_zc, af_packet.
-    #[arg(long, default_value = "auto", value_name = "KIND")]
+    /// How the user backend gets frames.
+    #[arg(long, default_value = "auto", value_name = "KIND", value_parser = ["auto", "af_xdp", "af_xdp_zc", "af_packet"])]
     pub io: String,
     /// The balancer object to load instead of the built-in one.
     #[arg(long, value_name = "FILE")]
@@ -83,56 +86,83 @@ pub struct DemoArgs {
 /// # Errors
 /// If hosts cannot be made or a backend cannot be started.
 pub fn run(args: &DemoArgs) -> Result<bool> {
-    let (backends, left_out) = choose_backends(args)?;
-    let report = observe(args, &backends, left_out)?;
+    let plan = choose_backends(args)?;
+    let report = observe(args, plan)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print!("{}", report.text());
     }
-    Ok(report.passed())
+    Ok(report.passed)
 }
 
-/// What can run with the rights this process has. Without root only userspace can, inside a user namespace.
-fn choose_backends(args: &DemoArgs) -> Result<(Vec<Backend>, Vec<String>)> {
+/// What can run with the rights this process has.
+struct Plan {
+    backends: Vec<Backend>,
+    /// Whether programs may be loaded into the kernel: the balancer's, and the decapsulation of the reals.
+    kernel: bool,
+    left_out: Vec<String>,
+}
+
+/// Without root only userspace can run, inside a user namespace.
+fn choose_backends(args: &DemoArgs) -> Result<Plan> {
     let wanted = if args.backends.is_empty() {
         vec![Backend::Kernel, Backend::User]
     } else {
         args.backends.clone()
     };
-    if squalus_testkit::is_root() {
-        return Ok((wanted, vec![]));
+    let rights = Rights::of_process();
+    if rights == Rights::Kernel {
+        return Ok(Plan {
+            backends: wanted,
+            kernel: true,
+            left_out: vec![],
+        });
     }
-    if wanted == [Backend::Kernel] {
-        bail!("the kernel backend needs root (CAP_BPF and CAP_NET_ADMIN): run `sudo squalus demo`");
+    ensure!(
+        wanted.contains(&Backend::User),
+        "{KERNEL_NEEDS}; or leave out `--backends kernel`"
+    );
+    if rights == Rights::None {
+        progress("not root: making a user namespace, in which only the userspace half can run");
+        enter_user_namespace().context(
+            "without root the demo needs a user namespace, and there is none to have; run `sudo squalus demo`",
+        )?;
+    } else {
+        progress("root of a user namespace only: only the userspace half can run");
     }
-    progress("not root: making a user namespace, in which only the userspace half can run");
-    enter_user_namespace()
-        .context("without root, the demo needs user namespaces; or run `sudo squalus demo`")?;
-    let left_out = wanted.contains(&Backend::Kernel).then(|| {
-        "the kernel backend: loading XDP programs needs root (CAP_BPF and CAP_NET_ADMIN); run `sudo squalus demo`".to_owned()
-    });
-    Ok((vec![Backend::User], left_out.into_iter().collect()))
+    let left_out = wanted
+        .contains(&Backend::Kernel)
+        .then(|| format!("the kernel backend: {KERNEL_NEEDS}"));
+    Ok(Plan {
+        backends: vec![Backend::User],
+        kernel: false,
+        left_out: left_out.into_iter().collect(),
+    })
 }
 
-fn observe(args: &DemoArgs, backends: &[Backend], left_out: Vec<String>) -> Result<Report> {
+fn observe(args: &DemoArgs, plan: Plan) -> Result<Report> {
+    let object = objects::balancer(args.object.as_deref())?;
     progress("making hosts: client, router, balancer and reals");
     let lab = Lab::new(LabOptions { reals: args.reals })?;
-    let _reals = start_reals(&lab)?;
-    let _passing = lab
-        .router
-        .run(|| Decap::pass_all(Lab::TOWARDS_BALANCER))??;
-    let object = objects::balancer(args.object.as_deref())?;
-    let mut reports = Vec::new();
-    for backend in backends {
-        reports.push(observe_backend(args, &lab, *backend)?);
-    }
-    Ok(Report {
-        version: 1,
-        object_sha256: objects::sha256(&object),
-        left_out,
-        backends: reports,
-    })
+    let _reals = start_reals(&lab, plan.kernel)?;
+    let _passing = match plan.kernel {
+        true => Some(
+            lab.router
+                .run(|| Decap::pass_all(Lab::TOWARDS_BALANCER))??,
+        ),
+        false => None,
+    };
+    let backends: Result<Vec<_>> = plan
+        .backends
+        .into_iter()
+        .map(|backend| observe_backend(args, &lab, backend))
+        .collect();
+    Ok(Report::new(
+        objects::sha256(&object),
+        plan.left_out,
+        backends?,
+    ))
 }
 
 fn observe_backend(args: &DemoArgs, lab: &Lab, backend: Backend) -> Result<BackendReport> {
@@ -164,19 +194,28 @@ struct Real {
     _decap: Decap,
 }
 
-fn start_reals(lab: &Lab) -> Result<Vec<Real>> {
-    lab.reals.iter().map(start_real).collect()
+fn start_reals(lab: &Lab, kernel: bool) -> Result<Vec<Real>> {
+    lab.reals
+        .iter()
+        .map(|real| start_real(real, kernel))
+        .collect()
 }
 
-fn start_real(real: &Host) -> Result<Real> {
+fn start_real(real: &Host, kernel: bool) -> Result<Real> {
     let listen = |address: IpAddr| {
         WebServer::start(&real.namespace, (address, HTTP_PORT).into(), BODY_BYTES)
     };
     let web = vec![listen(Lab::VIP4.into())?, listen(Lab::VIP6.into())?];
-    let decap = real.namespace.run(|| Decap::start(Host::INTERFACE))??;
+    let decap = if kernel {
+        real.namespace.run(|| Decap::in_kernel(Host::INTERFACE))?
+    } else {
+        real.add_inlet()?;
+        real.namespace
+            .run(|| Decap::in_userspace(Host::INTERFACE, Host::INLET))?
+    };
     Ok(Real {
         _web: web,
-        _decap: decap,
+        _decap: decap?,
     })
 }
 

@@ -10,6 +10,10 @@ use serde::Serialize;
 pub struct Report {
     /// Version of this shape.
     pub version: u32,
+    /// Whether everything was as it must be.
+    pub passed: bool,
+    /// What was not, in words.
+    pub problems: Vec<String>,
     /// SHA-256 of the balancer object that both backends loaded.
     pub object_sha256: String,
     /// Why a backend was left out, if one was.
@@ -29,6 +33,17 @@ pub struct BackendReport {
     pub http: Vec<HttpReport>,
     /// Sessions by range of source ports.
     pub sweep: Vec<SweepRow>,
+}
+
+impl BackendReport {
+    fn problems(&self) -> Vec<String> {
+        let http = self.http.iter().flat_map(HttpReport::problems);
+        let sweep = self.sweep.iter().flat_map(SweepRow::problems);
+        let name = &self.backend;
+        http.chain(sweep)
+            .map(|problem| format!("{name}: {problem}"))
+            .collect()
+    }
 }
 
 /// HTTP requests from the client to a VIP.
@@ -57,8 +72,27 @@ impl HttpReport {
         self.reply_bytes > 0 && self.balancer_rx_bytes < self.reply_bytes
     }
 
-    fn passed(&self) -> bool {
-        self.answered == self.requests && self.client_address_preserved && self.direct_return()
+    fn problems(&self) -> Vec<String> {
+        let vip = &self.vip;
+        let mut problems = Vec::new();
+        if self.answered != self.requests {
+            problems.push(format!(
+                "http://{vip}: {} of {} requests answered",
+                self.answered, self.requests
+            ));
+        }
+        if !self.client_address_preserved {
+            problems.push(format!(
+                "http://{vip}: a real saw another address than the client's"
+            ));
+        }
+        if !self.direct_return() {
+            problems.push(format!(
+                "http://{vip}: replies did not bypass the balancer ({} bytes of replies, {} bytes into the balancer)",
+                self.reply_bytes, self.balancer_rx_bytes
+            ));
+        }
+        problems
     }
 }
 
@@ -82,20 +116,42 @@ pub struct SweepRow {
 }
 
 impl SweepRow {
-    fn passed(&self) -> bool {
-        self.packets == self.sent && self.lru_misses == u64::from(self.sessions)
+    fn problems(&self) -> Vec<String> {
+        let range = format!("{}, source ports {}", self.transport, self.source_ports);
+        let mut problems = Vec::new();
+        if self.packets != self.sent {
+            problems.push(format!(
+                "{range}: {} packets sent, {} counted",
+                self.sent, self.packets
+            ));
+        }
+        if self.lru_misses != u64::from(self.sessions) {
+            problems.push(format!(
+                "{range}: {} sessions, but {} packets of unknown sessions",
+                self.sessions, self.lru_misses
+            ));
+        }
+        problems
     }
 }
 
 impl Report {
-    /// Whether everything was as it must be.
+    /// Judges what was found.
     #[must_use]
-    pub fn passed(&self) -> bool {
-        let each = self
-            .backends
-            .iter()
-            .all(|b| b.http.iter().all(HttpReport::passed) && b.sweep.iter().all(SweepRow::passed));
-        each && !self.backends.is_empty()
+    pub fn new(
+        object_sha256: String,
+        left_out: Vec<String>,
+        backends: Vec<BackendReport>,
+    ) -> Report {
+        let problems: Vec<String> = backends.iter().flat_map(BackendReport::problems).collect();
+        Report {
+            version: 1,
+            passed: problems.is_empty() && !backends.is_empty(),
+            problems,
+            object_sha256,
+            left_out,
+            backends,
+        }
     }
 
     /// The report as text.
@@ -117,7 +173,10 @@ impl Report {
         for reason in &self.left_out {
             let _ = writeln!(out, "\nNot run: {reason}");
         }
-        let _ = writeln!(out, "\n{}", if self.passed() { "PASSED" } else { "FAILED" });
+        let _ = writeln!(out, "\n{}", if self.passed { "PASSED" } else { "FAILED" });
+        for problem in &self.problems {
+            let _ = writeln!(out, "  {problem}");
+        }
         out
     }
 
@@ -208,7 +267,7 @@ mod tests {
         }
     }
 
-    fn report(rows: Vec<SweepRow>) -> Report {
+    fn report(balancer_rx_bytes: u64, rows: Vec<SweepRow>) -> Report {
         let http = HttpReport {
             vip: "10.0.0.1:80".into(),
             requests: 2,
@@ -216,7 +275,7 @@ mod tests {
             by_real: BTreeMap::from([("real1".into(), 2)]),
             client_address_preserved: true,
             reply_bytes: 100_000,
-            balancer_rx_bytes: 5_000,
+            balancer_rx_bytes,
         };
         let backend = BackendReport {
             backend: "kernel".into(),
@@ -224,22 +283,26 @@ mod tests {
             http: vec![http],
             sweep: rows,
         };
-        Report {
-            version: 1,
-            object_sha256: "00".into(),
-            left_out: vec![],
-            backends: vec![backend],
-        }
+        Report::new("00".into(), vec![], vec![backend])
     }
 
     #[test]
     fn it_passes_only_if_every_packet_and_session_is_accounted_for() {
-        assert!(report(vec![row(1000, 101)]).passed());
-        assert!(!report(vec![row(999, 101)]).passed());
-        assert!(!report(vec![row(1000, 100)]).passed());
-        let mut through = report(vec![]);
-        through.backends[0].http[0].balancer_rx_bytes = 200_000;
-        assert!(!through.passed());
-        assert!(through.text().contains("FAILED"));
+        assert!(report(5_000, vec![row(1000, 101)]).passed);
+        assert!(!report(5_000, vec![row(999, 101)]).passed);
+        assert!(!report(5_000, vec![row(1000, 100)]).passed);
+        assert!(!Report::new("00".into(), vec![], vec![]).passed);
+    }
+
+    #[test]
+    fn a_failure_says_what_failed() {
+        let text = report(200_000, vec![row(999, 101)]).text();
+        assert!(text.contains("FAILED"), "{text}");
+        for problem in [
+            "kernel: http://10.0.0.1:80: replies did not bypass the balancer",
+            "kernel: udp, source ports 0-100: 1000 packets sent, 999 counted",
+        ] {
+            assert!(text.contains(problem), "{text}");
+        }
     }
 }

@@ -44,9 +44,9 @@ impl TestkitError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => {
-            " (run as root, or allow unprivileged user namespaces: kernel.unprivileged_userns_clone=1, \
-             user.max_user_namespaces>0)"
+        Some(libc::EPERM | libc::EACCES | libc::ENOSPC) => {
+            " (run as root, or allow unprivileged user namespaces: user.max_user_namespaces>0, and where they \
+             exist kernel.unprivileged_userns_clone=1 and kernel.apparmor_restrict_unprivileged_userns=0)"
         }
         _ => "",
     }

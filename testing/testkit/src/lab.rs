@@ -49,6 +49,25 @@ pub struct Host {
 impl Host {
     /// The name of every host's interface.
     pub const INTERFACE: &'static str = "eth0";
+    /// After [`Host::add_inlet`]: what is sent here arrives at the host.
+    pub const INLET: &'static str = "in0";
+
+    /// Lays a cable from the host to itself: frames sent to [`Host::INLET`] arrive as if they had come
+    /// through [`Host::INTERFACE`], so from a program that took them from there.
+    ///
+    /// # Errors
+    /// If there is one already.
+    pub fn add_inlet(&self) -> Result<(), TestkitError> {
+        let end = |name, mac| LinkEnd {
+            namespace: &self.namespace,
+            name,
+            mac,
+            addresses: vec![],
+        };
+        let [_, rest @ ..] = self.gateway_mac;
+        let sender = [0x06, rest[0], rest[1], rest[2], rest[3], rest[4]];
+        link::connect(&end(Self::INLET, sender), &end("in1", self.mac), INNER_MTU)
+    }
 
     /// Packets and bytes of `eth0`.
     ///
@@ -126,7 +145,7 @@ fn router_end(number: u8) -> String {
 fn host(router: &Namespace, label: &str, number: u8, mtu: u32) -> Result<Host, TestkitError> {
     let namespace = Namespace::new(label)?;
     for space in [&namespace, router] {
-        space.run(immediate_addresses)??;
+        space.run(plain_host)??;
     }
     let (ipv4, gateway4) = (
         Ipv4Addr::new(10, 77, number, 2),
@@ -164,8 +183,11 @@ fn host(router: &Namespace, label: &str, number: u8, mtu: u32) -> Result<Host, T
     })
 }
 
-/// Addresses are usable at once: no duplicate detection, no router solicitation, no reverse path filter.
-fn immediate_addresses() -> Result<(), TestkitError> {
+/// Whatever the machine's defaults are, a host forwards nothing, has no reverse path filter, and its addresses
+/// are usable at once: no duplicate detection, no router solicitation.
+fn plain_host() -> Result<(), TestkitError> {
+    link::sysctl("ipv4/ip_forward", "0")?;
+    link::sysctl("ipv6/conf/all/forwarding", "0")?;
     for family in ["all", "default"] {
         link::sysctl(&format!("ipv6/conf/{family}/accept_dad"), "0")?;
         link::sysctl(&format!("ipv6/conf/{family}/router_solicitations"), "0")?;

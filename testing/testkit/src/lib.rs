@@ -16,4 +16,4 @@ pub use lab::{Host, Lab, LabOptions};
 pub use link::{
     Cidr, LinkCounters, LinkEnd, add_addresses, add_neighbour, add_route, connect, counters, sysctl,
 };
-pub use netns::{Namespace, enter_user_namespace, is_root};
+pub use netns::{Namespace, Rights, enter_user_namespace};

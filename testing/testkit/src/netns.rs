@@ -156,11 +156,43 @@ pub fn enter_user_namespace() -> Result<(), TestkitError> {
     write("/proc/self/gid_map", format!("0 {gid} 1"))
 }
 
-/// Whether the process has all rights over the system's network: effective user 0.
-#[must_use]
-pub fn is_root() -> bool {
-    // SAFETY: geteuid cannot fail and touches no memory.
-    unsafe { libc::geteuid() == 0 }
+/// What this process may do to networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// Everything: make namespaces and load programs into the kernel. Root.
+    Kernel,
+    /// Make network namespaces and open raw sockets in them, but load no XDP programs: root of a user
+    /// namespace only, as in a container.
+    Namespaces,
+    /// Nothing of this.
+    None,
+}
+
+impl Rights {
+    /// Those of the calling thread.
+    #[must_use]
+    pub fn of_process() -> Rights {
+        // linux/capability.h
+        const NET_ADMIN: u32 = 12;
+        const NET_RAW: u32 = 13;
+        const SYS_ADMIN: u32 = 21;
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+        let effective = status
+            .lines()
+            .find_map(|line| line.strip_prefix("CapEff:"))
+            .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+            .unwrap_or(0);
+        let has = |capability: u32| effective & 1 << capability != 0;
+        if !(has(NET_ADMIN) && has(NET_RAW) && has(SYS_ADMIN)) {
+            return Rights::None;
+        }
+        // The kernel gives the first user namespace this number (PROC_USER_INIT_INO), and rights over BPF
+        // to nobody outside it.
+        match std::fs::read_link("/proc/self/ns/user") {
+            Ok(name) if name.as_os_str() == "user:[4026531837]" => Rights::Kernel,
+            _ => Rights::Namespaces,
+        }
+    }
 }
 
 fn enter(fd: RawFd) -> io::Result<()> {
