@@ -12,12 +12,12 @@ use crate::objects;
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Nanoseconds per packet of one object in the kernel, the interpreter and the JIT.
-    Exec(ExecArgs),
+    Exec(ExecCommand),
 }
 
 /// Options of `squalus bench exec`.
 #[derive(Debug, Args)]
-pub struct ExecArgs {
+pub struct ExecCommand {
     /// The object to measure; the built-in balancer if not given.
     #[arg(long, value_name = "FILE")]
     object: Option<PathBuf>,

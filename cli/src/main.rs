@@ -63,3 +63,14 @@ fn run(cli: Cli) -> Result<bool> {
         Command::Bench { command } => bench::run(&command).map(|()| true),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

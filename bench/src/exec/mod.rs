@@ -65,8 +65,11 @@ pub fn run(args: &ExecArgs, object: &[u8], label: &str, progress: impl Fn(&str))
         args.sessions.iter().all(|n| *n > 0),
         "--sessions must be at least 1"
     );
-    core_affinity::set_for_current(core_affinity::CoreId { id: 0 });
     let mut machine = Machine::observe();
+    ensure!(
+        core_affinity::set_for_current(core_affinity::CoreId { id: 0 }),
+        "cannot pin the measuring thread to CPU 0: allow it that CPU (taskset, cpuset)"
+    );
     let mut rows = Vec::new();
     for case in cases {
         for &sessions in &args.sessions {
