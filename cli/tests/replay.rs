@@ -44,7 +44,7 @@ fn replay(recording: &Path, engine: &str, object: Option<&Path>) -> (Option<i32>
     if let Some(object) = object {
         command.arg("--object").arg(object);
     }
-    let output = command.output().unwrap();
+    let output = command.output().expect("the binary of this package starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
     (output.status.code(), text)
