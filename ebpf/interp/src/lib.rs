@@ -22,6 +22,7 @@ mod stack;
 mod value;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 
 use squalus_runtime::{Env, FrameRef, LinkedProgram, Trap};
 
@@ -30,6 +31,7 @@ use stack::Stacks;
 /// An interpreter with its stacks: one per worker, used for run after run without allocating.
 pub struct Interp {
     stacks: Stacks,
+    visits: Option<&'static [AtomicU8]>,
 }
 
 impl Default for Interp {
@@ -50,7 +52,15 @@ impl Interp {
     pub fn new() -> Interp {
         Interp {
             stacks: Stacks::new(),
+            visits: None,
         }
+    }
+
+    /// From now on, counts each instruction executed in one of `counters`, chosen by its slot and its
+    /// program's number; a counter stays at its greatest value. A coverage-guided fuzzer that looks at
+    /// them sees where in a program its inputs get.
+    pub fn count_visits(&mut self, counters: &'static [AtomicU8]) {
+        self.visits = (!counters.is_empty()).then_some(counters);
     }
 
     /// Runs program `entry` on `frame` and returns `r0`. `programs` are what tail calls reach, by the
@@ -72,7 +82,7 @@ impl Interp {
         frame: &mut FrameRef<'_>,
     ) -> Result<u64, Trap> {
         env.begin(frame.raw());
-        let result = machine::run(programs, entry, env, &mut self.stacks);
+        let result = machine::run(programs, entry, env, &mut self.stacks, self.visits);
         // SAFETY: the environment's frame began as this frame's; only the `adjust_*` functions change it.
         unsafe { frame.set_raw(env.frame) };
         frame.set_redirect_ifindex(env.redirect_ifindex);

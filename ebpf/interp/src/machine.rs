@@ -1,6 +1,7 @@
 //! The loop: one instruction at a time, nothing trusted.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use squalus_isa::{
     AluOp, AtomicOp, CallTarget, ImmSource, Inst, MapFlags, MemSize, Operand, Reg, Width,
@@ -50,6 +51,7 @@ pub(crate) struct Machine<'a> {
     /// Index of the current instruction.
     at: usize,
     callers: [Option<Caller>; squalus_runtime::MAX_CALL_FRAMES],
+    visits: Option<&'static [AtomicU8]>,
 }
 
 /// Memory that a check allowed.
@@ -66,6 +68,7 @@ pub(crate) fn run(
     entry: usize,
     env: &mut Env,
     stacks: &mut Stacks,
+    visits: Option<&'static [AtomicU8]>,
 ) -> Result<u64, Trap> {
     stacks.reset();
     let mut machine = Machine {
@@ -77,6 +80,7 @@ pub(crate) fn run(
         program: entry,
         at: 0,
         callers: [None; squalus_runtime::MAX_CALL_FRAMES],
+        visits,
     };
     machine.enter();
     machine.run()
@@ -109,6 +113,7 @@ impl Machine<'_> {
                 return Err(self.trap(TrapReason::Budget, slot));
             }
             self.env.budget -= 1;
+            self.count_visit(slot);
             let flow = self
                 .step(&decoded.inst)
                 .map_err(|reason| self.trap(reason, slot))?;
@@ -130,6 +135,15 @@ impl Machine<'_> {
                 }
                 Flow::Done(value) => return Ok(value),
             }
+        }
+    }
+
+    fn count_visit(&self, slot: usize) {
+        /// So far apart are the counters of one slot in two programs.
+        const PROGRAM: usize = 4099;
+        if let Some(visits) = self.visits {
+            let counter = &visits[(self.program * PROGRAM + slot) % visits.len()];
+            counter.store(counter.load(Relaxed).saturating_add(1), Relaxed);
         }
     }
 
