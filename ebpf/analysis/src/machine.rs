@@ -229,6 +229,10 @@ impl Machine<'_> {
                 atomic: false,
             },
         )?;
+        // The register would hold a whole pointer, of which no part was sign-extended.
+        if let (true, Access::Context(_), Value::Ctx(off)) = (signed, access, pointer) {
+            return Err(Refusal::ContextSign { off });
+        }
         let value = match (access, pointer) {
             (Access::Context(field), _) => context(field),
             (Access::Proved(Area::Stack), Value::Stack { func: owner, off })

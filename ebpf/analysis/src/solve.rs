@@ -49,6 +49,14 @@ pub enum Refusal {
         /// Size of the load.
         size: u32,
     },
+    /// A load of a field with sign extension.
+    #[error(
+        "it sign-extends what it reads at offset {off} of the context; the fields of `struct xdp_md` are unsigned"
+    )]
+    ContextSign {
+        /// Offset in bytes.
+        off: i64,
+    },
 }
 
 /// What a function writes of other functions' frames.

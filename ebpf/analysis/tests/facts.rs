@@ -295,3 +295,23 @@ fn refusals_name_the_instruction() {
          `struct xdp_md` has 4-byte fields at offsets 0 to 20"
     );
 }
+
+/// Fields of the context are unsigned, and pointers are longer than what is read of them: a number of 32
+/// bits with a sign is not what the register would hold.
+#[test]
+fn fields_of_the_context_have_no_sign() {
+    for field in [0, 4, 8, 12] {
+        let mut asm = Asm::new();
+        asm.load_signed(MemSize::W, 2, 1, field).mov(0, 0).exit();
+        let error: AnalysisError = analyse(&link(&asm, &[]))
+            .err()
+            .expect("it extends the sign of a field");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "program `test`, instruction 0: it sign-extends what it reads at offset {field} of the \
+                 context; the fields of `struct xdp_md` are unsigned"
+            )
+        );
+    }
+}
