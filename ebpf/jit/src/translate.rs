@@ -411,11 +411,12 @@ impl Translator<'_, '_> {
             }
             Value::Ctx(off) => return self.b.ins().iadd_imm_s(self.env, off),
             value @ Value::Stack { .. } => {
+                // Addresses beside the frame may be computed, but the code generator knows none of them.
                 if let Some(off) = stack::own_offset(value, self.input.func)
-                    && let Ok(off) = i32::try_from(off)
+                    && (0..=STACK_SIZE as i64).contains(&off)
                 {
                     let frame = self.frame();
-                    return self.b.ins().stack_addr(I64, frame, off);
+                    return self.b.ins().stack_addr(I64, frame, off as i32);
                 }
             }
             Value::Map {

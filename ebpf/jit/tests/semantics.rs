@@ -155,6 +155,24 @@ fn the_stack_has_an_end() {
     }
 }
 
+/// A pointer may be outside the frame as long as nothing is used there.
+#[test]
+fn pointers_beside_the_frame_are_pointers() {
+    for distance in [-520, -20_000, 8] {
+        let mut asm = Asm::new();
+        let subprogram = asm.label();
+        asm.store(MemSize::Dw, 10, -512, 7)
+            .mov(1, R(10))
+            .add(1, distance)
+            .call_local(subprogram)
+            .exit()
+            .bind(subprogram)
+            .load(MemSize::Dw, 0, 1, (-512 - distance) as i16)
+            .exit();
+        assert_eq!(agree(&[asm.finish()], &[], &PACKET), value(7), "{distance}");
+    }
+}
+
 #[test]
 fn the_stack_reads_as_zero_before_it_is_written() {
     let mut asm = Asm::new();
