@@ -53,8 +53,8 @@ impl Entries {
         let slots = capacity as usize;
         let per_cpu = if def.kind.is_per_cpu() {
             let stride = words::pad(value_size);
-            let plane = (stride * slots).next_multiple_of(2 * LINE);
-            let arena = Arena::new(plane * cpus as usize, colour)?;
+            let plane = product(stride, slots)?.next_multiple_of(2 * LINE);
+            let arena = Arena::new(product(plane, cpus as usize)?, colour)?;
             Some(PerCpu {
                 arena,
                 stride,
@@ -70,7 +70,7 @@ impl Entries {
         };
         let stride = slot_stride(words::pad(key_len) + inline);
         Ok(Entries {
-            arena: Arena::new(stride * slots, colour)?,
+            arena: Arena::new(product(stride, slots)?, colour)?,
             stride,
             key_len,
             key_words: key_len.div_ceil(WORD),
@@ -219,6 +219,13 @@ impl Entries {
             && at >= start
             && end.is_some_and(|end| end <= start + self.value_size)
     }
+}
+
+/// A length in bytes, unless it is beyond all memory.
+fn product(size: usize, count: usize) -> io::Result<usize> {
+    let len = size.checked_mul(count);
+    len.filter(|&len| len <= isize::MAX as usize)
+        .ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
 /// Small slots don't straddle cache lines.

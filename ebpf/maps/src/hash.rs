@@ -266,7 +266,8 @@ impl Hash {
         let (place, slot) = match room {
             Some(place) if self.claim() => (place, self.spare()),
             room => {
-                let slot = self.evict(lru, writer).ok_or(Errno::ENOMEM)?;
+                let slot = self.evict(lru, writer, room.is_some());
+                let slot = slot.ok_or(Errno::ENOMEM)?;
                 // The victim may have left a better place.
                 let place = writer.free_way().or(room).ok_or(Errno::ENOMEM)?;
                 (place, slot)
@@ -279,14 +280,14 @@ impl Hash {
     }
 
     /// Removes the entry that should go: the oldest of the writer's sets, or of others if these have none
-    /// or only such as are in use. Returns its slot.
-    fn evict(&self, lru: &Clock, writer: &Writer<'_, Raw>) -> Option<u32> {
+    /// or, where there is `room` for the new entry anyway, only such as are in use. Returns its slot.
+    fn evict(&self, lru: &Clock, writer: &Writer<'_, Raw>, room: bool) -> Option<u32> {
         let remove = |place| self.index.remove(&self.entries, place);
         match lru.oldest(writer.candidates()) {
-            Some((place, false)) => writer.remove(place),
-            Some((place, true)) => lru
+            Some((place, true)) if room => lru
                 .evict_elsewhere(&self.index, FURTHER_SETS, true, remove)
                 .or_else(|| writer.remove(place)),
+            Some((place, _)) => writer.remove(place),
             None => lru.evict_elsewhere(&self.index, self.index.sets() * 2, false, remove),
         }
     }

@@ -131,6 +131,24 @@ fn crowded_lru_maps_evict() {
     }
 }
 
+/// A victim in another set is no help where the key's own sets have no way free: one of theirs must go,
+/// although it is in use, and no slot may get lost.
+#[test]
+fn crowded_lru_maps_evict_where_there_is_no_room() {
+    for sets in [3, 5, 7] {
+        let hash = crowded(MapType::LruHash, sets);
+        for key in 0..3000_u64 {
+            assert_eq!(put(&hash, key, 1, 0), Ok(()), "{sets} sets, key {key}");
+            assert_eq!(get(&hash, key), Some(value(key, 1).to_vec()));
+            if key % 4 != 0 {
+                // SAFETY: the key has its size.
+                unsafe { hash.lookup(key.to_ne_bytes().as_ptr(), 0) };
+            }
+            assert_eq!(keys(&hash).len() as u32, hash.len());
+        }
+    }
+}
+
 /// When a key's own sets hold nothing, a victim is found elsewhere.
 #[test]
 fn full_lru_maps_find_victims_in_other_sets() {
@@ -193,4 +211,19 @@ fn check_key(hash: &Hash, key: u64, stay: u64) {
     // SAFETY: the key has its size.
     let found = unsafe { hash.lookup(key.to_ne_bytes().as_ptr(), 0) };
     assert!(key >= stay || !found.is_null(), "lookup missed key {key}");
+}
+
+/// More memory than there are addresses is refused: it must not become less by wrapping around.
+#[test]
+fn sizes_beyond_all_memory_are_refused() {
+    let def = MapDef {
+        name: "huge".into(),
+        kind: MapType::PerCpuHash,
+        key_size: 8,
+        value_size: 32 << 10,
+        max_entries: 1 << 27,
+        flags: MapFlags(0),
+        inner: None,
+    };
+    assert!(Hash::new(&def, 1 << 22, 1, 0, &Reclaimer::new()).is_err());
 }
