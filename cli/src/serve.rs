@@ -42,6 +42,7 @@ pub fn main(name: &str, flags: Vec<OsString>) -> Result<bool> {
 /// If the options can't be satisfied, or ending leaves something attached.
 pub fn run(options: &ServerOptions) -> Result<()> {
     refuse_what_is_not_there_yet(options)?;
+    check_cores(options)?;
     let listener = Listener::bind(&options.server)?;
     Interface::by_name(&options.interface)?;
     let _only = Only::on(&options.interface)?;
@@ -54,7 +55,7 @@ pub fn run(options: &ServerOptions) -> Result<()> {
             })
         }
         BackendChoice::User => {
-            let dataplane = UserDataplane::load(&object, user_options(options)?)?;
+            let dataplane = UserDataplane::load(&object, user_options(options))?;
             serve(dataplane, options, listener, |dataplane| {
                 let ports = dataplane.start_on(&port_options(options))?;
                 Ok(ports.into_iter().flat_map(|port| port.notices).collect())
@@ -81,6 +82,32 @@ fn refuse_what_is_not_there_yet(options: &ServerOptions) -> Result<()> {
     Ok(())
 }
 
+/// Whether every forwarding core exists, and is named once. In the kernel packets come on any CPU; a thread of
+/// ours runs only where this process may.
+fn check_cores(options: &ServerOptions) -> Result<()> {
+    let there: Vec<u32> = match options.backend {
+        BackendChoice::Kernel => (0..squalus_kernel::possible_cpus()? as u32).collect(),
+        BackendChoice::User => {
+            let cores = core_affinity::get_core_ids().context("cannot find out the CPUs")?;
+            cores.iter().map(|core| core.id as u32).collect()
+        }
+    };
+    let given = &options.forwarding_cores;
+    for (n, core) in given.iter().enumerate() {
+        let list = |cores: &[u32]| cores.iter().map(u32::to_string).collect::<Vec<_>>();
+        ensure!(
+            there.contains(core),
+            "-forwarding_cores names core {core}, but there is: {}",
+            list(&there).join(", ")
+        );
+        ensure!(
+            !given[..n].contains(core),
+            "-forwarding_cores names core {core} twice"
+        );
+    }
+    Ok(())
+}
+
 fn serve<D: Dataplane + 'static>(
     dataplane: D,
     options: &ServerOptions,
@@ -91,11 +118,11 @@ fn serve<D: Dataplane + 'static>(
     for notice in start(controller.dataplane_mut())? {
         tracing::warn!("{notice}");
     }
-    say_ready(&format!(
+    let how = format!(
         "{}; gRPC on {}",
         controller.dataplane().info(),
         listener.address()
-    ));
+    );
     let service = Options {
         health_forwarding: options.hc_forwarding,
     };
@@ -103,6 +130,7 @@ fn serve<D: Dataplane + 'static>(
         Arc::new(Mutex::new(controller)),
         service,
         options.shutdown_delay,
+        || say_ready(&how),
     )?;
     Ok(())
 }
@@ -153,30 +181,17 @@ fn mode(choice: ModeChoice) -> Mode {
     }
 }
 
-fn user_options(options: &ServerOptions) -> Result<UserOptions> {
-    let there = std::thread::available_parallelism()
-        .context("cannot count CPUs")?
-        .get();
-    let cores: Vec<usize> = options
-        .forwarding_cores
-        .iter()
-        .map(|core| *core as usize)
-        .collect();
-    let missing = cores.iter().find(|core| **core >= there);
-    ensure!(
-        missing.is_none(),
-        "-forwarding_cores names core {}, but there are {there} (from 0)",
-        missing.unwrap_or(&0)
-    );
+fn user_options(options: &ServerOptions) -> UserOptions {
     let engine = match options.engine {
         EngineChoice::Jit => EngineKind::Jit,
         EngineChoice::Interp => EngineKind::Interp,
     };
-    Ok(UserOptions {
+    let cores = options.forwarding_cores.iter();
+    UserOptions {
         engine,
-        cores,
+        cores: cores.map(|core| *core as usize).collect(),
         ..UserOptions::default()
-    })
+    }
 }
 
 fn port_options(options: &ServerOptions) -> PortOptions {

@@ -126,7 +126,7 @@ fn choose_backends(args: &DemoArgs) -> Result<Plan> {
     if rights == Rights::None {
         progress("not root: making a user namespace, in which only the userspace half can run");
         enter_user_namespace().context(
-            "without root the demo needs a user namespace, and there is none to have; run `sudo squalus demo`",
+            "without root the demo needs a user namespace, and cannot have one; run `sudo squalus demo`",
         )?;
     } else {
         progress("root of a user namespace only: only the userspace half can run");

@@ -95,6 +95,8 @@ impl Listener {
     /// Serves on this thread until `SIGINT` or `SIGTERM` and `delay` after it, then detaches the
     /// dataplane, whether serving went well or not.
     ///
+    /// `ready` is called once a signal would end it in order.
+    ///
     /// # Errors
     /// If serving or detaching fails.
     pub fn run<D: Dataplane + 'static>(
@@ -102,6 +104,7 @@ impl Listener {
         controller: SharedController<D>,
         options: Options,
         delay: Duration,
+        ready: impl FnOnce(),
     ) -> Result<(), ServerError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -109,6 +112,7 @@ impl Listener {
         let outcome = runtime.map_err(ServerError::Setup).and_then(|runtime| {
             runtime.block_on(async {
                 let signals = Termination::listen().map_err(ServerError::Setup)?;
+                ready();
                 self.serve(Arc::clone(&controller), options, signals.wait(delay))
                     .await
             })
