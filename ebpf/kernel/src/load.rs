@@ -41,35 +41,45 @@ impl KernelEngine {
     /// cannot be created, or the verifier rejects a program (the error holds its log). Nothing stays
     /// loaded or pinned then.
     pub fn load(bytes: &[u8], options: &LoadOptions) -> Result<KernelEngine, KernelError> {
-        let cpus = sys::possible_cpus()?;
-        let mut parsed = Parsed::new(bytes, options)?;
-        let btf = load_btf(&mut parsed)?;
-        let mut maps = Vec::with_capacity(parsed.maps.len());
-        let mut unpinned = Vec::new();
-        for map in &parsed.maps {
-            let pin = pin_path(options, map);
-            let fd = match reuse(map, pin.as_deref(), cpus)? {
-                Some(fd) => fd,
-                None => {
-                    unpinned.extend(pin.map(|path| (maps.len(), path)));
-                    create(map, btf.as_ref(), cpus)?
-                }
-            };
-            let def = map.def.clone();
-            maps.push(LoadedMap { def, fd });
-        }
-        let fds: Vec<i32> = maps.iter().map(|m| m.fd.as_fd().as_raw_fd()).collect();
-        let programs = parsed.programs(&fds)?;
-        let programs = load_programs(&programs, btf.as_ref())?;
-        pin_all(&maps, &unpinned)?;
-        Ok(KernelEngine {
-            maps,
-            programs,
-            inner: Mutex::new(HashMap::new()),
-            cpus,
-            output: Vec::new(),
+        // The ELF reader underneath is written for compilers' output and panics on some other. Nothing of
+        // it outlives the call, and descriptors close on the way out.
+        std::panic::catch_unwind(|| load(bytes, options)).unwrap_or_else(|_| {
+            Err(KernelError::Object(
+                "the file contradicts itself; is it damaged?".into(),
+            ))
         })
     }
+}
+
+fn load(bytes: &[u8], options: &LoadOptions) -> Result<KernelEngine, KernelError> {
+    let cpus = sys::possible_cpus()?;
+    let mut parsed = Parsed::new(bytes, options)?;
+    let btf = load_btf(&mut parsed)?;
+    let mut maps = Vec::with_capacity(parsed.maps.len());
+    let mut unpinned = Vec::new();
+    for map in &parsed.maps {
+        let pin = pin_path(options, map);
+        let fd = match reuse(map, pin.as_deref(), cpus)? {
+            Some(fd) => fd,
+            None => {
+                unpinned.extend(pin.map(|path| (maps.len(), path)));
+                create(map, btf.as_ref(), cpus)?
+            }
+        };
+        let def = map.def.clone();
+        maps.push(LoadedMap { def, fd });
+    }
+    let fds: Vec<i32> = maps.iter().map(|m| m.fd.as_fd().as_raw_fd()).collect();
+    let programs = parsed.programs(&fds)?;
+    let programs = load_programs(&programs, btf.as_ref())?;
+    pin_all(&maps, &unpinned)?;
+    Ok(KernelEngine {
+        maps,
+        programs,
+        inner: Mutex::new(HashMap::new()),
+        cpus,
+        output: Vec::new(),
+    })
 }
 
 impl KernelEngine {

@@ -25,6 +25,8 @@ impl KernelDataplane {
     /// # Errors
     /// If the object won't load; the verifier's last words are in the message.
     pub fn load(object: &[u8], options: &LoadOptions) -> Result<Self, DataplaneError> {
+        // Our reader says more about a malformed object than the kernel backend's, and trusts it less.
+        options.parse(object)?;
         let kernel_options = squalus_kernel::LoadOptions {
             globals: options.globals.clone(),
             max_entries: options.max_entries.clone(),

@@ -1,5 +1,7 @@
 //! What to load, for either backend.
 
+use squalus_object::Object;
+
 use crate::error::DataplaneError;
 
 /// Name of the balancer's program, katran's and ours.
@@ -18,6 +20,26 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
+    /// The object with these changes.
+    pub(crate) fn parse(&self, bytes: &[u8]) -> Result<Object, DataplaneError> {
+        let failed =
+            |error| DataplaneError::caused(format!("not a usable BPF object: {error}"), error);
+        let mut object = Object::parse(bytes).map_err(failed)?;
+        for (name, value) in &self.globals {
+            object.set_global(name, value).map_err(|error| {
+                DataplaneError::caused(format!("global variable `{name}`: {error}"), error)
+            })?;
+        }
+        for (name, entries) in &self.max_entries {
+            let map = object.maps.iter_mut().find(|map| map.def.name == *name);
+            let map = map.ok_or_else(|| {
+                DataplaneError::new(format!("the object has no map `{name}` to resize"))
+            })?;
+            map.def.max_entries = *entries;
+        }
+        Ok(object)
+    }
+
     /// The program to run of those there are.
     pub(crate) fn choose(&self, programs: &[String]) -> Result<String, DataplaneError> {
         let has = |name: &str| programs.iter().any(|program| program == name);

@@ -24,7 +24,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use squalus_engine::{Engine, MapAccess};
-use squalus_object::Object;
 use squalus_port::{Pool, Port, PortInfo};
 use squalus_vm::{EngineKind, Vm, VmBuilder};
 
@@ -95,7 +94,7 @@ impl UserDataplane {
     /// # Errors
     /// If the object is malformed, needs what the engine doesn't have, or an option does not fit it.
     pub fn load(object: &[u8], options: UserOptions) -> Result<Self, DataplaneError> {
-        let object = parse(object, &options.load)?;
+        let object = options.load.parse(object)?;
         let names: Vec<String> = object.programs.iter().map(|p| p.name.clone()).collect();
         let program = options.load.choose(&names)?;
         let cpus = options.cores.len().max(1) as u32;
@@ -254,24 +253,6 @@ impl UserDataplane {
     pub fn vm_mut(&mut self) -> &mut Vm {
         &mut self.vm
     }
-}
-
-fn parse(bytes: &[u8], options: &LoadOptions) -> Result<Object, DataplaneError> {
-    let failed = |error| DataplaneError::caused(format!("not a usable BPF object: {error}"), error);
-    let mut object = Object::parse(bytes).map_err(failed)?;
-    for (name, value) in &options.globals {
-        object.set_global(name, value).map_err(|error| {
-            DataplaneError::caused(format!("global variable `{name}`: {error}"), error)
-        })?;
-    }
-    for (name, entries) in &options.max_entries {
-        let map = object.maps.iter_mut().find(|map| map.def.name == *name);
-        let map = map.ok_or_else(|| {
-            DataplaneError::new(format!("the object has no map `{name}` to resize"))
-        })?;
-        map.def.max_entries = *entries;
-    }
-    Ok(object)
 }
 
 impl Dataplane for UserDataplane {
