@@ -30,9 +30,14 @@ const UDP: i32 = 17;
 pub struct Balancer<'a> {
     child: Child,
     host: &'a Namespace,
+    service: Option<Service>,
+    mode: String,
+}
+
+/// A connection to the balancer's service, and what drives it.
+struct Service {
     runtime: tokio::runtime::Runtime,
     client: KatranServiceClient<Channel>,
-    mode: String,
 }
 
 /// What the balancer counted at its session tables.
@@ -85,21 +90,14 @@ impl<'a> Balancer<'a> {
         let host = &lab.balancer.namespace;
         let mut child = host.spawn_command(&mut command)?;
         let mode = wait_until_ready(&mut child)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let client = match host.run(|| runtime.block_on(connect())) {
-            Ok(Ok(client)) => client,
-            Ok(Err(error)) => return Err(give_up(child, error)),
-            Err(error) => return Err(give_up(child, error.into())),
-        };
-        Ok(Balancer {
+        let mut balancer = Balancer {
             child,
             host,
-            runtime,
-            client,
+            service: None,
             mode,
-        })
+        };
+        balancer.service = Some(host.run(Service::connect)??);
+        Ok(balancer)
     }
 
     /// How packets reach it, in its own words.
@@ -167,12 +165,15 @@ impl<'a> Balancer<'a> {
         &self,
         work: impl AsyncFnOnce(KatranServiceClient<Channel>) -> Result<T, tonic::Status>,
     ) -> Result<T> {
-        let outcome = self.runtime.block_on(work(self.client.clone()));
+        let service = self.service.as_ref().context("the balancer was stopped")?;
+        let outcome = service.runtime.block_on(work(service.client.clone()));
         outcome.map_err(|status| anyhow!("the balancer refuses: {}", status.message()))
     }
 
     /// Asks it to end and waits; nothing may remain attached.
     pub fn stop(mut self) -> Result<()> {
+        // It waits for clients that stay.
+        self.service = None;
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)
             .context("cannot stop the balancer")?;
@@ -203,21 +204,19 @@ impl Drop for Balancer<'_> {
     }
 }
 
-/// Connects from inside the balancer's host, since it listens on loopback there.
-async fn connect() -> Result<KatranServiceClient<Channel>> {
-    let endpoint = tonic::transport::Endpoint::from_static(SERVER_URI);
-    let channel = endpoint
-        .connect()
-        .await
-        .context("cannot reach the balancer's gRPC service")?;
-    Ok(KatranServiceClient::new(channel))
-}
-
-fn give_up(mut child: Child, error: anyhow::Error) -> anyhow::Error {
-    // It may have ended already.
-    let _ = child.kill();
-    let _ = child.wait();
-    error
+impl Service {
+    /// Connects from inside the balancer's host, since it listens on loopback there.
+    fn connect() -> Result<Service> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let endpoint = tonic::transport::Endpoint::from_static(SERVER_URI);
+        let channel = runtime
+            .block_on(endpoint.connect())
+            .context("cannot reach the balancer's gRPC service")?;
+        let client = KatranServiceClient::new(channel);
+        Ok(Service { runtime, client })
+    }
 }
 
 /// Reads the balancer's output until it says that it forwards, and how.
