@@ -203,13 +203,14 @@ impl Translator<'_, '_> {
             .b
             .ins()
             .iadd_imm_s(address.base, i64::from(address.off));
-        let after = self
+        // Not `start + size` is compared, which may wrap around: a packet is longer than any access.
+        let last = self
             .b
             .ins()
-            .iadd_imm_s(start, i64::from(target.size.bytes()));
+            .iadd_imm_s(end, -i64::from(target.size.bytes()));
         let before = self.b.ins().icmp(IntCC::UnsignedLessThan, start, first);
         self.trap_if(before, TrapReason::Packet, target.slot);
-        let behind = self.b.ins().icmp(IntCC::UnsignedGreaterThan, after, end);
+        let behind = self.b.ins().icmp(IntCC::UnsignedGreaterThan, start, last);
         self.trap_if(behind, TrapReason::Packet, target.slot);
     }
 
