@@ -27,6 +27,8 @@ pub const TEST_RUN_MAX: usize = TEST_RUN_PAGE - PACKET_HEADROOM - RESERVED_TAIL;
 pub const MIN_FRAME: usize = 14;
 /// Most metadata a packet may carry in bytes (`skb_shared_info.meta_len` has eight bits).
 const MAX_META: usize = 255;
+/// Longest buffer of a frame. Bounds of packet pointers are proved from packets being shorter than 4 GiB.
+const MAX_BUFFER: usize = u32::MAX as usize;
 /// Longest packet part `xdp_load_bytes` looks at.
 const MAX_COPY: u32 = 0xffff;
 
@@ -227,6 +229,9 @@ pub enum FrameError {
     /// Shorter than an Ethernet header.
     #[error("a packet of {0} bytes is shorter than an Ethernet header (14)")]
     Short(usize),
+    /// A buffer longer than any frame's.
+    #[error("a buffer of {0} bytes is not one frame's: pass the part that holds the frame")]
+    Long(usize),
 }
 
 /// A packet in a borrowed buffer, ready for a program.
@@ -243,9 +248,12 @@ impl<'a> FrameRef<'a> {
     /// The packet of `len` bytes at offset `data` of `buffer`.
     ///
     /// # Errors
-    /// If it is not inside the buffer, or shorter than an Ethernet header.
+    /// If it is not inside the buffer, or shorter than an Ethernet header, or the buffer has 4 GiB or more.
     pub fn new(buffer: &'a mut [u8], data: usize, len: usize) -> Result<Self, FrameError> {
         let capacity = buffer.len();
+        if capacity > MAX_BUFFER {
+            return Err(FrameError::Long(capacity));
+        }
         if data.checked_add(len).is_none_or(|end| end > capacity) {
             return Err(FrameError::Range {
                 data,
@@ -409,6 +417,17 @@ mod tests {
             FrameRef::new(&mut buffer, 0, 13).unwrap_err(),
             FrameError::Short(13)
         );
+    }
+
+    #[test]
+    fn a_frame_is_shorter_than_4_gib() {
+        // Never touched, so no memory is used.
+        let mut buffer = vec![0; 1 << 32];
+        assert_eq!(
+            FrameRef::new(&mut buffer, 0, 1 << 32).unwrap_err(),
+            FrameError::Long(1 << 32)
+        );
+        assert!(FrameRef::new(&mut buffer[1..], 0, 14).is_ok());
     }
 
     #[test]
