@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
@@ -139,7 +139,9 @@ impl ServerOptions {
     /// The error prints itself as clap's do: [`clap::Error::exit`] ends with status 2, or with 0 after
     /// `-help` and `-version`.
     pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let mut command = command();
+        let mut args = args.into_iter().peekable();
+        let name = args.peek().map_or_else(String::new, program_name);
+        let mut command = command().override_usage(format!("{name} {FLAGS}"));
         let args = rewrite(&command, Dialect::Gflags, args);
         let matches = command.try_get_matches_from_mut(args)?;
         let options = Self::from_matches(&matches);
@@ -229,13 +231,22 @@ fn choice(name: &'static str, words: &'static [&'static str], help: &'static str
     flag(name, "WORD", default, help).value_parser(PossibleValuesParser::new(words))
 }
 
+/// Flags in the usage line.
+const FLAGS: &str = "[-FLAG | -FLAG VALUE | -FLAG=VALUE]...";
+
+/// What the user called us.
+fn program_name(path: &OsString) -> String {
+    let name = Path::new(path).file_name().unwrap_or(path);
+    name.to_string_lossy().into_owned()
+}
+
 /// The command, for parsing, help and completions.
 #[must_use]
 pub fn command() -> Command {
     Command::new("katran_server_grpc")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Layer 4 load balancer with the command line of katran's server")
-        .override_usage("katran_server_grpc [-FLAG | -FLAG VALUE | -FLAG=VALUE]...")
+        .override_usage(format!("katran_server_grpc {FLAGS}"))
         .after_help(
             "Flags take one dash or two, and their value behind `=` or as the next word; \
              switches are -flag, -flag=false or -noflag.",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use squalus_testkit::traffic::{self, Flow, Macs, RawSender, Transport};
 
-use crate::support::{CLIENT, FAR_END, FAR_MAC, INTERFACE, MAC, Net, SERVER, object};
+use crate::support::{CLIENT, FAR_END, FAR_MAC, INTERFACE, MAC, Net, SERVER, SQUALUS, object};
 
 /// Runs the client with these words and returns its standard output; what it logs goes through `said`.
 #[track_caller]
@@ -15,6 +15,23 @@ fn client(net: &Net, line: &str, said: &[&str]) -> String {
     let outcome = net.run(CLIENT, &words);
     outcome.expect(0, said);
     outcome.stdout
+}
+
+#[test]
+fn help_is_help() {
+    let Some(net) = Net::new("sq-e2e-help") else {
+        return;
+    };
+    for (program, words, usage) in [
+        (SQUALUS, &["serve", "--help"][..], "Usage: squalus serve ["),
+        (SERVER, &["-help"], "Usage: katran_server_grpc ["),
+        (CLIENT, &["-help"], "Usage: katran_goclient ["),
+        (SQUALUS, &["demo", "--help"], "Usage: squalus demo ["),
+    ] {
+        let outcome = net.run(program, words);
+        outcome.expect(0, &[]);
+        assert!(outcome.stdout.contains(usage), "{outcome:#?}");
+    }
 }
 
 /// A day and a time, as Go writes them, before the rest of a line.
@@ -142,5 +159,8 @@ fn session_tables_count(net: &Net) {
     }
     let rate: u64 = lines[2].split(' ').nth(1).unwrap().parse().unwrap();
     assert!(rate > 0 && rate <= sent, "{rate} of {sent}: {stdout}");
-    assert!(lines[2].contains("lru hit: 100.00%"), "{stdout}");
+    let (_, hits) = lines[2].split_once(" lru hit: ").unwrap();
+    let hits: f64 = hits.split_once('%').unwrap().0.parse().unwrap();
+    // When the sender moves to another CPU, the kernel's session table there has its first miss.
+    assert!(hits > 90.0, "{stdout}");
 }

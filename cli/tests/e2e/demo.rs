@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Outcome, Running, SQUALUS, Scratch, interfaces, may_run, wait_until};
+use crate::support::{Outcome, Running, SQUALUS, Scratch, interfaces, may_run, object, wait_until};
 
 /// As short as it gets.
 const SHORT: [&str; 6] = ["demo", "--json", "--packets", "10", "--requests", "3"];
@@ -61,6 +61,20 @@ fn it_passes_twice_in_a_row() {
         assert!(outcome.stderr.contains("demo: kernel: HTTP over TCP"));
     }
     assert_eq!(interfaces(), before);
+}
+
+#[test]
+fn a_balancer_that_does_not_start_ends_it() {
+    if !may_run("demo with an object that is no balancer") {
+        return;
+    }
+    let decap = object().with_file_name("decap.bpf.o");
+    let outcome = demo(SQUALUS, |command| {
+        command.arg("--object").arg(decap);
+    })
+    .outcome();
+    outcome.expect(2, &["it is not a balancer", "the balancer did not start"]);
+    assert_eq!(outcome.stdout, "");
 }
 
 #[test]
