@@ -44,8 +44,14 @@ pub fn run(options: &ServerOptions) -> Result<()> {
     refuse_what_is_not_there_yet(options)?;
     check_cores(options)?;
     let listener = Listener::bind(&options.server)?;
-    Interface::by_name(&options.interface)?;
+    let interface = Interface::by_name(&options.interface)?;
     let _only = Only::on(&options.interface)?;
+    if !interface.up {
+        tracing::warn!(
+            "`{0}` is down: nothing arrives before `ip link set {0} up`",
+            interface.name
+        );
+    }
     let object = objects::balancer(options.balancer_prog.as_deref())?;
     match options.backend {
         BackendChoice::Kernel => {
