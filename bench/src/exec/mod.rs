@@ -139,8 +139,8 @@ impl Subject {
     fn new(engine: EngineName, object: &[u8], case: &Case, sessions: u32) -> Result<Subject> {
         let loaded = load(engine, object)
             .with_context(|| format!("cannot load the object into {}", engine.name()))?;
-        // Tables of N entries hold N sessions only if the traffic is kind to them; four times as many always do.
-        let entries = u64::from(sessions).saturating_mul(4).max(1000);
+        // A kernel table of N entries evicts before it holds N; with a quarter more it holds them all.
+        let entries = (u64::from(sessions) * 5 / 4).max(1000);
         let settings = Settings {
             sessions: SessionTables {
                 entries,
