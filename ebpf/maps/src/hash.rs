@@ -153,6 +153,15 @@ impl Hash {
         unsafe { (*cell.cast::<MapCell>()).load(Ordering::Acquire) }
     }
 
+    /// The cells of all entries of a hash of maps.
+    pub(crate) fn cells(&self) -> impl Iterator<Item = &MapCell> {
+        let slots = self.maps.iter().flat_map(|_| self.index.slots());
+        slots.map(|slot| {
+            // SAFETY: values of hashes of maps are cells, at addresses that stay valid.
+            unsafe { &*self.entries.value(slot, 0).cast::<MapCell>() }
+        })
+    }
+
     /// Both sides' update.
     ///
     /// # Safety

@@ -170,6 +170,12 @@ impl Index {
             })
     }
 
+    /// The slots of all entries, in the order of places. One that moves meanwhile may be missed.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
+        let sets = (0..self.all_sets()).map(|number| self.set(number));
+        sets.flat_map(|set| (0..WAYS).filter_map(|way| set.slot(way)))
+    }
+
     /// The first key at or after a place, in the order of places.
     pub(crate) fn key_from(&self, entries: &Entries, from: Place) -> Option<Vec<u8>> {
         let mut way = from.way;

@@ -43,7 +43,7 @@ use array::{Array, next_index};
 use entries::Value;
 use hash::Hash;
 use lpm::Trie;
-use refs::{MapArray, ProgArray};
+use refs::{MapArray, MapCell, ProgArray};
 
 /// What maps share: how many CPUs there are, and what frees removed inner maps.
 ///
@@ -287,6 +287,21 @@ impl Map {
         match &self.kind {
             Kind::ProgArray(programs) => programs.get(index),
             _ => None,
+        }
+    }
+
+    /// Asks the inner maps of a map of maps, in any order, until one answers. Takes no lock and allocates
+    /// nothing. A map that is put in meanwhile may or may not be asked.
+    ///
+    /// # Safety
+    /// The caller must be a [`Worker`] of this environment's reclaimer that is not paused.
+    pub unsafe fn find_inner<T>(&self, ask: impl FnMut(&Map) -> Option<T>) -> Option<T> {
+        // SAFETY: a non-null cell holds a live map, which the reclaimer keeps while the caller may use it.
+        let inner = |cell: &MapCell| unsafe { cell.load(Ordering::Acquire).as_ref() };
+        match &self.kind {
+            Kind::MapArray(maps) => maps.cells().filter_map(inner).find_map(ask),
+            Kind::MapHash(hash) => hash.cells().filter_map(inner).find_map(ask),
+            Kind::Array(_) | Kind::Hash(_) | Kind::Trie(_) | Kind::ProgArray(_) => None,
         }
     }
 

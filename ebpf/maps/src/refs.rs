@@ -54,6 +54,11 @@ impl MapArray {
         })
     }
 
+    /// All cells.
+    pub(crate) fn cells(&self) -> impl Iterator<Item = &MapCell> {
+        (0..self.entries).filter_map(|index| self.cell(index))
+    }
+
     #[inline]
     pub(crate) fn lookup(&self, index: u32) -> *mut Map {
         self.cell(index)

@@ -496,3 +496,42 @@ fn inner_maps_outlive_their_removal() {
         assert_eq!(weak.strong_count(), 0, "{kind}");
     }
 }
+
+#[test]
+fn inner_maps_are_asked_until_one_answers() {
+    for kind in [MapType::ArrayOfMaps, MapType::HashOfMaps] {
+        let inner = def(MapType::Array, 4, 8, 1);
+        let outer = MapDef {
+            inner: Some(Box::new(inner.clone())),
+            ..def(kind, 4, 4, 20)
+        };
+        let env = MapEnv::new(1);
+        let _worker = env.reclaimer.register();
+        let map = Map::new(&outer, &env).unwrap();
+        let mut ids = Vec::new();
+        for key in [3_u32, 4, 11, 19] {
+            let inner = Map::new(&inner, &env).unwrap();
+            ids.push(inner.id());
+            map.set_inner(&key.to_ne_bytes(), inner).unwrap();
+        }
+        map.sys_delete(&4_u32.to_ne_bytes()).unwrap();
+        ids.remove(1);
+        let mut asked = Vec::new();
+        // SAFETY: this thread is a worker.
+        let answer: Option<()> = unsafe {
+            map.find_inner(|inner| {
+                asked.push(inner.id());
+                None
+            })
+        };
+        assert_eq!(answer, None);
+        asked.sort_unstable();
+        assert_eq!(asked, ids, "{kind}");
+        // SAFETY: as above.
+        let answer = unsafe { map.find_inner(|inner| (inner.id() == ids[1]).then_some(7)) };
+        assert_eq!(answer, Some(7));
+        let array = Map::new(&inner, &env).unwrap();
+        // SAFETY: as above.
+        assert_eq!(unsafe { array.find_inner(|_| Some(())) }, None);
+    }
+}
