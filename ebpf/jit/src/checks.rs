@@ -18,6 +18,17 @@ pub(crate) struct Context {
     pub(crate) maps: Arc<[Arc<Map>]>,
 }
 
+impl Context {
+    /// Asks the program's maps, and the maps in its maps of maps, until one answers. Runs of compiled code
+    /// only may do so.
+    fn ask<T>(&self, ask: impl Fn(&Map) -> Option<T>) -> Option<T> {
+        self.maps.iter().find_map(|map| {
+            // SAFETY: whoever runs compiled code is a worker of the maps' reclaimer (see `run_linked`).
+            ask(map).or_else(|| unsafe { map.find_inner(&ask) })
+        })
+    }
+}
+
 /// Addresses below this are null pointers with an offset.
 const NULL_PAGE: u64 = 4096;
 /// The longest memory a helper may be given (`BPF_MAX_VAR_SIZ`).
@@ -142,28 +153,7 @@ fn in_packet(env: &Env, address: u64, len: u64) -> bool {
 /// The flags of the map that has the range in one value.
 fn value_holding(context: &Context, address: u64, len: u64) -> Option<MapFlags> {
     let (address, len) = (address as usize, len as usize);
-    let holds = |map: &Map| map.contains(address, len).then(|| map.def().flags);
-    context
-        .maps
-        .iter()
-        .find_map(|map| holds(map).or_else(|| inner_maps(map, holds)))
-}
-
-/// Asks all inner maps of a map of maps until one answers.
-fn inner_maps<T>(outer: &Map, ask: impl Fn(&Map) -> Option<T>) -> Option<T> {
-    if !outer.def().kind.is_map_in_map() {
-        return None;
-    }
-    let mut key = outer.sys_next_key(None).ok().flatten();
-    while let Some(current) = key {
-        if let Ok(Some(inner)) = outer.get_inner(&current)
-            && let Some(answer) = ask(&inner)
-        {
-            return Some(answer);
-        }
-        key = outer.sys_next_key(Some(&current)).ok().flatten();
-    }
-    None
+    context.ask(|map| map.contains(address, len).then(|| map.def().flags))
 }
 
 /// Checks the arguments of a helper that the bits of `mask` name: 0, or the number of a [`TrapReason`].
@@ -247,11 +237,7 @@ impl Args<'_> {
     /// Asks the map at `address`, if one of the program's is there.
     fn map<T>(&self, address: u64, ask: impl Fn(&Map) -> T) -> Result<T, TrapReason> {
         let is = |map: &Map| std::ptr::from_ref(map).addr() as u64 == address;
-        let maps = self.context.maps.iter();
-        let found = maps.map(|map| &**map).find_map(|map| {
-            let own = is(map).then(|| ask(map));
-            own.or_else(|| inner_maps(map, |inner| is(inner).then(|| ask(inner))))
-        });
+        let found = self.context.ask(|map| is(map).then(|| ask(map)));
         found.ok_or(TrapReason::Argument)
     }
 }

@@ -5,10 +5,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::path::Path;
 
-use squalus_engine::Engine;
-use squalus_isa::Verdict;
+use squalus_engine::{Engine, MapAccess};
+use squalus_isa::{HelperId, MapDef, MapFlags, MapType, MemSize, Verdict};
 use squalus_object::Object;
 use squalus_runtime::FrameRef;
+use squalus_runtime::asm::{Asm, R};
 use squalus_vm::{EngineKind, VmBuilder};
 
 thread_local! {
@@ -60,6 +61,60 @@ fn bursts_do_not_allocate() {
         assert_eq!(ALLOCATIONS.get(), before, "{}", kind.name());
         assert_eq!(worker.stats().runs(), 160);
         assert!(worker.last_trap().is_none());
+    }
+}
+
+fn map(kind: MapType, value_size: u32, inner: Option<MapDef>) -> MapDef {
+    MapDef {
+        name: kind.name().into(),
+        kind,
+        key_size: 4,
+        value_size,
+        max_entries: 4,
+        flags: MapFlags::default(),
+        inner: inner.map(Box::new),
+    }
+}
+
+/// The value is used without a comparison with null, so compiled code has it looked for in all maps.
+#[test]
+fn checks_in_maps_of_maps_do_not_allocate() {
+    for (kind, outer) in [EngineKind::Interp, EngineKind::Jit]
+        .into_iter()
+        .flat_map(|kind| [(kind, MapType::ArrayOfMaps), (kind, MapType::HashOfMaps)])
+    {
+        let inner = map(MapType::Array, 8, None);
+        let mut asm = Asm::new();
+        let out = asm.label();
+        asm.store(MemSize::W, 10, -4, 1)
+            .mov(2, R(10))
+            .add(2, -4)
+            .map(1, 0)
+            .call(HelperId::MAP_LOOKUP_ELEM)
+            .jump_eq(0, 0, out)
+            .mov(1, R(0))
+            .mov(2, R(10))
+            .add(2, -4)
+            .call(HelperId::MAP_LOOKUP_ELEM)
+            .load(MemSize::Dw, 0, 0, 0)
+            .add(0, 2)
+            .bind(out)
+            .exit();
+        let maps = vec![map(outer, 4, Some(inner.clone()))];
+        let vm = VmBuilder::assembled(maps, vec![("reads".into(), asm.finish())])
+            .engine(kind)
+            .build()
+            .unwrap();
+        vm.create_inner(outer.name(), &1u32.to_ne_bytes(), &inner)
+            .unwrap();
+        let mut worker = vm.worker("reads", 0).unwrap();
+        let mut buffer = [0; 400];
+        let mut frames = [FrameRef::new(&mut buffer, 256, 60).unwrap()];
+        let mut verdicts = [Verdict::Aborted];
+        let before = ALLOCATIONS.get();
+        worker.run_burst(&mut frames, &mut verdicts);
+        assert_eq!(ALLOCATIONS.get(), before, "{} {outer}", kind.name());
+        assert_eq!(verdicts, [Verdict::Pass]);
     }
 }
 
