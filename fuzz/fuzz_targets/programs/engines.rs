@@ -1,0 +1,165 @@
+//! Programs with their maps, to be interpreted or compiled.
+
+use std::sync::Arc;
+
+use squalus_analysis::analyse;
+use squalus_fuzz::GuardedBuffer;
+use squalus_interp::Interp;
+use squalus_isa::{Insn, UpdateFlags};
+use squalus_jit::{CompiledProgram, Options, compile_with, run_linked};
+use squalus_maps::{Map, MapEnv};
+use squalus_runtime::{Clock, Env, FrameRef, LinkedProgram, Rng, Trap, TrapReason};
+
+use crate::generate;
+
+/// Generated programs need far less; raw ones may loop.
+const BUDGET: u64 = 100_000;
+
+/// Where a run ended.
+#[derive(Debug)]
+pub struct End {
+    pub reason: TrapReason,
+    pub slot: usize,
+}
+
+/// What a run left behind.
+#[derive(Debug)]
+pub struct Ran {
+    pub result: Result<u64, End>,
+    pub packet: Vec<u8>,
+    pub metadata: Vec<u8>,
+    pub redirect: u32,
+    pub traces: u64,
+}
+
+/// Linked programs and maps of their own.
+pub struct Machine {
+    pub maps: Arc<[Arc<Map>]>,
+    programs: Vec<Arc<LinkedProgram>>,
+    compiled: Vec<CompiledProgram>,
+    env: MapEnv,
+    run: Env,
+}
+
+impl Machine {
+    /// `None` if a program is malformed.
+    pub fn new(codes: &[Vec<Insn>]) -> Option<Machine> {
+        let env = MapEnv::with_seed(2, 7);
+        let maps = make_maps(&env);
+        let link = |code: &Vec<Insn>| {
+            let linked = LinkedProgram::new("fuzz", code, Arc::clone(&maps), Vec::new());
+            linked.ok().map(Arc::new)
+        };
+        let mut run = Env::new(1, Clock::Fixed(1_000), Rng::seeded(1));
+        run.budget_per_run = BUDGET;
+        Some(Machine {
+            programs: codes.iter().map(link).collect::<Option<_>>()?,
+            compiled: Vec::new(),
+            maps,
+            env,
+            run,
+        })
+    }
+
+    /// `None` if the analysis refuses a program.
+    pub fn compile(&mut self, check_facts: bool) -> Option<()> {
+        let options = Options {
+            check_facts,
+            ..Options::default()
+        };
+        for program in &self.programs {
+            let facts = analyse(program).ok()?;
+            let compiled = compile_with(program, &facts, options);
+            self.compiled
+                .push(compiled.expect("valid programs can be compiled"));
+        }
+        Some(())
+    }
+
+    /// Runs program 0 interpreted.
+    pub fn interpret(&mut self, packet: &[u8]) -> Ran {
+        let _worker = self.env.reclaimer.register();
+        let mut buffer = GuardedBuffer::new(packet);
+        let mut frame = buffer.frame();
+        // SAFETY: the worker is registered and not paused.
+        let result = unsafe { Interp::new().run(&self.programs, 0, &mut self.run, &mut frame) };
+        let end = |trap: Trap| End {
+            reason: trap.reason,
+            slot: trap.slot,
+        };
+        let ran = self.ran(result.map_err(end), &frame);
+        buffer.check();
+        ran
+    }
+
+    /// Runs program 0 compiled.
+    pub fn run_compiled(&mut self, packet: &[u8]) -> Ran {
+        let _worker = self.env.reclaimer.register();
+        let mut buffer = GuardedBuffer::new(packet);
+        let mut frame = buffer.frame();
+        self.run.begin(frame.raw());
+        // SAFETY: environment and frame are live and ours; the worker is registered; `compile` made the
+        // programs from their own facts.
+        let value = unsafe { run_linked(&self.compiled, 0, &raw mut self.run) };
+        // SAFETY: only the helpers changed the limits of the frame.
+        unsafe { frame.set_raw(self.run.frame) };
+        frame.set_redirect_ifindex(self.run.redirect_ifindex);
+        let result = match self.run.trap_reason() {
+            None => Ok(value),
+            Some(reason) => Err(End {
+                reason,
+                slot: self.run.trap_slot as usize,
+            }),
+        };
+        let ran = self.ran(result, &frame);
+        buffer.check();
+        ran
+    }
+
+    fn ran(&self, result: Result<u64, End>, frame: &FrameRef<'_>) -> Ran {
+        Ran {
+            result,
+            packet: frame.packet().to_vec(),
+            metadata: frame.metadata().to_vec(),
+            redirect: frame.redirect_ifindex(),
+            traces: self.run.trace_lines,
+        }
+    }
+
+    /// The programs as text.
+    pub fn listing(&self) -> String {
+        let mut listing = String::new();
+        for program in &self.programs {
+            let facts = analyse(program).map(|facts| facts.annotate(program));
+            listing += &facts.unwrap_or_else(|error| error.to_string());
+            listing += "\n";
+        }
+        listing
+    }
+}
+
+fn make_maps(env: &MapEnv) -> Arc<[Arc<Map>]> {
+    let defs = generate::maps();
+    let maps: Arc<[Arc<Map>]> = defs
+        .iter()
+        .map(|def| Map::new(def, env).expect("the definitions are valid"))
+        .collect();
+    for map in &*maps {
+        if let Some(inner) = &map.def().inner {
+            let inner = Map::new(inner, env).expect("the definition is valid");
+            let set = map.set_inner(&0u32.to_ne_bytes(), inner);
+            set.expect("the inner map is of the right kind");
+        }
+    }
+    // Program 0 may call itself, and program 1.
+    for (index, program) in [(0, 1), (1, 0)] {
+        let set = maps[7].set_program(index, Some(program));
+        set.expect("the index is inside");
+    }
+    let value = [1, 2, 3, 4, 5, 6, 7, 8];
+    for map in [1, 6] {
+        let set = maps[map].sys_update(&0u32.to_ne_bytes(), &value, UpdateFlags::ANY);
+        set.expect("there is room");
+    }
+    maps
+}
