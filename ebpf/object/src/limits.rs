@@ -18,5 +18,8 @@ pub const LINE_BYTES: usize = 256;
 /// Chains of typedefs, qualifiers, pointers and arrays may be this deep (the kernel's limit is 32).
 pub const TYPE_DEPTH: usize = 64;
 
+/// Members, elements and bit fields that [`Btf::value`](crate::btf::Btf::value) takes one value apart into.
+pub const VALUE_PARTS: usize = 1 << 20;
+
 /// Steps that matching types for CO-RE may take, for a whole object.
 pub const CORE_STEPS: u64 = 10_000_000;

@@ -25,6 +25,11 @@ fn exercise(bytes: &[u8]) -> bool {
     for global in object.globals().to_vec() {
         let _ = object.set_global(&global.name, &vec![0xa5; global.size]);
     }
+    if let Some(btf) = &object.btf {
+        for (ty, _) in btf.types().take(256) {
+            let _ = btf.value(ty, &[0xa5; 256]).map(|value| value.to_string());
+        }
+    }
     if object.needs_core() {
         let own = object.btf.clone();
         let _ = object.clone().relocate_core(None);

@@ -7,12 +7,14 @@
 //! its steps.
 
 mod ext;
+mod format;
 mod parse;
 mod query;
 
 use crate::BtfError;
 
 pub(crate) use ext::{CoreRecord, Ext, LineRecord};
+pub use format::Value;
 
 /// Number of a type within one [`Btf`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
