@@ -44,6 +44,15 @@
 //! assert_eq!(result.verdict(), Verdict::Pass);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Complete programs
+//! In the crate's `examples` folder; they run with the objects of this repository, and without root:
+//! - [`unit_test.rs`](https://github.com/squalus-lb/squalus/blob/main/ebpf/vm/examples/unit_test.rs): tests
+//!   of somebody's XDP program, in both engines, its maps shown by their types;
+//! - [`filter_pcap.rs`](https://github.com/squalus-lb/squalus/blob/main/ebpf/vm/examples/filter_pcap.rs): an
+//!   XDP program over a capture, frame by frame;
+//! - [`run_raw.rs`](https://github.com/squalus-lb/squalus/blob/main/ebpf/vm/examples/run_raw.rs): raw
+//!   instructions, as a plugin of the public conformance suite.
 
 mod access;
 mod error;
@@ -232,7 +241,8 @@ impl Vm {
         Ok(Worker::new(self.shared(), cpu, entry))
     }
 
-    /// The last failed check in a test run on `cpu`.
+    /// The failed check that ended the last test run on `cpu` (of its repetitions the last one that failed), if
+    /// one did.
     #[must_use]
     pub fn last_trap(&self, cpu: u32) -> Option<&Trap> {
         let worker = self.test_workers.get(cpu as usize)?.as_ref()?;
@@ -287,7 +297,7 @@ impl Engine for Vm {
         let shared = &self.maps.shared;
         let worker =
             self.test_workers[cpu].get_or_insert_with(|| Worker::new(shared, run.cpu, entry));
-        worker.set_entry(entry);
+        worker.begin(entry);
         let mut frame = self.memory.frame().map_err(failed)?;
         let repeat = run.repeat.max(1);
         let start = Instant::now();

@@ -82,8 +82,10 @@ impl Worker {
         }
     }
 
-    pub(crate) fn set_entry(&mut self, entry: usize) {
+    /// Begins a test run of program `entry`.
+    pub(crate) fn begin(&mut self, entry: usize) {
         self.entry = entry;
+        self.last_trap = None;
     }
 
     /// Sets the interface and queue that frames come from, as programs see them.

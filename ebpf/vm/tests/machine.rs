@@ -188,6 +188,7 @@ fn a_trap_aborts_and_is_explained(kind: EngineKind) {
     assert_eq!((trap.reason, trap.slot), (TrapReason::Packet, 1));
     let result = vm.test_run("reads", &TestRun::once(&[9; 101])).unwrap();
     assert_eq!(result.return_value, 9);
+    assert!(vm.last_trap(0).is_none());
 }
 
 fn time_comes_from_the_builder(kind: EngineKind) {
