@@ -1,15 +1,31 @@
 //! `squalus prog`: objects and programs on any engine.
 
+mod capture;
 mod compare;
+mod disasm;
+mod dump;
+mod list;
+mod loaded;
 mod recording;
 mod replay;
+mod run;
+mod words;
 
-use anyhow::Result;
+use std::io::{ErrorKind, Write};
+
+use anyhow::{Context, Result};
 use clap::Subcommand;
 
 /// What to do with a program.
 #[derive(Debug, Subcommand)]
 pub enum ProgCommand {
+    /// List an object's programs, maps and variables.
+    List(list::ListArgs),
+    /// Disassemble an object's programs, with source lines.
+    Disasm(disasm::DisasmArgs),
+    /// Run a program on a frame or a capture, as `bpftool prog run` does.
+    #[command(visible_alias = "test")]
+    Run(run::RunArgs),
     /// Replay a recorded balancer packet by packet and compare verdicts, bytes and counters.
     Replay(replay::ReplayArgs),
 }
@@ -20,6 +36,23 @@ pub enum ProgCommand {
 /// If it could not run.
 pub fn run(command: &ProgCommand) -> Result<bool> {
     match command {
+        ProgCommand::List(args) => list::run(args),
+        ProgCommand::Disasm(args) => disasm::run(args),
+        ProgCommand::Run(args) => run::run(args),
         ProgCommand::Replay(args) => replay::run(args),
     }
+}
+
+/// Writes to standard output. Whoever reads it may stop before the end.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
+}
+
+/// Writes a line of JSON to standard output.
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    print(&(serde_json::to_string(value)? + "\n"))
 }
