@@ -113,7 +113,7 @@ fn measure_case(
         subjects.push((Subject::new(engine, object, case, sessions)?, Vec::new()));
     }
     for (subject, _) in &mut subjects {
-        subject.round(case, &frames, args.packets.max(sessions))?;
+        subject.round(case, &frames, args.packets)?;
     }
     for _ in 0..args.rounds {
         for (subject, samples) in &mut subjects {
@@ -184,18 +184,19 @@ impl Subject {
     }
 
     fn round(&mut self, case: &Case, frames: &[Vec<u8>], packets: u32) -> Result<f64> {
-        // The interpreter is for truth, not for speed: fewer packets tell as much.
+        // The interpreter is for truth, not for speed: fewer packets tell as much. But every session has its turn.
         let packets = if self.engine == EngineName::Interp {
             packets / 20
         } else {
             packets
         };
+        let packets = packets.max(frames.len() as u32);
         let engine = &mut self.balancer.dataplane_mut().0;
         Measure::measure(
             &mut **engine,
             BALANCER_PROGRAM,
             frames,
-            packets.max(1),
+            packets,
             case.verdict,
         )
     }

@@ -243,16 +243,20 @@ fn wait_until_ready(child: &mut Child) -> Result<String> {
     })
 }
 
-/// The kernel runs the program on whatever CPU the packet arrives; the user backend has one worker.
-fn cores(backend: Backend) -> String {
-    let cpus = match backend {
-        Backend::Kernel => std::thread::available_parallelism().map_or(1, usize::from),
+/// The CPUs (workers) with a session table: the kernel runs the program on whatever CPU the packet arrives;
+/// the user backend has one worker.
+pub fn session_tables(backend: Backend) -> u32 {
+    match backend {
+        Backend::Kernel => std::thread::available_parallelism().map_or(1, usize::from) as u32,
         Backend::User => 1,
-    };
-    (0..cpus)
+    }
+}
+
+fn cores(backend: Backend) -> String {
+    let cores: Vec<String> = (0..session_tables(backend))
         .map(|cpu| cpu.to_string())
-        .collect::<Vec<_>>()
-        .join(",")
+        .collect();
+    cores.join(",")
 }
 
 fn mac(bytes: [u8; 6]) -> String {

@@ -183,6 +183,7 @@ fn observe_backend(args: &DemoArgs, lab: &Lab, backend: Backend) -> Result<Backe
     Ok(BackendReport {
         backend: backend.to_string(),
         mode,
+        session_tables: balancer::session_tables(backend),
         http,
         sweep,
     })
