@@ -10,16 +10,17 @@ mod decode;
 mod disasm;
 pub mod helper;
 mod insn;
+mod inst;
 mod map;
 pub mod opcode;
 mod xdp;
 
-pub use decode::{
-    AluOp, AtomicOp, CallTarget, Cond, DecodeError, Decoded, Endian, ImmSource, Inst, MemSize,
-    Operand, Width, decode, decode_one,
-};
+pub use decode::{DecodeError, decode, decode_one};
 pub use disasm::{disassemble, format_inst};
 pub use helper::HelperId;
 pub use insn::{INSN_SIZE, Insn, Reg};
+pub use inst::{
+    AluOp, AtomicOp, CallTarget, Cond, Decoded, Endian, ImmSource, Inst, MemSize, Operand, Width,
+};
 pub use map::{Errno, MapDef, MapFlags, MapType, UpdateFlags};
 pub use xdp::Verdict;
