@@ -47,7 +47,7 @@ impl EngineName {
             EngineName::Interp => EngineKind::Interp,
             EngineName::Jit => EngineKind::Jit,
         };
-        let object = Object::parse(bytes).context("cannot read the object")?;
+        let object = squalus_vm::for_host(Object::parse(bytes).context("cannot read the object")?)?;
         let vm = VmBuilder::new(object).engine(kind).build();
         Ok(Box::new(vm.with_context(|| {
             format!("cannot load the object into the {} engine", self.name())

@@ -240,6 +240,7 @@ fn load(engine: EngineName, bytes: &[u8]) -> Result<Box<dyn Measure>> {
     if guarded {
         object.set_global("max_conn_rate", &unlimited)?;
     }
+    let object = squalus_vm::for_host(object)?;
     Ok(Box::new(VmBuilder::new(object).engine(kind).build()?))
 }
 

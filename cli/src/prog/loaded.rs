@@ -51,7 +51,7 @@ impl Loaded {
             EngineName::Interp => EngineKind::Interp,
             EngineName::Jit => EngineKind::Jit,
         };
-        let object = Object::parse(bytes).context("cannot read the object")?;
+        let object = squalus_vm::for_host(Object::parse(bytes).context("cannot read the object")?)?;
         let builder = |object| VmBuilder::new(object).engine(kind);
         let vm = match wanted {
             None => builder(object).build(),

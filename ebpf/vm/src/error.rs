@@ -59,4 +59,12 @@ pub enum VmError {
     /// A program could not be compiled.
     #[error(transparent)]
     Jit(#[from] JitError),
+    /// The object adapts itself to the running kernel's types (CO-RE), and cannot.
+    #[error("the object asks for the running kernel's types ({file}): {reason}")]
+    Types {
+        /// Where the types are.
+        file: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
 }

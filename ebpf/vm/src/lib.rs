@@ -56,6 +56,7 @@
 
 mod access;
 mod error;
+mod host;
 mod native;
 mod shared;
 mod source;
@@ -71,6 +72,7 @@ use squalus_runtime::{Clock, DEFAULT_BUDGET, FrameMemory, LinkedProgram, Trap};
 
 pub use access::Maps;
 pub use error::VmError;
+pub use host::for_host;
 pub use worker::{Worker, WorkerStats};
 
 use shared::{Settings, Shared};
@@ -113,7 +115,8 @@ impl std::fmt::Debug for VmBuilder {
 }
 
 impl VmBuilder {
-    /// A machine for all XDP programs of `object` that load by themselves. Change the object before: its
+    /// A machine for all XDP programs of `object` that load by themselves. CO-RE relocations are the caller's:
+    /// see [`for_host`]. Change the object before: its
     /// `.rodata` with [`Object::set_global`], map sizes in [`Object::maps`].
     #[must_use]
     pub fn new(object: Object) -> VmBuilder {

@@ -25,7 +25,7 @@ use std::thread::JoinHandle;
 
 use squalus_engine::{Engine, MapAccess};
 use squalus_port::{Pool, Port, PortInfo};
-use squalus_vm::{EngineKind, Vm, VmBuilder};
+use squalus_vm::{EngineKind, Vm, VmBuilder, VmError};
 
 use crate::dataplane::{Dataplane, Info};
 use crate::error::DataplaneError;
@@ -94,7 +94,8 @@ impl UserDataplane {
     /// # Errors
     /// If the object is malformed, needs what the engine doesn't have, or an option does not fit it.
     pub fn load(object: &[u8], options: UserOptions) -> Result<Self, DataplaneError> {
-        let object = options.load.parse(object)?;
+        let failed = |error: VmError| DataplaneError::caused(error.to_string(), error);
+        let object = squalus_vm::for_host(options.load.parse(object)?).map_err(failed)?;
         let names: Vec<String> = object.programs.iter().map(|p| p.name.clone()).collect();
         let program = options.load.choose(&names)?;
         let cpus = options.cores.len().max(1) as u32;
@@ -102,7 +103,7 @@ impl UserDataplane {
             .engine(options.engine)
             .cpus(cpus)
             .build()
-            .map_err(|error| DataplaneError::caused(error.to_string(), error))?;
+            .map_err(failed)?;
         let maps = SteeredMaps::new(vm.handle());
         Ok(UserDataplane {
             vm,
