@@ -32,20 +32,26 @@ impl EngineName {
         }
     }
 
+    /// How our engine executes it; `None` for the kernel.
+    #[must_use]
+    pub const fn userspace(self) -> Option<EngineKind> {
+        match self {
+            EngineName::Kernel => None,
+            EngineName::Interp => Some(EngineKind::Interp),
+            EngineName::Jit => Some(EngineKind::Jit),
+        }
+    }
+
     /// Loads an object's bytes into this engine.
     ///
     /// # Errors
     /// If the object is malformed or the engine cannot run it.
     pub fn load(self, bytes: &[u8]) -> Result<Box<dyn Engine>> {
-        let kind = match self {
-            EngineName::Kernel => {
-                let engine = KernelEngine::load(bytes, &LoadOptions::default());
-                return Ok(Box::new(
-                    engine.context("cannot load the object into the kernel")?,
-                ));
-            }
-            EngineName::Interp => EngineKind::Interp,
-            EngineName::Jit => EngineKind::Jit,
+        let Some(kind) = self.userspace() else {
+            let engine = KernelEngine::load(bytes, &LoadOptions::default());
+            return Ok(Box::new(
+                engine.context("cannot load the object into the kernel")?,
+            ));
         };
         let object = squalus_vm::for_host(Object::parse(bytes).context("cannot read the object")?)?;
         let vm = VmBuilder::new(object).engine(kind).build();

@@ -12,7 +12,7 @@ use squalus_dataplane::{Controller, Offline, SessionTables, Settings};
 use squalus_engine::{MapAccess, MapRef};
 use squalus_kernel::{KernelEngine, LoadOptions};
 use squalus_object::Object;
-use squalus_vm::{EngineKind, VmBuilder};
+use squalus_vm::VmBuilder;
 
 use crate::Machine;
 use crate::engines::EngineName;
@@ -224,18 +224,13 @@ fn load(engine: EngineName, bytes: &[u8]) -> Result<Box<dyn Measure>> {
         .globals()
         .iter()
         .any(|global| global.name == "max_conn_rate");
-    let kind = match engine {
-        EngineName::Kernel => {
-            let mut options = LoadOptions::default();
-            if guarded {
-                options
-                    .globals
-                    .push(("max_conn_rate".to_owned(), unlimited.to_vec()));
-            }
-            return Ok(Box::new(KernelEngine::load(bytes, &options)?));
+    let Some(kind) = engine.userspace() else {
+        let mut options = LoadOptions::default();
+        if guarded {
+            let global = ("max_conn_rate".to_owned(), unlimited.to_vec());
+            options.globals.push(global);
         }
-        EngineName::Interp => EngineKind::Interp,
-        EngineName::Jit => EngineKind::Jit,
+        return Ok(Box::new(KernelEngine::load(bytes, &options)?));
     };
     if guarded {
         object.set_global("max_conn_rate", &unlimited)?;

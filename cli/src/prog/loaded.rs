@@ -9,7 +9,7 @@ use squalus_engine::{Engine, MapAccess};
 use squalus_kernel::{KernelEngine, LoadOptions};
 use squalus_object::Object;
 use squalus_runtime::Trap;
-use squalus_vm::{EngineKind, Vm, VmBuilder};
+use squalus_vm::{Vm, VmBuilder};
 
 /// The bytes of an object file.
 ///
@@ -41,15 +41,11 @@ impl Loaded {
     /// # Errors
     /// If the engine cannot run the object.
     pub fn load(engine: EngineName, bytes: &[u8], wanted: Option<&str>) -> Result<Loaded> {
-        let kind = match engine {
-            EngineName::Kernel => {
-                let engine = KernelEngine::load(bytes, &LoadOptions::default());
-                return Ok(Loaded::Kernel(
-                    engine.context("cannot load the object into the kernel")?,
-                ));
-            }
-            EngineName::Interp => EngineKind::Interp,
-            EngineName::Jit => EngineKind::Jit,
+        let Some(kind) = engine.userspace() else {
+            let engine = KernelEngine::load(bytes, &LoadOptions::default());
+            return Ok(Loaded::Kernel(
+                engine.context("cannot load the object into the kernel")?,
+            ));
         };
         let object = squalus_vm::for_host(Object::parse(bytes).context("cannot read the object")?)?;
         let builder = |object| VmBuilder::new(object).engine(kind);

@@ -22,5 +22,5 @@ pub use controller::{Controller, SessionTables, Settings};
 pub use dataplane::{Dataplane, Info, Offline};
 pub use error::{ControlError, DataplaneError};
 pub use kernel::KernelDataplane;
-pub use load::{BALANCER_PROGRAM, LoadOptions};
+pub use load::LoadOptions;
 pub use user::UserDataplane;

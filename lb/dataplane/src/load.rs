@@ -1,11 +1,9 @@
 //! What to load, for either backend.
 
+use squalus_abi::consts::BALANCER_PROGRAM;
 use squalus_object::Object;
 
 use crate::error::DataplaneError;
-
-/// Name of the balancer's program, katran's and ours.
-pub const BALANCER_PROGRAM: &str = "balancer_ingress";
 
 /// What of an object to load, and with which changes. The default loads it as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
