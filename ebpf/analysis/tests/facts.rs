@@ -17,6 +17,8 @@ fn hash(value_size: u32) -> MapDef {
         max_entries: 4,
         flags: MapFlags::default(),
         inner: None,
+        extra: 0,
+        fields: Default::default(),
     }
 }
 

@@ -22,5 +22,5 @@ pub use insn::{INSN_SIZE, Insn, Reg};
 pub use inst::{
     AluOp, AtomicOp, CallTarget, Cond, Decoded, Endian, ImmSource, Inst, MemSize, Operand, Width,
 };
-pub use map::{Errno, MapDef, MapFlags, MapType, UpdateFlags};
+pub use map::{Errno, MapDef, MapFlags, MapType, UpdateFlags, ValueFields};
 pub use xdp::Verdict;

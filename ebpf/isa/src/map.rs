@@ -109,6 +109,18 @@ impl MapFlags {
     pub const fn contains(self, other: MapFlags) -> bool {
         self.0 & other.0 == other.0
     }
+
+    /// Whether programs may load from values (not with `WRONLY_PROG`; looking up is allowed all the same).
+    #[must_use]
+    pub const fn programs_may_read(self) -> bool {
+        !self.contains(MapFlags::WRONLY_PROG)
+    }
+
+    /// Whether programs may store to values, update, delete, push and pop (not with `RDONLY_PROG`).
+    #[must_use]
+    pub const fn programs_may_write(self) -> bool {
+        !self.contains(MapFlags::RDONLY_PROG)
+    }
 }
 
 /// Flags of an element update.
@@ -143,6 +155,45 @@ pub struct MapDef {
     pub flags: MapFlags,
     /// For maps of maps, what the inner maps are like.
     pub inner: Option<Box<MapDef>>,
+    /// What only some types have (`map_extra`): the number of hash functions of a `BLOOM_FILTER`, 0 for the
+    /// kernel's default. All others have 0.
+    pub extra: u64,
+    /// Fields of the value that the kernel keeps for itself.
+    pub fields: ValueFields,
+}
+
+/// Offsets of the fields in a map's value that programs may only use through helpers, from the BTF of the
+/// value's type. Updates never overwrite them and the control side reads them as zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ValueFields {
+    /// Offset of a `struct bpf_spin_lock` (4 bytes).
+    pub spin_lock: Option<u32>,
+    /// Offset of a `struct bpf_timer` (16 bytes).
+    pub timer: Option<u32>,
+}
+
+impl ValueFields {
+    /// Bytes of a `struct bpf_spin_lock`.
+    pub const SPIN_LOCK_SIZE: u32 = 4;
+    /// Bytes of a `struct bpf_timer`.
+    pub const TIMER_SIZE: u32 = 16;
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.spin_lock.is_none() && self.timer.is_none()
+    }
+
+    /// The bytes of the value that they take, in no particular order.
+    pub fn ranges(self) -> impl Iterator<Item = std::ops::Range<usize>> {
+        let range = |at: Option<u32>, len| at.map(|at| at as usize..(at + len) as usize);
+        [
+            range(self.spin_lock, Self::SPIN_LOCK_SIZE),
+            range(self.timer, Self::TIMER_SIZE),
+        ]
+        .into_iter()
+        .flatten()
+    }
 }
 
 /// An error number as the kernel's map operations return it.
@@ -179,6 +230,7 @@ errnos! {
     ENODEV = 19, "no such device";
     EINVAL = 22, "invalid argument";
     ENOSPC = 28, "no space left";
+    EOVERFLOW = 75, "value too large";
     ENOTSUPP = 524, "not supported";
     EOPNOTSUPP = 95, "operation not supported";
 }

@@ -178,6 +178,8 @@ fn definition(name: String, map: &aya_obj::Map) -> Result<MapDef, KernelError> {
         flags: MapFlags(map.map_flags()),
         inner,
         name,
+        extra: 0,
+        fields: Default::default(),
     })
 }
 

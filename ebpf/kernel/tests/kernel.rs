@@ -265,6 +265,8 @@ fn table(entries: u32, flags: MapFlags) -> MapDef {
         max_entries: entries,
         flags,
         inner: None,
+        extra: 0,
+        fields: Default::default(),
     }
 }
 
@@ -399,6 +401,8 @@ fn hand_made_programs_name_maps_by_their_place() {
         max_entries: 1,
         flags: MapFlags::default(),
         inner: None,
+        extra: 0,
+        fields: Default::default(),
     };
     // r0 = *(u32 *)second[0]; exit
     let code: [u64; 4] = [

@@ -91,6 +91,8 @@ fn lru(entries: u32) -> Arc<Map> {
         max_entries: entries,
         flags: MapFlags(0),
         inner: None,
+        extra: 0,
+        fields: Default::default(),
     };
     Map::new(&def, &MapEnv::with_seed(1, 1)).expect("memory for the map")
 }

@@ -11,8 +11,8 @@
 use std::cmp::min;
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 use squalus_isa::{Errno, MapDef, UpdateFlags};
 
@@ -559,6 +559,8 @@ mod tests {
             max_entries: 100,
             flags: MapFlags::NO_PREALLOC,
             inner: None,
+            extra: 0,
+            fields: Default::default(),
         };
         Trie::new(&def, 0).unwrap()
     }

@@ -33,6 +33,8 @@
 //!     max_entries: 1,
 //!     flags: MapFlags::default(),
 //!     inner: None,
+//!     extra: 0,
+//!     fields: Default::default(),
 //! };
 //! let mut vm = VmBuilder::assembled(vec![verdicts], vec![("answer".into(), code.finish())])
 //!     .cpus(2)

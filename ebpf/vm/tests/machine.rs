@@ -47,6 +47,8 @@ fn map(name: &str, kind: MapType, value_size: u32, max_entries: u32) -> MapDef {
         max_entries,
         flags: MapFlags::default(),
         inner: None,
+        extra: 0,
+        fields: Default::default(),
     }
 }
 

@@ -73,6 +73,8 @@ fn map(kind: MapType, value_size: u32, inner: Option<MapDef>) -> MapDef {
         max_entries: 4,
         flags: MapFlags::default(),
         inner: inner.map(Box::new),
+        extra: 0,
+        fields: Default::default(),
     }
 }
 

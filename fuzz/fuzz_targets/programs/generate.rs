@@ -43,6 +43,8 @@ pub fn maps() -> Vec<MapDef> {
         max_entries,
         flags: MapFlags::default(),
         inner: None,
+        extra: 0,
+        fields: Default::default(),
     };
     let of_maps = |kind, inner| MapDef {
         inner: Some(Box::new(inner)),

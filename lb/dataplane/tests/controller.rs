@@ -96,6 +96,8 @@ fn loading_writes_what_katran_writes_and_makes_session_tables() {
         max_entries: 500,
         flags: MapFlags(0),
         inner: None,
+        extra: 0,
+        fields: Default::default(),
     };
     assert_eq!(table(0), Some(expected("katran_lru0")));
     assert_eq!(table(3), Some(expected("katran_lru3")));
@@ -192,6 +194,8 @@ fn objects_that_show_sources_need_one() {
         max_entries: spec.max_entries,
         flags: MapFlags(0),
         inner: None,
+        extra: 0,
+        fields: Default::default(),
     });
     assert!(matches!(
         load_error(defs.clone(), settings()),

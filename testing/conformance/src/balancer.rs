@@ -169,6 +169,8 @@ fn session_table(name: &str, value_size: u32) -> MapDef {
         max_entries: SESSIONS,
         flags: MapFlags::default(),
         inner: None,
+        extra: 0,
+        fields: Default::default(),
     }
 }
 
@@ -360,6 +362,8 @@ impl Generator {
                     max_entries: 4096,
                     flags: MapFlags::NO_PREALLOC,
                     inner: None,
+                    extra: 0,
+                    fields: Default::default(),
                 },
             });
             for real in (0..=REALS).filter(|real| real % 4 == 0) {

@@ -207,6 +207,8 @@ impl Generator {
             max_entries: *self.rng.pick(&[256, 1024]),
             flags: MapFlags::default(),
             inner: None,
+            extra: 0,
+            fields: Default::default(),
         };
         let mut key = vec![slot, 0, 0, 0];
         if array != 0 {

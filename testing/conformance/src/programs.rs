@@ -81,6 +81,8 @@ fn map() -> MapDef {
         max_entries: 1,
         flags: MapFlags::default(),
         inner: None,
+        extra: 0,
+        fields: Default::default(),
     }
 }
 

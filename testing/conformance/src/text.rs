@@ -175,6 +175,8 @@ fn definition(kind: &str, sizes: &[&str]) -> Result<MapDef, &'static str> {
         max_entries: number(max_entries)?,
         flags: MapFlags(number(flags)?),
         inner: None,
+        extra: 0,
+        fields: Default::default(),
     })
 }
 

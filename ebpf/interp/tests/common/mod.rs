@@ -84,5 +84,7 @@ pub fn map(kind: MapType, key_size: u32, value_size: u32, max_entries: u32) -> M
         max_entries,
         flags: MapFlags::default(),
         inner: None,
+        extra: 0,
+        fields: Default::default(),
     }
 }

@@ -18,6 +18,8 @@ fn crowded(kind: MapType, sets: u32) -> Hash {
         max_entries: ENTRIES,
         flags: MapFlags(0),
         inner: None,
+        extra: 0,
+        fields: Default::default(),
     };
     let mut hash = Hash::new(&def, 2, 1, 0, &Reclaimer::new()).unwrap();
     let stash = if hash.lru.is_some() {
@@ -224,6 +226,8 @@ fn sizes_beyond_all_memory_are_refused() {
         max_entries: 1 << 27,
         flags: MapFlags(0),
         inner: None,
+        extra: 0,
+        fields: Default::default(),
     };
     assert!(Hash::new(&def, 1 << 22, 1, 0, &Reclaimer::new()).is_err());
 }

@@ -25,6 +25,8 @@ pub fn def(kind: MapType, key_size: u32, value_size: u32, max_entries: u32) -> M
             MapFlags(0)
         },
         inner: None,
+        extra: 0,
+        fields: Default::default(),
     }
 }
 

@@ -189,6 +189,8 @@ impl Definition {
             max_entries: self.max_entries,
             flags: MapFlags(self.flags),
             inner: self.inner.clone(),
+            extra: 0,
+            fields: Default::default(),
         })
     }
 

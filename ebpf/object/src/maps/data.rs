@@ -94,6 +94,8 @@ fn spec(section: &Section<'_>, value_type: Option<TypeId>) -> MapSpec {
                 MapFlags::default()
             },
             inner: None,
+            extra: 0,
+            fields: Default::default(),
         },
         origin: MapOrigin::Data,
         initial: Some(initial),

@@ -129,6 +129,8 @@ impl Entry<'_> {
                 max_entries: self.word(3),
                 flags,
                 inner: None,
+                extra: 0,
+                fields: Default::default(),
             },
             origin: MapOrigin::Legacy,
             initial: None,

@@ -107,6 +107,8 @@ pub(crate) fn map_def(spec: &MapSpec) -> MapDef {
         max_entries: spec.max_entries,
         flags: MapFlags(spec.flags),
         inner: None,
+        extra: 0,
+        fields: Default::default(),
     }
 }
 
