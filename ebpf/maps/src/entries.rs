@@ -5,7 +5,6 @@
 //! their own for each CPU, so that CPUs never share a line.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use squalus_isa::MapDef;
 
@@ -13,6 +12,7 @@ use crate::arena::Arena;
 use crate::array::read_copies;
 use crate::key::{Key, Stored};
 use crate::pool::Pool;
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::words::{self, WORD};
 
 const LINE: usize = 64;

@@ -6,8 +6,7 @@
 
 use std::io;
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use squalus_isa::{Errno, MapDef, MapFlags, MapType, UpdateFlags};
 
@@ -18,6 +17,8 @@ use crate::key::{Fixed, Raw};
 use crate::lru::Clock;
 use crate::reclaim::Reclaimer;
 use crate::refs::{self, MapCell};
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::words::Padded;
 
 /// Slots beyond the capacity, besides one for each CPU: for replacements under way.
@@ -318,7 +319,7 @@ impl Hash {
             if let Some(slot) = self.entries.pool().pop() {
                 return slot;
             }
-            std::thread::yield_now();
+            crate::sync::thread::yield_now();
         }
     }
 }

@@ -13,13 +13,13 @@
 //! comes last. Readers take none (see [`crate::set`]).
 
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::arena::Arena;
 use crate::entries::Entries;
 use crate::key::{Hasher, Key};
 use crate::set::{Guard, Set, WAYS, Way};
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Sets per 24 entries: 4.8 entries in a set on average when the map is full.
 const SETS_PER_24: u64 = 5;

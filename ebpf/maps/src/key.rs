@@ -4,8 +4,7 @@
 //! stored, too, so the same code reads a program's key and a stored one, and a compiler that knows the key
 //! size can unroll both.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::words::key_word;
 
 /// Odd constants with well mixed bits (from the digits of pi).

@@ -26,12 +26,13 @@ mod pool;
 mod reclaim;
 mod refs;
 mod set;
+mod sync;
 mod validate;
 mod words;
 
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use squalus_isa::{Errno, MapDef, MapFlags, MapType, UpdateFlags};
 

@@ -11,13 +11,13 @@
 use std::cmp::min;
 use std::io;
 use std::ops::ControlFlow;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 use squalus_isa::{Errno, MapDef, UpdateFlags};
 
 use crate::arena::Arena;
 use crate::pool::Pool;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::words::{self, WORD};
 
 /// Bytes of the prefix length before a key's data.

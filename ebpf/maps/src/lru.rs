@@ -9,10 +9,9 @@
 //! inserted and never used again goes earlier: it starts as old as if last used one capacity ago. So a
 //! flood of new flows displaces its own entries before those of live sessions.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-
 use crate::index::{Index, Place, ways};
 use crate::set::Way;
+use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::words::Padded;
 
 const EPOCHS: u32 = 32;

@@ -1,9 +1,9 @@
 //! Free element slots: a stack that any thread may push to and pop from.
 
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::arena::Arena;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::words::Padded;
 
 /// Slot numbers below a capacity. Popped most recently pushed first, because that slot is likely still in

@@ -10,8 +10,10 @@
 //! hold up all memory for as long as it sleeps.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use crate::sync::atomic::{AtomicU64, Ordering::SeqCst, fence};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What a worker's slot holds while it is paused: it uses nothing.
 const PAUSED: u64 = u64::MAX;

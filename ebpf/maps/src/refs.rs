@@ -1,13 +1,14 @@
 //! Arrays of references: `ARRAY_OF_MAPS` and `PROG_ARRAY` (kernel/bpf/arraymap.c, map_in_map.c).
 
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::{io, ptr};
 
 use squalus_isa::Errno;
 
 use crate::arena::Arena;
 use crate::reclaim::Reclaimer;
+use crate::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::{ArrayBase, Map};
 
 /// A reference to a map, owned by whoever stores it.

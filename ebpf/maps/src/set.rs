@@ -7,7 +7,7 @@
 //! while it was compared. A writer that stalls, even with the lock, stalls no reader: a reader only repeats
 //! its search when a writer has completed a step.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
 /// Ways in a set.
 pub(crate) const WAYS: usize = 8;
@@ -107,9 +107,9 @@ impl Set {
                 spins += 1;
                 // The holder may have been preempted by us.
                 if spins.is_multiple_of(128) {
-                    std::thread::yield_now()
+                    crate::sync::thread::yield_now()
                 } else {
-                    std::hint::spin_loop()
+                    crate::sync::hint::spin_loop()
                 }
             }
         }

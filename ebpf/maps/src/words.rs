@@ -4,7 +4,7 @@
 //! every access to shared memory is a relaxed atomic of the widest size that fits (8 bytes, then 4, 2, 1
 //! for the tail), so an aligned field of up to eight bytes is never seen half written.
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Bytes in a word.
 pub(crate) const WORD: usize = 8;

@@ -1,0 +1,9 @@
+//! What threads share, through one door: the crate takes atomics, fences, locks and spinning from here
+//! only, so that a model checker can stand in their place (feature `model`).
+
+#[cfg(not(feature = "model"))]
+pub(crate) use std::{
+    hint,
+    sync::{Mutex, MutexGuard, PoisonError, atomic},
+    thread,
+};
