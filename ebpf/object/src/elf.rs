@@ -61,6 +61,10 @@ pub(crate) struct Symbol<'a> {
     pub(crate) kind: SymbolKind,
     /// Whether it is visible in its file only.
     pub(crate) local: bool,
+    /// Whether another definition may replace it; an undefined one may then be absent.
+    pub(crate) weak: bool,
+    /// Whether it is not to be seen outside of the linked object.
+    pub(crate) hidden: bool,
 }
 
 /// Where a symbol is defined.
@@ -334,6 +338,8 @@ fn symbols<'a>(
             size: symbol.st_size(LE),
             kind,
             local: symbol.st_bind() == elf::STB_LOCAL,
+            weak: symbol.st_bind() == elf::STB_WEAK,
+            hidden: matches!(symbol.st_visibility(), elf::STV_HIDDEN | elf::STV_INTERNAL),
         });
     }
     Ok(symbols)

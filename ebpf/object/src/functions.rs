@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use squalus_isa::{INSN_SIZE, Insn};
 
+use crate::ObjectError;
 use crate::elf::{Elf, Section, Symbol, SymbolKind};
-use crate::{ObjectError, ProgramKind};
 
 /// The section for functions that are not programs.
 const TEXT: &str = ".text";
@@ -176,23 +176,6 @@ impl<'a> Function<'a> {
     }
 }
 
-/// What a section's name says about its programs, and whether they load unasked.
-pub(crate) fn kind_of(section: &str) -> (ProgramKind, bool) {
-    let (name, autoload) = match section.strip_prefix('?') {
-        Some(rest) => (rest, false),
-        None => (section, true),
-    };
-    let prefix = name.split('/').next().unwrap_or(name);
-    let kind = match prefix {
-        _ if prefix.starts_with("xdp") => ProgramKind::Xdp {
-            frags: prefix == "xdp.frags",
-        },
-        "tc" | "tcx" | "classifier" | "action" => ProgramKind::Tc,
-        _ => ProgramKind::Other(prefix.into()),
-    };
-    (kind, autoload)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,6 +190,8 @@ mod tests {
             size: 0,
             kind: SymbolKind::Func,
             local: false,
+            weak: false,
+            hidden: false,
         });
         let symbols: Vec<_> = symbols.iter().collect();
         assert_eq!(ends(&symbols, 40), [8, 24, 24, 40]);

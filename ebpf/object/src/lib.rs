@@ -39,15 +39,22 @@ mod link;
 mod maps;
 mod object;
 mod reader;
+mod section;
 mod spec;
 
 pub use error::{BtfError, ObjectError};
 pub use object::Object;
 pub use spec::{
     Global, InitialTarget, InitialValue, LineInfo, MapOrigin, MapSpec, Pinning, Program,
-    ProgramKind, Refused, Subprogram,
+    ProgramKind, Refused, Subprogram, XdpAttach,
 };
 
 /// The number of the helper that replaced instructions call which CO-RE could not resolve: none has it. The
 /// kernel's verifier knows it as the mark of a bad relocation.
 pub const POISON_HELPER: u32 = 195_896_080;
+
+/// Length of a record of [`Program::func_info`] (`func_info_rec_size`).
+pub const FUNC_INFO_SIZE: u32 = 8;
+
+/// Length of a record of [`Program::line_info`] (`line_info_rec_size`).
+pub const LINE_INFO_SIZE: u32 = 16;

@@ -1,11 +1,11 @@
-//! What `.BTF.ext` adds to functions: source lines and CO-RE relocations, moved to where linking put the code.
+//! What `.BTF.ext` adds to functions: types, source lines and CO-RE relocations, moved to where linking put the code.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use squalus_isa::INSN_SIZE;
 
-use crate::btf::{Btf, CoreRecord, Ext, LineRecord};
+use crate::btf::{Btf, CoreRecord, Ext, FuncRecord, LineRecord, TypeId};
 use crate::core_relo::CoreRelo;
 use crate::elf::Elf;
 use crate::functions::Function;
@@ -14,6 +14,7 @@ use crate::{BtfError, LineInfo};
 /// The records of `.BTF.ext` by section, ascending by offset.
 #[derive(Default)]
 pub(crate) struct Extra {
+    funcs: HashMap<usize, Vec<FuncRecord>>,
     lines: HashMap<usize, Vec<LineRecord>>,
     core: HashMap<usize, Vec<CoreRecord>>,
     /// Strings of line records by offset.
@@ -31,6 +32,11 @@ impl Extra {
             indices.entry(section.name).or_insert(index);
         }
         let mut extra = Extra::default();
+        for of_section in ext.funcs {
+            if let Some(&index) = indices.get(of_section.section) {
+                extra.funcs.insert(index, of_section.records);
+            }
+        }
         for mut of_section in ext.lines {
             if let Some(&index) = indices.get(of_section.section) {
                 of_section
@@ -61,6 +67,13 @@ impl Extra {
         self.texts.get(&offset).cloned().unwrap_or_default()
     }
 
+    /// The type of a function, if the compiler told.
+    pub(crate) fn func(&self, function: &Function<'_>) -> Option<TypeId> {
+        let first = within(self.funcs.get(&function.section), function, |f| f.offset).first()?;
+        let starts = first.offset as usize / INSN_SIZE == function.start;
+        starts.then_some(first.ty)
+    }
+
     /// Appends the records of a function that was linked at slot `start`.
     pub(crate) fn append(
         &self,
@@ -77,6 +90,7 @@ impl Extra {
                 line: record.line,
                 column: record.column,
                 text: self.text(record.text),
+                names: (record.file, record.text),
             });
         }
         for record in within(self.core.get(&function.section), function, |c| c.offset) {

@@ -13,10 +13,11 @@ use squalus_isa::{INSN_SIZE, Insn, opcode};
 use crate::btf::Btf;
 use crate::core_relo::CoreRelo;
 use crate::elf::{Elf, Place, R_64_32, R_64_64, Rel, Symbol};
-use crate::functions::{Function, Functions, kind_of};
+use crate::functions::{Function, Functions};
 use crate::limits::{OBJECT_SLOTS, PROGRAM_SLOTS};
 use crate::lines::Extra;
 use crate::maps::{MapRef, Maps};
+use crate::section::Class;
 use crate::{ObjectError, Program, Refused, Subprogram};
 
 const CALL: u8 = opcode::JMP | opcode::CALL;
@@ -90,15 +91,17 @@ impl Linker<'_, '_> {
         section: &str,
     ) -> Result<Program, ObjectError> {
         refuse_section(function.name, section)?;
-        let (kind, autoload) = kind_of(section);
+        let class = Class::of(section);
         let mut flat = self.assemble(index)?;
         flat.patch_calls();
         let (subprograms, lines, core) = self.describe(&flat);
         Ok(Program {
             name: function.name.into(),
             section: section.into(),
-            kind,
-            autoload,
+            kind: class.kind,
+            attach: class.attach,
+            sleepable: class.sleepable,
+            autoload: class.autoload,
             insns: flat.insns,
             subprograms,
             lines,
@@ -331,6 +334,7 @@ impl Linker<'_, '_> {
             subprograms.push(Subprogram {
                 name: Arc::clone(&function.shared_name),
                 start,
+                ty: self.extra.func(function),
             });
             self.extra.append(function, start, &mut lines, &mut core);
         }

@@ -2,12 +2,13 @@
 
 use std::cell::Cell;
 
-use crate::btf::Btf;
+use crate::btf::{Btf, BtfFeatures, KernelBtf};
 use crate::elf::Elf;
 use crate::functions::Functions;
 use crate::lines::Extra;
 use crate::link::{Linked, Linker, externs};
 use crate::maps::Maps;
+use crate::reader::word_at;
 use crate::{Global, MapSpec, ObjectError, Program, Refused};
 
 /// A parsed and linked object.
@@ -21,9 +22,12 @@ pub struct Object {
     pub refused: Vec<Refused>,
     /// The `license` section; empty without one.
     pub license: String,
+    /// The `version` section: the kernel version the object was built for; 0 without one.
+    pub kern_version: u32,
     /// The object's types, if it has a `.BTF` section.
     pub btf: Option<Btf>,
     pub(crate) globals: Vec<Global>,
+    pub(crate) kernel_btf: KernelBtf,
 }
 
 impl Object {
@@ -34,10 +38,10 @@ impl Object {
     /// loaded, with the reason of the first.
     pub fn parse(bytes: &[u8]) -> Result<Object, ObjectError> {
         let elf = Elf::parse(bytes)?;
-        let btf = elf
-            .section(".BTF")
-            .map(|(_, s)| Btf::parse(s.data))
-            .transpose()?;
+        let raw = elf.section(".BTF").map(|(_, s)| s.data);
+        let btf = raw.map(Btf::parse).transpose()?;
+        let kernel_btf = raw.zip(btf.as_ref());
+        let kernel_btf = kernel_btf.map(|(raw, btf)| KernelBtf::collect(&elf, raw, btf));
         let functions = Functions::collect(&elf)?;
         let maps = Maps::collect(&elf, btf.as_ref(), &functions)?;
         let extra = Extra::collect(&elf, btf.as_ref())?;
@@ -61,8 +65,13 @@ impl Object {
             programs,
             refused,
             license: license(&elf),
+            kern_version: elf
+                .section("version")
+                .and_then(|(_, s)| word_at(s.data, 0))
+                .unwrap_or(0),
             btf,
             globals: maps.globals,
+            kernel_btf: kernel_btf.unwrap_or_default(),
         })
     }
 
@@ -93,6 +102,19 @@ impl Object {
     #[must_use]
     pub fn map(&self, name: &str) -> Option<&MapSpec> {
         self.maps.iter().find(|m| m.def.name == name)
+    }
+
+    /// The object's types as a kernel with these features takes them (`BPF_BTF_LOAD`): sections of variables with
+    /// their sizes and offsets, names and kinds such as it accepts. Types keep their numbers. `None` if the object
+    /// has none.
+    ///
+    /// # Errors
+    /// If the section is malformed.
+    pub fn kernel_btf(&self, features: BtfFeatures) -> Result<Option<Vec<u8>>, ObjectError> {
+        let Some(btf) = &self.btf else {
+            return Ok(None);
+        };
+        Ok(Some(self.kernel_btf.bytes(btf, features)?))
     }
 
     /// The variables of data sections, in the symbol table's order.

@@ -90,6 +90,30 @@ pub enum ProgramKind {
     Other(String),
 }
 
+/// Where an XDP program is to be attached, from its section's name (`xdp/devmap`, `xdp/cpumap`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdpAttach {
+    /// To an interface.
+    #[default]
+    Interface,
+    /// To entries of device maps: it runs on frames redirected there.
+    DevMap,
+    /// To entries of CPU maps: it runs on the CPU that a frame was redirected to.
+    CpuMap,
+}
+
+impl XdpAttach {
+    /// The kernel's number (`expected_attach_type`).
+    #[must_use]
+    pub const fn attach_type(self) -> u32 {
+        match self {
+            XdpAttach::DevMap => 33,
+            XdpAttach::CpuMap => 35,
+            XdpAttach::Interface => 37,
+        }
+    }
+}
+
 /// A function linked into a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subprogram {
@@ -97,6 +121,8 @@ pub struct Subprogram {
     pub name: Arc<str>,
     /// Slot of its first instruction.
     pub start: usize,
+    /// Its `Func` in the object's BTF, if the compiler told.
+    pub ty: Option<TypeId>,
 }
 
 /// The source line that an instruction came from, as `.BTF.ext` tells it. It holds up to the next entry.
@@ -112,6 +138,8 @@ pub struct LineInfo {
     pub column: u32,
     /// The line itself, cut likewise; may be empty.
     pub text: Arc<str>,
+    /// File name and line as offsets of the strings of the object's BTF.
+    pub(crate) names: (u32, u32),
 }
 
 /// A program, linked.
@@ -123,6 +151,10 @@ pub struct Program {
     pub section: String,
     /// What it is for.
     pub kind: ProgramKind,
+    /// Where it is to be attached, if it is an XDP program.
+    pub attach: XdpAttach,
+    /// Whether it may sleep (a section name that ends in `.s`).
+    pub sleepable: bool,
     /// False if the section's name starts with `?`: load it only when asked for by name.
     pub autoload: bool,
     /// The program's own function, then every function it reaches, each once. Map references are
@@ -149,6 +181,40 @@ impl Program {
         (self.subprogram_index(line.slot) == self.subprogram_index(slot)).then_some(line)
     }
 
+    /// Flags of `BPF_PROG_LOAD` (`prog_flags`) that its section asks for.
+    #[must_use]
+    pub fn prog_flags(&self) -> u32 {
+        const SLEEPABLE: u32 = 1 << 4;
+        const XDP_HAS_FRAGS: u32 = 1 << 5;
+        let frags = self.kind == ProgramKind::Xdp { frags: true };
+        let flag = |set: bool, bit| if set { bit } else { 0 };
+        flag(frags, XDP_HAS_FRAGS) | flag(self.sleepable, SLEEPABLE)
+    }
+
+    /// The functions' types as `BPF_PROG_LOAD` takes them: [`FUNC_INFO_SIZE`](crate::FUNC_INFO_SIZE) bytes for each. Empty
+    /// unless all functions have one. Type numbers are those of [`Object::kernel_btf`](crate::Object::kernel_btf).
+    #[must_use]
+    pub fn func_info(&self) -> Vec<u8> {
+        let record = |s: &Subprogram| Some([s.start as u32, s.ty?.0]);
+        let records: Option<Vec<_>> = self.subprograms.iter().map(record).collect();
+        bytes(records.unwrap_or_default().into_flattened())
+    }
+
+    /// The source lines as `BPF_PROG_LOAD` takes them: [`LINE_INFO_SIZE`](crate::LINE_INFO_SIZE) bytes for each. Empty unless
+    /// every function begins with one. Their strings are those of [`Object::kernel_btf`](crate::Object::kernel_btf).
+    #[must_use]
+    pub fn line_info(&self) -> Vec<u8> {
+        let has_line = |s: &Subprogram| self.lines.binary_search_by_key(&s.start, |l| l.slot);
+        if !self.subprograms.iter().all(|s| has_line(s).is_ok()) {
+            return Vec::new();
+        }
+        let record = |l: &LineInfo| {
+            let place = l.line << 10 | (l.column & 0x3ff);
+            [l.slot as u32, l.names.0, l.names.1, place]
+        };
+        bytes(self.lines.iter().flat_map(record).collect())
+    }
+
     /// The function that the instruction at `slot` belongs to.
     #[must_use]
     pub fn subprogram(&self, slot: usize) -> Option<&Subprogram> {
@@ -163,6 +229,10 @@ impl Program {
             .partition_point(|s| s.start <= slot)
             .checked_sub(1)
     }
+}
+
+fn bytes(words: Vec<u32>) -> Vec<u8> {
+    words.into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
 /// A program of the object that cannot be run, and why.

@@ -1,4 +1,4 @@
-//! `.BTF.ext`: source lines and CO-RE relocations, by section and instruction.
+//! `.BTF.ext`: functions' types, source lines and CO-RE relocations, by section and instruction.
 
 use super::{Btf, TypeId};
 use crate::BtfError;
@@ -7,6 +7,7 @@ use crate::reader::Reader;
 /// The records of `.BTF.ext` that we use, section by section.
 #[derive(Default)]
 pub(crate) struct Ext<'a> {
+    pub(crate) funcs: Vec<Records<'a, FuncRecord>>,
     pub(crate) lines: Vec<Records<'a, LineRecord>>,
     pub(crate) core: Vec<Records<'a, CoreRecord>>,
 }
@@ -15,6 +16,15 @@ pub(crate) struct Ext<'a> {
 pub(crate) struct Records<'a, T> {
     pub(crate) section: &'a str,
     pub(crate) records: Vec<T>,
+}
+
+/// The type of a function.
+#[derive(Clone, Copy)]
+pub(crate) struct FuncRecord {
+    /// Offset of its first instruction in the section in bytes.
+    pub(crate) offset: u32,
+    /// Its `Func`.
+    pub(crate) ty: TypeId,
 }
 
 /// The source line an instruction came from.
@@ -59,20 +69,27 @@ impl<'a> Ext<'a> {
         for word in words.iter_mut().take(optional) {
             *word = r.u32().ok_or(CUT)?;
         }
-        let [_func_off, _func_len, line_off, line_len, core_off, core_len] = words;
+        let [func_off, func_len, line_off, line_len, core_off, core_len] = words;
         let part = |off: u32, len: u32| {
             let start = (header_len as usize).checked_add(off as usize)?;
             bytes.get(start..start.checked_add(len as usize)?)
         };
+        let [funcs, lines, cores] = [
+            part(func_off, func_len).ok_or(CUT)?,
+            part(line_off, line_len).ok_or(CUT)?,
+            part(core_off, core_len).ok_or(CUT)?,
+        ];
         Ok(Ext {
-            lines: sections(part(line_off, line_len).ok_or(CUT)?, btf, line, |l| {
-                l.offset
-            })?,
-            core: sections(part(core_off, core_len).ok_or(CUT)?, btf, core, |c| {
-                c.offset
-            })?,
+            funcs: sections(funcs, btf, FUNC, func, |f| f.offset)?,
+            lines: sections(lines, btf, RECORD, line, |l| l.offset)?,
+            core: sections(cores, btf, RECORD, core, |c| c.offset)?,
         })
     }
+}
+
+fn func(r: &mut Reader<'_>) -> Option<FuncRecord> {
+    let (offset, ty) = (r.u32()?, TypeId(r.u32()?));
+    Some(FuncRecord { offset, ty })
 }
 
 fn line(r: &mut Reader<'_>) -> Option<LineRecord> {
@@ -96,12 +113,15 @@ fn core(r: &mut Reader<'_>) -> Option<CoreRecord> {
     })
 }
 
-/// Both kinds of records are at least this long; longer ones come from newer compilers.
+/// Lines and relocations are at least this long; longer ones come from newer compilers.
 const RECORD: usize = 16;
+/// Functions likewise.
+const FUNC: usize = 8;
 
 fn sections<'a, T>(
     bytes: &[u8],
     btf: &'a Btf,
+    least: usize,
     read: impl Fn(&mut Reader<'_>) -> Option<T>,
     offset: impl Fn(&T) -> u32,
 ) -> Result<Vec<Records<'a, T>>, BtfError> {
@@ -110,8 +130,8 @@ fn sections<'a, T>(
     }
     let mut r = Reader::new(bytes);
     let size = r.u32().ok_or(CUT)? as usize;
-    if size < RECORD || !size.is_multiple_of(4) {
-        return Err(BtfError::Ext("the record size is below 16 or unaligned"));
+    if size < least || !size.is_multiple_of(4) {
+        return Err(BtfError::Ext("the record size is too small or unaligned"));
     }
     let mut out = Vec::new();
     while !r.is_empty() {

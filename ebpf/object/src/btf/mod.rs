@@ -8,13 +8,16 @@
 
 mod ext;
 mod format;
+mod kernel;
 mod parse;
 mod query;
 
 use crate::BtfError;
 
-pub(crate) use ext::{CoreRecord, Ext, LineRecord};
+pub(crate) use ext::{CoreRecord, Ext, FuncRecord, LineRecord};
 pub use format::Value;
+pub use kernel::BtfFeatures;
+pub(crate) use kernel::{KernelBtf, Layout};
 
 /// Number of a type within one [`Btf`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
