@@ -26,14 +26,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("io/port", &[]),
     ("io/afxdp", &["io/port"]),
     ("io/packet", &["io/port"]),
+    ("forward", &["ebpf", "io"]),
     ("lb/abi", &[]),
     ("lb/maglev", &[]),
     ("lb/core", &["lb/abi", "lb/maglev"]),
-    ("lb/dataplane", &["lb/abi", "lb/core", "ebpf", "io"]),
+    (
+        "lb/dataplane",
+        &["lb/abi", "lb/core", "ebpf", "io", "forward"],
+    ),
     ("lb/proto", &[]),
     ("lb/server", &["lb", "ebpf/engine"]),
     ("bench", &["ebpf", "lb", "testing/testkit"]),
-    ("cli", &["ebpf", "io", "lb", "bench", "testing/testkit"]),
+    (
+        "cli",
+        &["ebpf", "io", "forward", "lb", "bench", "testing/testkit"],
+    ),
     ("testing/testkit", &["io"]),
     (
         "testing/conformance",

@@ -67,10 +67,12 @@ mod worker;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use squalus_engine::{Engine, EngineError, MapAccess, MapRef, TestResult, TestRun};
-use squalus_isa::{Insn, MapDef, UpdateFlags};
-use squalus_object::Object;
-use squalus_runtime::{Clock, DEFAULT_BUDGET, FrameMemory, LinkedProgram, Trap};
+pub use squalus_engine::{Engine, EngineError, MapAccess, MapRef, TestResult, TestRun};
+pub use squalus_isa::{Errno, Insn, MapDef, MapFlags, MapType, UpdateFlags, Verdict};
+pub use squalus_object::Object;
+pub use squalus_runtime::{
+    Clock, DEFAULT_BUDGET, FrameError, FrameMemory, FrameRef, LinkedProgram, Trap, TrapReason,
+};
 
 pub use access::Maps;
 pub use error::VmError;
