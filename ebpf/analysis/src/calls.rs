@@ -1,6 +1,6 @@
 //! What calls of helpers and subprograms do to a state.
 
-use squalus_isa::{HelperId, MapFlags, MapType, Reg};
+use squalus_isa::{HelperId, MapType, Reg, ValueFields};
 use squalus_runtime::{ArgKind, Proto, RetKind, STACK_SIZE, proto};
 
 use crate::machine::{Effect, FrameRead, Machine};
@@ -16,6 +16,7 @@ struct Memory {
     pointer: Value,
     len: i64,
     access: Access,
+    read: bool,
     write: bool,
 }
 
@@ -63,20 +64,10 @@ impl Machine<'_> {
 
     /// Whether the helper may use the map: its type and its flags allow it.
     fn map_allowed(&self, proto: &Proto, map: MapRef) -> bool {
-        let writes = matches!(
-            proto.id,
-            HelperId::MAP_UPDATE_ELEM | HelperId::MAP_DELETE_ELEM
-        );
-        let forbidden = if writes {
-            MapFlags::RDONLY_PROG
-        } else {
-            MapFlags::WRONLY_PROG
-        };
         if proto.id == HelperId::MAP_LOOKUP_PERCPU_ELEM && matches!(map, MapRef::Shaped(_)) {
             return false;
         }
-        self.def(map)
-            .is_some_and(|def| proto.serves(def.kind) && !def.flags.contains(forbidden))
+        self.def(map).is_some_and(|def| proto.may_use(def).is_ok())
     }
 
     fn argument_proved(&self, state: &State, proto: &Proto, n: usize, kind: ArgKind) -> bool {
@@ -90,11 +81,56 @@ impl Machine<'_> {
             ArgKind::MemRead { nullable: true } if value == Value::constant(0) => {
                 state.reg(arg(n + 1)).scalar().as_constant() == Some(0)
             }
-            ArgKind::MapKey | ArgKind::MapValue | ArgKind::MemRead { .. } | ArgKind::MemWrite => {
-                self.memory(state, n, kind)
-                    .is_some_and(|memory| memory.access.is_proved())
-            }
+            ArgKind::MapKey
+            | ArgKind::MapValue
+            | ArgKind::MapValueOut
+            | ArgKind::MemRead { .. }
+            | ArgKind::MemWrite
+            | ArgKind::MemUpdate
+            | ArgKind::FixedOut { .. } => self
+                .memory(state, n, kind)
+                .is_some_and(|memory| memory.access.is_proved()),
+            ArgKind::CallbackCtx | ArgKind::ConstAllocSize => true,
+            ArgKind::SpinLock => self.is_field(value, |fields| fields.spin_lock),
+            ArgKind::Timer => self.is_field(value, |fields| fields.timer),
+            ArgKind::ConstStr => self.is_const_str(value),
+            ArgKind::Callback | ArgKind::RingRecord => false,
         }
+    }
+
+    /// Whether a pointer is that of a special field of a map value.
+    fn is_field(&self, pointer: Value, field: impl Fn(ValueFields) -> Option<u32>) -> bool {
+        let Value::MapValue {
+            map,
+            off,
+            null: None,
+        } = pointer
+        else {
+            return false;
+        };
+        let def = self.def(map);
+        let at = def.and_then(|def| field(def.fields)).map(i64::from);
+        at.is_some_and(|at| off.as_constant() == Some(at))
+    }
+
+    /// Whether a pointer is that of a string in a map that nobody can change any more.
+    fn is_const_str(&self, pointer: Value) -> bool {
+        let Value::MapValue {
+            map: MapRef::Direct(map),
+            off,
+            null: None,
+        } = pointer
+        else {
+            return false;
+        };
+        let contents = self.frozen.get(map as usize).and_then(Option::as_ref);
+        let (Some(contents), Some(off)) = (contents, off.as_constant()) else {
+            return false;
+        };
+        let rest = usize::try_from(off)
+            .ok()
+            .and_then(|off| contents.get(off..));
+        rest.is_some_and(|rest| rest.contains(&0))
     }
 
     /// The memory argument `n` names, if it names any.
@@ -106,32 +142,57 @@ impl Machine<'_> {
         };
         let len = match kind {
             ArgKind::MapKey => map().map(|def| def.key_size.into()),
-            ArgKind::MapValue => map().map(|def| def.value_size.into()),
+            ArgKind::MapValue | ArgKind::MapValueOut => map().map(|def| def.value_size.into()),
             ArgKind::MemRead { nullable } => {
                 if nullable && pointer == Value::constant(0) {
                     return None;
                 }
                 Some(state.reg(arg(n + 1)).scalar().umax)
             }
-            ArgKind::MemWrite => Some(state.reg(arg(n + 1)).scalar().umax),
+            ArgKind::MemWrite | ArgKind::MemUpdate => Some(state.reg(arg(n + 1)).scalar().umax),
+            ArgKind::FixedOut { size } => Some(size.into()),
             _ => return None,
         };
-        let write = kind == ArgKind::MemWrite;
+        let write = matches!(
+            kind,
+            ArgKind::MemWrite
+                | ArgKind::MemUpdate
+                | ArgKind::MapValueOut
+                | ArgKind::FixedOut { .. }
+        );
+        let read = !write || kind == ArgKind::MemUpdate;
         let len = len.and_then(|len| u32::try_from(len).ok()).map(i64::from);
         Some(match len {
             Some(len) => Memory {
                 pointer,
                 len,
-                access: self.classify(state, &pointer, len, write),
+                access: self.reach(state, &pointer, len, (read, write)),
+                read,
                 write,
             },
             None => Memory {
                 pointer,
                 len: 0,
                 access: Access::Checked(Area::Any),
+                read,
                 write,
             },
         })
+    }
+
+    /// How an access that reads, writes or both is known to be allowed.
+    fn reach(
+        &self,
+        state: &State,
+        pointer: &Value,
+        len: i64,
+        (read, write): (bool, bool),
+    ) -> Access {
+        let access = self.classify(state, pointer, len, write);
+        if read && write && access.is_proved() {
+            return self.classify(state, pointer, len, false);
+        }
+        access
     }
 
     fn touch_memory(
@@ -160,7 +221,11 @@ impl Machine<'_> {
         }
         if memory.write {
             self.wrote(func, state, &memory.pointer, memory.len, access);
-        } else if !access.is_proved() {
+        }
+        if !memory.read {
+            return;
+        }
+        if !access.is_proved() {
             effect.reads = FrameRead::AllFrames;
         } else if let (Some(off), FrameRead::None | FrameRead::Bytes(_)) = (own, effect.reads) {
             let bytes = Interval {
@@ -183,7 +248,7 @@ impl Machine<'_> {
                 }
                 _ => Value::TOP,
             },
-            RetKind::TailCall => Value::TOP,
+            RetKind::TailCall | RetKind::RingRecordOrNull => Value::TOP,
         }
     }
 

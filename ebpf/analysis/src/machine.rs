@@ -194,10 +194,15 @@ impl Machine<'_> {
                 size: place.size,
             });
         }
-        let access = self.classify(state, &place.pointer, place.size.into(), place.write);
+        let (pointer, size) = (&place.pointer, place.size.into());
+        let access = self.classify(state, pointer, size, place.write);
         if !place.atomic {
             return Ok(access);
         }
+        let access = match access {
+            Access::Proved(_) => self.classify(state, pointer, size, false),
+            checked => checked,
+        };
         let aligned = match place.pointer {
             Value::Stack { off, .. } | Value::MapValue { off, .. } => off
                 .as_constant()

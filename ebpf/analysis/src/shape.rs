@@ -92,8 +92,9 @@ impl Shapes {
 const ACCESS: u32 = MapFlags::RDONLY_PROG.0 | MapFlags::WRONLY_PROG.0;
 
 fn alike(a: &MapDef, b: &MapDef) -> bool {
-    (family(a.kind), a.key_size, a.value_size, a.flags.0 & ACCESS)
-        == (family(b.kind), b.key_size, b.value_size, b.flags.0 & ACCESS)
+    let (sizes, others) = ((a.key_size, a.value_size), (b.key_size, b.value_size));
+    let (access, other) = (a.flags.0 & ACCESS, b.flags.0 & ACCESS);
+    family(a.kind) == family(b.kind) && sizes == others && access == other && a.fields == b.fields
 }
 
 /// The simplest type that lookups, updates and deletes treat alike. Only `map_lookup_percpu_elem` knows

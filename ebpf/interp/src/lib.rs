@@ -15,6 +15,7 @@
 //! - A run may execute [`Env::budget_per_run`] instructions.
 
 mod alu;
+mod args;
 mod call;
 mod machine;
 mod memory;

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
-use squalus_isa::{
-    AluOp, AtomicOp, CallTarget, ImmSource, Inst, MapFlags, MemSize, Operand, Reg, Width,
-};
+use squalus_isa::{AluOp, AtomicOp, CallTarget, ImmSource, Inst, MemSize, Operand, Reg, Width};
+use squalus_maps::Map;
 use squalus_runtime::{CtxField, Env, LinkedProgram, Trap, TrapReason, ctx_field};
 
 use crate::alu::{alu, compare, endian, sign_extend};
 use crate::memory;
 use crate::stack::{StackPlace, Stacks};
-use crate::value::{Kind, Value};
+use crate::value::{Kind, MapValue, Value};
 
 /// Addresses below this are null pointers with an offset.
 const NULL_PAGE: u64 = 4096;
@@ -255,8 +254,13 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// The running program's maps.
+    pub fn maps(&self) -> &[Arc<Map>] {
+        self.programs[self.program].maps()
+    }
+
     fn immediate(&self, imm: ImmSource) -> Checked<Value> {
-        let maps = self.programs[self.program].maps();
+        let maps = self.maps();
         match imm {
             ImmSource::Value(value) => Ok(Value::scalar(value)),
             ImmSource::Func(_) => Err(TrapReason::Unsupported),
@@ -269,11 +273,8 @@ impl Machine<'_> {
                 let map = maps.get(map as usize).ok_or(TrapReason::Unsupported)?;
                 let array = map.array_base().ok_or(TrapReason::Unsupported)?;
                 let base = array.base as u64;
-                let kind = Kind::MapValue {
-                    base,
-                    len: map.def().value_size,
-                    writable: !map.def().flags.contains(MapFlags::RDONLY_PROG),
-                };
+                let value = MapValue::of(map.def());
+                let kind = Kind::MapValue { base, value };
                 Ok(Value::new(base + u64::from(offset), kind))
             }
         }
@@ -341,6 +342,7 @@ impl Machine<'_> {
             _ => 0,
         };
         let len = size.bytes() as usize;
+        self.place(base, off.into(), len, false)?;
         let place = self.place(base, off.into(), len, true)?;
         if !place.atomics {
             return Err(TrapReason::AtomicPlace);
@@ -399,17 +401,21 @@ impl Machine<'_> {
                     atomics: true,
                 })
             }
-            Kind::MapValue {
-                base,
-                len: size,
-                writable,
-            } => {
-                if !within(base, base + u64::from(size)) {
+            Kind::MapValue { base, value } => {
+                if !within(base, base + u64::from(value.len)) {
                     Err(TrapReason::MapValue)
-                } else if write && !writable {
+                } else if write && !value.writable || !write && !value.readable {
                     Err(TrapReason::ReadOnly)
                 } else {
                     Ok(plain(true))
+                }
+            }
+            Kind::Record { base, len, id } => {
+                let live = self.env.held.record(base).is_some_and(|r| r.id == id);
+                if live && within(base, base + len) {
+                    Ok(plain(true))
+                } else {
+                    Err(TrapReason::Record)
                 }
             }
             Kind::Ctx => Err(TrapReason::Context),

@@ -1,5 +1,7 @@
 //! Register values that know what they point to.
 
+use squalus_isa::{MapDef, MapFlags, ValueFields};
+
 /// What a value is. Only values that the runtime gave out as pointers are pointers; numbers never become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -17,10 +19,32 @@ pub(crate) enum Kind {
     PacketEnd,
     /// Into the stack of the call with this number.
     Stack { call: u64 },
-    /// Into a map value of `len` bytes at `base`.
-    MapValue { base: u64, len: u32, writable: bool },
+    /// Into the map value at `base`.
+    MapValue { base: u64, value: MapValue },
     /// A map.
     Map,
+    /// Into the record number `id` that the run reserved in a ring buffer: `len` bytes at `base`.
+    Record { base: u64, len: u64, id: u64 },
+}
+
+/// What a program may do with a map value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MapValue {
+    pub len: u32,
+    pub readable: bool,
+    pub writable: bool,
+    pub fields: ValueFields,
+}
+
+impl MapValue {
+    pub fn of(def: &MapDef) -> MapValue {
+        MapValue {
+            len: def.value_size,
+            readable: !def.flags.contains(MapFlags::WRONLY_PROG),
+            writable: !def.flags.contains(MapFlags::RDONLY_PROG),
+            fields: def.fields,
+        }
+    }
 }
 
 /// A register or a spilled register.
@@ -60,6 +84,7 @@ impl Value {
                 | Kind::Meta { .. }
                 | Kind::Stack { .. }
                 | Kind::MapValue { .. }
+                | Kind::Record { .. }
         )
     }
 

@@ -3,7 +3,7 @@
 use cranelift_codegen::ir::{
     InstBuilder, StackSlotData, StackSlotKind, Value as Ir,
     condcodes::IntCC,
-    types::{I8, I64},
+    types::{I8, I32, I64},
 };
 use squalus_analysis::{FuncId, InstFacts, MapRef, Value};
 use squalus_isa::{CallTarget, HelperId, MapType, Reg};
@@ -41,6 +41,11 @@ impl Translator<'_, '_> {
             Some(result) => result,
             None => self.call_helper(known, proto.function, proto.args.len()),
         };
+        if proto.may_trap {
+            let reason = self.load_env(I32, Env::OFFSET_TRAP);
+            let reason = self.b.ins().uextend(I64, reason);
+            self.trap_with(reason, reason, slot);
+        }
         self.set(Reg::R0, result);
     }
 

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use squalus_analysis::Area;
-use squalus_isa::{HelperId, MapFlags};
+use squalus_isa::{MapFlags, ValueFields};
 use squalus_maps::Map;
-use squalus_runtime::{ArgKind, Env, Proto, STACK_SIZE, TrapReason, protos};
+use squalus_runtime::{ArgKind, Env, Proto, STACK_SIZE, TrapReason, holds_const_str, protos};
 
 use crate::run::RunState;
 
@@ -64,6 +64,11 @@ impl Request {
     fn has(self, bit: u64) -> bool {
         self.0 & bit != 0
     }
+
+    fn is_anywhere(self) -> bool {
+        let all = Request::PACKET | Request::MAP_VALUE | Request::STACK;
+        self.0 & all == all
+    }
 }
 
 /// Checks the access `request` at `address`: 0, or the number of a [`TrapReason`].
@@ -96,15 +101,17 @@ fn find(env: &Env, context: &Context, address: u64, request: Request) -> Result<
             Ok(())
         };
     }
+    // Records are not an area of their own for the analysis, hence looked for where anything may be.
+    if request.is_anywhere() && env.held.holds(address, len) {
+        return aligned(address, request);
+    }
     if request.has(Request::MAP_VALUE)
         && let Some(flags) = value_holding(context, address, len)
     {
-        let forbidden = if request.has(Request::WRITE) {
-            MapFlags::RDONLY_PROG
-        } else {
-            MapFlags::WRONLY_PROG
-        };
-        if flags.contains(forbidden) {
+        let (write, atomic) = (request.has(Request::WRITE), request.has(Request::ATOMIC));
+        if write && flags.contains(MapFlags::RDONLY_PROG)
+            || (!write || atomic) && flags.contains(MapFlags::WRONLY_PROG)
+        {
             return Err(TrapReason::ReadOnly);
         }
         return aligned(address, request);
@@ -200,30 +207,63 @@ impl Args<'_> {
         let size = || self.args.get(n + 1).copied().unwrap_or(u64::MAX);
         let require = |ok: bool, reason| if ok { Ok(()) } else { Err(reason) };
         match kind {
-            ArgKind::Anything => Ok(()),
+            ArgKind::Anything | ArgKind::CallbackCtx | ArgKind::ConstAllocSize => Ok(()),
             ArgKind::Ctx => {
                 let ctx = std::ptr::from_ref(self.env).addr() as u64;
                 require(value == ctx, TrapReason::Argument)
             }
-            ArgKind::ConstMapPtr => self.map(value, |map| allowed(proto, map))?,
+            ArgKind::ConstMapPtr => self.map(value, |map| proto.may_use(map.def()))?,
             ArgKind::MapKey => {
                 let len = self.map(self.args[0], |map| map.def().key_size)?;
                 self.memory(value, len.into(), false)
             }
-            ArgKind::MapValue => {
+            ArgKind::MapValue | ArgKind::MapValueOut => {
                 let len = self.map(self.args[0], |map| map.def().value_size)?;
-                self.memory(value, len.into(), false)
+                self.memory(value, len.into(), kind == ArgKind::MapValueOut)
             }
             ArgKind::MemRead { nullable: true } if value == 0 => {
                 require(size() == 0, TrapReason::Argument)
             }
             ArgKind::MemRead { .. } => self.memory(value, size(), false),
             ArgKind::MemWrite => self.memory(value, size(), true),
+            ArgKind::MemUpdate => {
+                self.memory(value, size(), false)?;
+                self.memory(value, size(), true)
+            }
+            ArgKind::FixedOut { size } => self.memory(value, size.into(), true),
             ArgKind::Size { zero } => require(
                 value < MAX_SIZE && (zero || value > 0),
                 TrapReason::Argument,
             ),
+            ArgKind::SpinLock => require(
+                self.is_field(value, ValueFields::SPIN_LOCK_SIZE, |f| f.spin_lock),
+                TrapReason::Argument,
+            ),
+            ArgKind::Timer => require(
+                self.is_field(value, ValueFields::TIMER_SIZE, |f| f.timer),
+                TrapReason::Argument,
+            ),
+            ArgKind::RingRecord => {
+                require(self.env.held.record(value).is_some(), TrapReason::Argument)
+            }
+            ArgKind::ConstStr => {
+                let is = |map: &Map| holds_const_str(map, value).then_some(());
+                require(self.context.ask(is).is_some(), TrapReason::Argument)
+            }
+            ArgKind::Callback => Err(TrapReason::Argument),
         }
+    }
+
+    /// Whether `address` is that of a special field of some map value.
+    fn is_field(&self, address: u64, len: u32, field: impl Fn(ValueFields) -> Option<u32>) -> bool {
+        let is = |map: &Map| {
+            let off = field(map.def().fields)?;
+            let value = address.checked_sub(off.into())?;
+            // The whole value from its first byte on, and nothing before it: the field's own place.
+            let whole = map.contains(value as usize, map.def().value_size as usize);
+            (whole && map.contains(address as usize, len as usize)).then_some(())
+        };
+        self.context.ask(is).is_some()
     }
 
     fn memory(&self, address: u64, len: u64, write: bool) -> Result<(), TrapReason> {
@@ -240,25 +280,4 @@ impl Args<'_> {
         let found = self.context.ask(|map| is(map).then(|| ask(map)));
         found.ok_or(TrapReason::Argument)
     }
-}
-
-/// Whether a helper may use a map: its type and its flags allow it.
-fn allowed(proto: &Proto, map: &Map) -> Result<(), TrapReason> {
-    let def = map.def();
-    if !proto.serves(def.kind) {
-        return Err(TrapReason::HelperMap);
-    }
-    let writes = matches!(
-        proto.id,
-        HelperId::MAP_UPDATE_ELEM | HelperId::MAP_DELETE_ELEM
-    );
-    let forbidden = if writes {
-        MapFlags::RDONLY_PROG
-    } else {
-        MapFlags::WRONLY_PROG
-    };
-    if def.flags.contains(forbidden) {
-        return Err(TrapReason::ReadOnly);
-    }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use core::mem::offset_of;
 
-use crate::{Clock, Frame, Rng, TrapReason};
+use crate::{Clock, Frame, Held, Rng, TrapReason};
 
 /// Most tail calls in one run (`MAX_TAIL_CALL_CNT`).
 pub const MAX_TAIL_CALLS: u32 = 33;
@@ -55,6 +55,8 @@ pub struct Env {
     pub budget_per_run: u64,
     /// Source of time.
     pub clock: Clock,
+    /// What this run holds and must give back.
+    pub held: Held,
 }
 
 impl Env {
@@ -115,6 +117,7 @@ impl Env {
             trace_lines: 0,
             budget_per_run: DEFAULT_BUDGET,
             clock,
+            held: Held::NOTHING,
         }
     }
 

@@ -15,7 +15,9 @@ mod csum;
 mod ctx;
 mod env;
 mod frame;
+mod held;
 pub mod helpers;
+mod map_use;
 mod program;
 mod proto;
 mod trap;
@@ -28,6 +30,8 @@ pub use frame::{
     Frame, FrameError, FrameMemory, FrameRef, MIN_FRAME, PACKET_HEADROOM, RESERVED_HEAD,
     RESERVED_TAIL, TEST_RUN_MAX, TEST_RUN_PAGE,
 };
+pub use held::{Held, MAX_RECORDS, Record};
+pub use map_use::holds_const_str;
 pub use program::{LinkError, LinkedProgram, POISON_HELPER, Reject, SourceLine, Subprogram};
 pub use proto::{ArgKind, HelperFn, Proto, RetKind, proto, protos};
 pub use trap::{Trap, TrapReason};

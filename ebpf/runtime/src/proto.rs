@@ -1,6 +1,6 @@
 //! What each helper takes and gives (`struct bpf_func_proto`), for the checks of every engine.
 
-use squalus_isa::{HelperId, MapType};
+use squalus_isa::HelperId;
 
 use crate::Env;
 use crate::helpers;
@@ -38,6 +38,29 @@ pub enum ArgKind {
     },
     /// Any initialised value.
     Anything,
+    /// Writable memory as long as the map's value; it need not be initialised.
+    MapValueOut,
+    /// Readable and writable memory whose length the next argument gives.
+    MemUpdate,
+    /// Writable memory of a fixed length; it need not be initialised.
+    FixedOut {
+        /// Length in bytes.
+        size: u32,
+    },
+    /// The address of a subprogram.
+    Callback,
+    /// Any initialised value, passed on to the callback.
+    CallbackCtx,
+    /// A `struct bpf_spin_lock` inside a map value: 4 bytes, aligned.
+    SpinLock,
+    /// A `struct bpf_timer` inside a map value: 16 bytes, aligned to 8.
+    Timer,
+    /// The start of a record that was reserved in a ring buffer and not given back.
+    RingRecord,
+    /// How many bytes to reserve.
+    ConstAllocSize,
+    /// A NUL-terminated string in a map that nobody can change.
+    ConstStr,
 }
 
 /// What a helper returns in `r0`.
@@ -50,6 +73,8 @@ pub enum RetKind {
     MapValueOrNull,
     /// Nothing if it succeeds, because the program is replaced; a number if not.
     TailCall,
+    /// A record reserved in a ring buffer, as long as the argument [`ArgKind::ConstAllocSize`] says, or null.
+    RingRecordOrNull,
 }
 
 /// A helper of the runtime.
@@ -65,36 +90,10 @@ pub struct Proto {
     pub changes_packet: bool,
     /// Whether its result depends only on its arguments and it has no effect (`csum_diff`).
     pub pure: bool,
-    /// The function. Tail calls are the engine's business; theirs fails always.
+    /// Whether it may end the run by setting [`Env::trap`].
+    pub may_trap: bool,
+    /// The function. Tail calls and callbacks are the engine's business; theirs fails always.
     pub function: HelperFn,
-}
-
-impl Proto {
-    /// Whether the helper may be called on maps of this type (`check_map_func_compatibility`).
-    #[must_use]
-    pub fn serves(&self, kind: MapType) -> bool {
-        match self.id {
-            HelperId::TAIL_CALL => kind == MapType::ProgArray,
-            HelperId::MAP_LOOKUP_ELEM => is_data(kind) || kind.is_map_in_map(),
-            HelperId::MAP_UPDATE_ELEM | HelperId::MAP_DELETE_ELEM => is_data(kind),
-            HelperId::MAP_LOOKUP_PERCPU_ELEM => kind.is_per_cpu(),
-            _ => false,
-        }
-    }
-}
-
-/// Whether programs look up, update and delete elements of such maps.
-const fn is_data(kind: MapType) -> bool {
-    matches!(
-        kind,
-        MapType::Hash
-            | MapType::Array
-            | MapType::PerCpuHash
-            | MapType::PerCpuArray
-            | MapType::LruHash
-            | MapType::LruPerCpuHash
-            | MapType::LpmTrie
-    )
 }
 
 /// The helper with this number, if the runtime has it.
@@ -121,6 +120,7 @@ const fn scalar(id: HelperId, args: &'static [ArgKind], function: HelperFn) -> P
         ret: RetKind::Scalar,
         changes_packet: false,
         pure: false,
+        may_trap: false,
         function,
     }
 }
@@ -249,18 +249,5 @@ mod tests {
             assert!(protos()[n + 1..].iter().all(|other| other.id != proto.id));
         }
         assert!(super::proto(HelperId::PERF_EVENT_OUTPUT).is_none());
-    }
-
-    #[test]
-    fn map_types_are_limited_as_in_the_kernel() {
-        let update = super::proto(HelperId::MAP_UPDATE_ELEM).unwrap();
-        assert!(update.serves(MapType::LruHash));
-        assert!(!update.serves(MapType::ArrayOfMaps));
-        assert!(!update.serves(MapType::ProgArray));
-        assert!(
-            super::proto(HelperId::MAP_LOOKUP_ELEM)
-                .unwrap()
-                .serves(MapType::HashOfMaps)
-        );
     }
 }
