@@ -119,15 +119,17 @@ impl Entries {
 
     pub(crate) fn key_bytes(&self, slot: u32) -> Vec<u8> {
         let mut bytes = vec![0; self.key_len];
-        // SAFETY: the slot's key has `key_len` bytes, aligned.
-        unsafe {
-            words::load(
-                bytes.as_mut_ptr(),
-                self.arena.at(slot as usize * self.stride),
-                self.key_len,
-            );
-        }
+        // SAFETY: the vector has that many bytes.
+        unsafe { self.copy_key(slot, bytes.as_mut_ptr()) };
         bytes
+    }
+
+    /// # Safety
+    /// `key` is writable for the key size.
+    pub(crate) unsafe fn copy_key(&self, slot: u32, key: *mut u8) {
+        let stored = self.arena.at(slot as usize * self.stride);
+        // SAFETY: the slot's key has `key_len` bytes, aligned; the target by the caller.
+        unsafe { words::load(key, stored, self.key_len) };
     }
 
     /// The value of a slot (of one CPU; a CPU that has none counts as the first).

@@ -69,11 +69,6 @@ impl Hash {
     ) -> io::Result<Hash> {
         let capacity = capacity(def, cpus);
         let lru = matches!(def.kind, MapType::LruHash | MapType::LruPerCpuHash);
-        let seed = if def.flags.contains(MapFlags::ZERO_SEED) {
-            0
-        } else {
-            seed
-        };
         let slots = capacity.saturating_add(cpus).saturating_add(SPARE_SLOTS);
         let maps = def.kind.is_map_in_map().then(|| InnerMaps {
             control: Mutex::new(()),
@@ -152,6 +147,23 @@ impl Hash {
         }
         // SAFETY: values of hashes of maps are cells, at addresses that stay valid.
         unsafe { (*cell.cast::<MapCell>()).load(Ordering::Acquire) }
+    }
+
+    /// The first entry at or after a place: its place, and the value of `cpu`. Its key is copied to `key`.
+    ///
+    /// # Safety
+    /// `key` is writable for the key size.
+    pub(crate) unsafe fn entry_from(
+        &self,
+        from: Place,
+        key: *mut u8,
+        cpu: u32,
+    ) -> Option<(Place, *mut u8)> {
+        self.index.entry_from(from, |slot| {
+            // SAFETY: the caller's.
+            unsafe { self.entries.copy_key(slot, key) };
+            self.entries.value(slot, cpu)
+        })
     }
 
     /// The cells of all entries of a hash of maps.
@@ -351,14 +363,12 @@ impl Hash {
             let key = unsafe { Raw::new(key.as_ptr(), key.len()) };
             self.index.find(&self.entries, &key, |place, _| place)
         });
-        let from = match found {
-            Some(place) => Place {
-                way: place.way + 1,
-                ..place
-            },
-            None => Place { set: 0, way: 0 },
-        };
-        self.index.key_from(&self.entries, from)
+        self.key_from(found.map_or(Place::FIRST, Place::next))
+    }
+
+    fn key_from(&self, from: Place) -> Option<Vec<u8>> {
+        let read = |slot| self.entries.key_bytes(slot);
+        self.index.entry_from(from, read).map(|(_, key)| key)
     }
 
     /// Sets the inner map under `key` (hashes of maps).
@@ -420,7 +430,7 @@ impl Drop for Hash {
         if self.maps.is_none() {
             return;
         }
-        while let Some(key) = self.index.key_from(&self.entries, Place { set: 0, way: 0 }) {
+        while let Some(key) = self.key_from(Place::FIRST) {
             if self.sys_delete(&key).is_err() {
                 return;
             }

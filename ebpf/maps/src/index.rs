@@ -49,6 +49,28 @@ pub(crate) struct Place {
     pub(crate) way: usize,
 }
 
+impl Place {
+    pub(crate) const FIRST: Place = Place { set: 0, way: 0 };
+
+    /// The place after it.
+    pub(crate) fn next(self) -> Place {
+        Place::from_number(self.number() + 1)
+    }
+
+    /// Places in their order, as numbers.
+    pub(crate) fn number(self) -> u64 {
+        u64::from(self.set) * WAYS as u64 + self.way as u64
+    }
+
+    /// The place with this number.
+    pub(crate) fn from_number(number: u64) -> Place {
+        Place {
+            set: (number / WAYS as u64) as u32,
+            way: (number % WAYS as u64) as usize,
+        }
+    }
+}
+
 impl Index {
     /// For up to `entries` entries. Without a stash some may find no place.
     pub(crate) fn new(entries: u32, stash: bool, seed: u64, colour: u32) -> io::Result<Index> {
@@ -176,19 +198,20 @@ impl Index {
         sets.flat_map(|set| (0..WAYS).filter_map(|way| set.slot(way)))
     }
 
-    /// The first key at or after a place, in the order of places.
-    pub(crate) fn key_from(&self, entries: &Entries, from: Place) -> Option<Vec<u8>> {
+    /// The first entry at or after a place, in the order of places, and what `read` makes of its slot, which
+    /// is consistent: it is repeated if the set changed meanwhile.
+    pub(crate) fn entry_from<R>(&self, from: Place, read: impl Fn(u32) -> R) -> Option<(Place, R)> {
         let mut way = from.way;
         for number in from.set..self.all_sets() {
             let set = self.set(number);
             while way < WAYS {
                 let seq = set.seq();
-                let key = set.slot(way).map(|slot| entries.key_bytes(slot));
+                let result = set.slot(way).map(&read);
                 if !set.still(seq) {
                     continue;
                 }
-                if key.is_some() {
-                    return key;
+                if let Some(result) = result {
+                    return Some((Place { set: number, way }, result));
                 }
                 way += 1;
             }

@@ -17,6 +17,11 @@ const LPM_KEY: std::ops::RangeInclusive<u32> = 5..=260;
 /// The kernel's bookkeeping in each trie node, and the longest key.
 const LPM_NODE: u64 = 40 + 260;
 
+/// The most hash functions of a bloom filter.
+const MAX_BLOOM_HASHES: u64 = 15;
+/// The most CPUs a kernel for servers is built for (`NR_CPUS`).
+const MAX_CPUS: u32 = 8192;
+
 const PROG_ACCESS: u32 = MapFlags::RDONLY_PROG.0 | MapFlags::WRONLY_PROG.0;
 const SYS_ACCESS: u32 = MapFlags::RDONLY.0 | MapFlags::WRONLY.0;
 const ACCESS: u32 = PROG_ACCESS | SYS_ACCESS;
@@ -48,6 +53,9 @@ impl MapError {
 
 /// Checks a definition as `BPF_MAP_CREATE` does.
 pub(crate) fn validate(def: &MapDef) -> Result<(), MapError> {
+    if def.extra != 0 && def.kind != MapType::BloomFilter {
+        return Err(einval(def, "only bloom filters take map_extra"));
+    }
     match def.kind {
         MapType::Array | MapType::PerCpuArray => array(def)?,
         MapType::ProgArray | MapType::ArrayOfMaps => {
@@ -68,6 +76,9 @@ pub(crate) fn validate(def: &MapDef) -> Result<(), MapError> {
             hash(def)?;
         }
         MapType::LpmTrie => lpm(def)?,
+        MapType::Queue | MapType::Stack => queue(def)?,
+        MapType::BloomFilter => bloom(def)?,
+        MapType::DevMap | MapType::DevMapHash | MapType::CpuMap | MapType::XskMap => targets(def)?,
         other => {
             return Err(MapError::new(
                 def,
@@ -90,11 +101,18 @@ fn einval(def: &MapDef, reason: impl Into<String>) -> MapError {
 }
 
 fn sizes(def: &MapDef) -> Result<(), MapError> {
-    for (what, size) in [
-        ("max_entries", def.max_entries),
-        ("key_size", def.key_size),
-        ("value_size", def.value_size),
-    ] {
+    not_zero(
+        def,
+        &[
+            ("max_entries", def.max_entries),
+            ("key_size", def.key_size),
+            ("value_size", def.value_size),
+        ],
+    )
+}
+
+fn not_zero(def: &MapDef, sizes: &[(&str, u32)]) -> Result<(), MapError> {
+    for &(what, size) in sizes {
         if size == 0 {
             return Err(einval(def, format!("{what} is 0; it must be at least 1")));
         }
@@ -240,6 +258,95 @@ fn lpm(def: &MapDef) -> Result<(), MapError> {
         return Err(einval(def, "value_size is near or above 4 MiB"));
     }
     Ok(())
+}
+
+fn queue(def: &MapDef) -> Result<(), MapError> {
+    no_key(def)?;
+    flags(def, MapFlags::NUMA_NODE.0 | ACCESS)?;
+    if u64::from(def.value_size) > MAX_ALLOCATION {
+        return Err(MapError::new(
+            def,
+            Errno::E2BIG,
+            "value_size is above 4 MiB",
+        ));
+    }
+    Ok(())
+}
+
+fn bloom(def: &MapDef) -> Result<(), MapError> {
+    no_key(def)?;
+    flags(def, MapFlags::NUMA_NODE.0 | MapFlags::ZERO_SEED.0 | ACCESS)?;
+    if def.extra > MAX_BLOOM_HASHES {
+        return Err(einval(
+            def,
+            format!(
+                "map_extra is {}; a bloom filter has at most {MAX_BLOOM_HASHES} hashes",
+                def.extra
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn no_key(def: &MapDef) -> Result<(), MapError> {
+    if def.key_size != 0 {
+        return Err(einval(def, "its type has no keys; key_size must be 0"));
+    }
+    not_zero(
+        def,
+        &[
+            ("max_entries", def.max_entries),
+            ("value_size", def.value_size),
+        ],
+    )
+}
+
+/// Maps for redirection.
+fn targets(def: &MapDef) -> Result<(), MapError> {
+    let access = if def.kind == MapType::CpuMap {
+        0
+    } else {
+        SYS_ACCESS
+    };
+    flags(def, MapFlags::NUMA_NODE.0 | access)?;
+    sizes(def)?;
+    if def.key_size != 4 {
+        return Err(einval(
+            def,
+            format!("key_size is {}; keys have 4", def.key_size),
+        ));
+    }
+    let with_program = def.kind != MapType::XskMap && def.value_size == 8;
+    if def.value_size != 4 && !with_program {
+        return Err(einval(
+            def,
+            format!(
+                "value_size is {}; values have 4 (or 8, with a program)",
+                def.value_size
+            ),
+        ));
+    }
+    if def.kind == MapType::CpuMap && def.max_entries > MAX_CPUS {
+        return Err(MapError::new(
+            def,
+            Errno::E2BIG,
+            format!("there are at most {MAX_CPUS} CPUs"),
+        ));
+    }
+    if def.kind == MapType::DevMapHash && def.max_entries > 1 << 31 {
+        return Err(einval(def, "a hash of devices has at most 2^31 entries"));
+    }
+    Ok(())
+}
+
+/// A definition as the map it makes shows it: programs never write what devices they redirect to.
+pub(crate) fn created(def: &MapDef) -> MapDef {
+    let mut def = def.clone();
+    if matches!(def.kind, MapType::DevMap | MapType::DevMapHash) {
+        def.flags.0 |= MapFlags::RDONLY_PROG.0;
+    }
+    def.inner = def.inner.map(|inner| Box::new(created(&inner)));
+    def
 }
 
 /// What inner maps must be like is part of a map of maps.
