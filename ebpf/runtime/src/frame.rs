@@ -232,6 +232,11 @@ pub enum FrameError {
     /// A buffer longer than any frame's.
     #[error("a buffer of {0} bytes is not one frame's: pass the part that holds the frame")]
     Long(usize),
+    /// Metadata that cannot be.
+    #[error(
+        "{0} bytes of metadata: they are a multiple of four, at most 255, and need headroom before them"
+    )]
+    Metadata(usize),
 }
 
 /// A packet in a borrowed buffer, ready for a program.
@@ -278,6 +283,25 @@ impl<'a> FrameRef<'a> {
             redirect: 0,
             buffer: PhantomData,
         })
+    }
+
+    /// The same with `meta_len` bytes of metadata in front of the packet, as a former program left them.
+    ///
+    /// # Errors
+    /// As [`FrameRef::new`]; also if there is no room for the metadata, or no program could have left it.
+    pub fn with_metadata(
+        buffer: &'a mut [u8],
+        data: usize,
+        len: usize,
+        meta_len: usize,
+    ) -> Result<Self, FrameError> {
+        let mut frame = FrameRef::new(buffer, data, len)?;
+        if meta_len > 0 {
+            let offset = -(meta_len.min(MAX_META + 1) as i32);
+            let moved = frame.frame.adjust_meta(offset);
+            moved.map_err(|_| FrameError::Metadata(meta_len))?;
+        }
+        Ok(frame)
     }
 
     /// The raw pointers, for an engine.
@@ -445,6 +469,18 @@ mod tests {
         assert_eq!(frame.packet()[79..], [7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         frame.packet_mut()[0] = 1;
         assert_eq!(buffer[236], 1);
+    }
+
+    #[test]
+    fn metadata_goes_on_to_the_next_program() {
+        let mut buffer = [3; 400];
+        let frame = FrameRef::with_metadata(&mut buffer, 256, 60, 8).unwrap();
+        assert_eq!((frame.metadata(), frame.data_offset()), (&[3; 8][..], 256));
+        for meta_len in [3, 256, usize::MAX] {
+            let error = FrameRef::with_metadata(&mut buffer, 256, 60, meta_len).unwrap_err();
+            assert_eq!(error, FrameError::Metadata(meta_len));
+        }
+        assert!(FrameRef::with_metadata(&mut buffer, 44, 60, 8).is_err());
     }
 
     proptest! {
