@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["ebpf/isa", "ebpf/maps", "ebpf/runtime", "ebpf/analysis"],
     ),
     ("ebpf/vm", &["ebpf"]),
-    ("ebpf/kernel", &["ebpf/isa", "ebpf/engine"]),
+    ("ebpf/kernel", &["ebpf/isa", "ebpf/engine", "ebpf/object"]),
     ("io/port", &[]),
     ("io/afxdp", &["io/port"]),
     ("io/packet", &["io/port"]),

@@ -8,11 +8,13 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use squalus_isa::Errno;
 
+use crate::privilege::Needs;
 use crate::{KernelEngine, KernelError, netlink, sys};
 
-/// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE`.
+/// `XDP_FLAGS_SKB_MODE`, `XDP_FLAGS_DRV_MODE` and `XDP_FLAGS_HW_MODE`.
 const GENERIC_FLAG: u32 = 1 << 1;
 const NATIVE_FLAG: u32 = 1 << 2;
+const HARDWARE_FLAG: u32 = 1 << 3;
 
 /// Where in its receive path an interface runs the program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -21,6 +23,8 @@ pub enum Mode {
     Native,
     /// In the network stack, on a socket buffer: works on any interface, several times slower.
     Generic,
+    /// On the network card itself; the program must have been loaded for it ([`LoadOptions::offload`](crate::LoadOptions::offload)).
+    Hardware,
     /// Native if the driver can, else generic.
     #[default]
     Auto,
@@ -31,6 +35,7 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Mode::Native => "native",
             Mode::Generic => "generic",
+            Mode::Hardware => "hardware",
             Mode::Auto => "auto",
         })
     }
@@ -131,6 +136,11 @@ impl KernelEngine {
         let (link, mode, fallback) = match mode {
             Mode::Native => (link(NATIVE_FLAG).map_err(|e| failed(mode, e))?, mode, None),
             Mode::Generic => (link(GENERIC_FLAG).map_err(|e| failed(mode, e))?, mode, None),
+            Mode::Hardware => (
+                link(HARDWARE_FLAG).map_err(|e| failed(mode, e))?,
+                mode,
+                None,
+            ),
             Mode::Auto => match link(NATIVE_FLAG) {
                 Ok(link) => (link, Mode::Native, None),
                 Err(errno) if !is_final(errno) => {
@@ -175,6 +185,7 @@ fn attach_error(interface: &str, ifindex: u32, mode: Mode, errno: Errno) -> Kern
     if errno == Errno::EPERM {
         return KernelError::Privilege {
             what: format!("attach an XDP program to `{interface}`"),
+            advice: Needs::Attach.advice(),
         };
     }
     const ERANGE: Errno = Errno(libc::ERANGE);
@@ -211,12 +222,12 @@ fn query(ifindex: u32) -> Result<Option<AttachedProgram>, KernelError> {
         what: "asking for the interface's XDP program",
         errno,
     })?;
-    Ok(found.map(|(id, native)| AttachedProgram {
+    Ok(found.map(|(id, mode)| AttachedProgram {
         id,
         name: sys::prog_fd_by_id(id)
-            .and_then(|fd| sys::prog_id_and_name(fd.as_fd()))
-            .map(|(_, name)| name)
+            .and_then(|fd| sys::prog_info(fd.as_fd()))
+            .map(|info| sys::from_kernel_name(info.name))
             .unwrap_or_default(),
-        mode: if native { Mode::Native } else { Mode::Generic },
+        mode,
     }))
 }

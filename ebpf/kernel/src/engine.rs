@@ -8,7 +8,8 @@ use std::time::Duration;
 use squalus_engine::{Engine, EngineError, MapAccess, MapRef, TestResult, TestRun};
 use squalus_isa::{Errno, MapDef, MapType, UpdateFlags};
 
-use crate::load::{LoadedMap, LoadedProgram, create_map};
+use crate::load::{LoadedMap, LoadedProgram};
+use crate::maps::create_map;
 use crate::sys::{self, MapExtras, MapFd, Pinned};
 use crate::{KernelError, MAX_TEST_FRAME};
 

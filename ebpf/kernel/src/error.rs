@@ -4,28 +4,43 @@ use std::path::PathBuf;
 
 use squalus_engine::EngineError;
 use squalus_isa::Errno;
+use squalus_object::ObjectError;
+
+use crate::verifier;
 
 /// Why the kernel could not take an object, run or attach it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {
     /// The process may not load programs.
-    #[error(
-        "the kernel refused to {what} (EPERM): run as root, or with CAP_BPF, CAP_NET_ADMIN \
-         and CAP_PERFMON (and CAP_SYS_ADMIN to open inner maps that another process created)"
-    )]
+    #[error("the kernel refused to {what} (EPERM): {advice}")]
     Privilege {
         /// What was tried.
         what: String,
+        /// Which capability is missing.
+        advice: String,
     },
     /// The bytes are no object that can be loaded.
     #[error("not a usable BPF object: {0}")]
-    Object(String),
+    Object(#[source] ObjectError),
+    /// The kernel's types, which the object wants to be fitted to, can't be had.
+    #[error("the object must be fitted to the kernel's types, but {file}: {reason}")]
+    KernelTypes {
+        /// Where they should be.
+        file: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The object has no XDP program.
     #[error(
-        "the object has no XDP program (programs belong in ELF sections named `xdp` or `xdp.frags`)"
+        "the object has no XDP program that loads by itself (its section would be named `xdp` or `xdp.frags`; \
+         one of another section can be loaded by name){}",
+        if .0.is_empty() { String::new() } else { format!(": it has {}", .0) }
     )]
-    NoXdpProgram,
+    NoXdpProgram(
+        /// What it has instead.
+        String,
+    ),
     /// An option names what the object doesn't have, or does not fit it.
     #[error("load option for `{name}`: {reason}")]
     Option {
@@ -58,26 +73,59 @@ pub enum KernelError {
         /// What differs.
         difference: String,
     },
-    /// Pinning failed.
-    #[error("pinning `{name}` at {} failed: {errno} (is a bpf file system mounted there?)", path.display())]
-    Pin {
-        /// What was to be pinned.
-        name: String,
-        /// Where.
-        path: PathBuf,
+    /// What the object puts into a map at first was refused.
+    #[error("entry {index} of map `{map}` cannot be set to `{target}`: {errno}")]
+    Initial {
+        /// The map.
+        map: String,
+        /// The entry.
+        index: u32,
+        /// The program it should hold.
+        target: String,
         /// The kernel's answer.
         errno: Errno,
     },
+    /// Pins belong in a bpf file system.
+    #[error(
+        "{} is not in a bpf file system: choose a directory below /sys/fs/bpf, or mount one \
+         (`mount -t bpf bpf DIRECTORY`)",
+        .0.display()
+    )]
+    NotBpfFs(
+        /// The path.
+        PathBuf,
+    ),
+    /// A name in the bpf file system can't be had.
+    #[error("{doing} {} failed: {reason}", path.display())]
+    Path {
+        /// What was tried.
+        doing: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+    /// The kernel has nothing with this number.
+    #[error("the kernel has no {what} with number {id}")]
+    NoObject {
+        /// `program`, `map` or `link`.
+        what: &'static str,
+        /// The number.
+        id: u32,
+    },
     /// The verifier rejected a program.
     #[error(
-        "the kernel rejected program `{program}`: {errno}\n{}",
-        last_lines(log)
+        "the kernel rejected program `{program}`: {errno}{}\n{}",
+        line.as_ref().map_or(String::new(), |line| format!(", at {line}")),
+        verifier::excerpt(log)
     )]
     Verifier {
         /// The program.
         program: String,
         /// The kernel's answer.
         errno: Errno,
+        /// File, number and text of the source line that was refused, if the object has them.
+        line: Option<String>,
         /// The verifier's log; its end if it was very long.
         log: String,
     },
@@ -126,32 +174,4 @@ pub enum KernelError {
     /// A measurement was asked for that cannot be made.
     #[error("cannot measure: {0}")]
     Measure(String),
-}
-
-/// The end of a verifier log: what was rejected, and the state just before.
-fn last_lines(log: &str) -> String {
-    const LINES: usize = 20;
-    let lines: Vec<&str> = log.trim_end().lines().collect();
-    if lines.is_empty() {
-        return "(no verifier log: the program was refused before verification)".to_owned();
-    }
-    lines[lines.len().saturating_sub(LINES)..].join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_message_ends_with_the_end_of_the_log() {
-        let log: String = (0..100).map(|n| format!("line {n}\n")).collect();
-        let error = KernelError::Verifier {
-            program: "p".into(),
-            errno: Errno::EINVAL,
-            log,
-        };
-        let text = error.to_string();
-        assert!(text.ends_with("line 99"), "{text}");
-        assert!(text.contains("line 80") && !text.contains("line 79"));
-    }
 }

@@ -13,18 +13,27 @@
 //! one the verifier refuses programs that subtract packet pointers).
 
 mod attach;
+mod bpffs;
+mod choose;
 mod engine;
 mod error;
+mod inspect;
+mod live;
 mod load;
+mod maps;
 mod measure;
 mod netlink;
 mod options;
-mod parse;
+mod privilege;
 mod sys;
+mod verifier;
 
 pub use attach::{Attached, AttachedProgram, Mode, attached_program};
+pub use bpffs::{create_directory, default_directory};
 pub use engine::KernelEngine;
 pub use error::KernelError;
+pub use inspect::{ProgramInfo, statistics_enabled};
+pub use live::LiveMaps;
 pub use measure::{MAX_MEASURED_FRAME, Measured};
 pub use options::LoadOptions;
 pub use sys::possible_cpus;

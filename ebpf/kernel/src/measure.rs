@@ -26,7 +26,8 @@ use squalus_isa::{
     Errno, HelperId, INSN_SIZE, Insn, MapDef, MapFlags, MapType, UpdateFlags, Verdict, opcode as o,
 };
 
-use crate::load::{LoadedProgram, create_map, load_xdp};
+use crate::load::{LoadedProgram, load_xdp};
+use crate::maps::create_map;
 use crate::sys::{self, MapExtras, MapFd, Pinned, XdpLoad};
 use crate::{KernelEngine, KernelError};
 
@@ -227,6 +228,8 @@ fn array(name: &str, kind: MapType, value: usize, entries: usize) -> Result<MapF
         max_entries: entries as u32,
         flags: MapFlags::default(),
         inner: None,
+        extra: 0,
+        fields: Default::default(),
     };
     create_map(&def, MapExtras::default(), 1)
 }
@@ -243,6 +246,7 @@ fn load(
         license: c"Dual MIT/GPL",
         attach_type: like.attach_type,
         flags: like.flags,
+        ifindex: 0,
         btf: None,
     })
 }

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use squalus_isa::MapDef;
+use squalus_object::Object;
+
+use crate::KernelError;
 
 /// Changes to an object before loading. The default loads it as it is.
 ///
@@ -20,8 +23,52 @@ pub struct LoadOptions {
     /// prototype given when the outer map is created. Whoever wants inner maps on a NUMA node, or of
     /// another type than declared (katran's `global_lru_maps`), states it here.
     pub inner: Vec<(String, MapDef)>,
-    /// Directory in a bpf file system. Maps pinned there under their full name are taken as they are
-    /// (if they fit the object); the others are created and pinned. Data sections stay private. Without
-    /// it nothing is pinned, whatever the object declares.
+    /// Load these programs only, and those that their program arrays are initialised with. Empty: all XDP
+    /// programs that load by themselves. A program named here is loaded for XDP whatever its section.
+    pub only: Vec<String>,
+    /// Directory in a bpf file system for all maps. Maps pinned there under their full name are taken as they
+    /// are (if they fit the object); the others are created and pinned. Data sections stay private.
     pub pin: Option<PathBuf>,
+    /// The same for maps that the object itself wants shared by name (`LIBBPF_PIN_BY_NAME`), if `pin` is not
+    /// given. Without either nothing is pinned, whatever the object declares.
+    pub shared: Option<PathBuf>,
+    /// Number of an interface: programs and maps are for its hardware and go to its driver.
+    pub offload: Option<u32>,
+}
+
+impl LoadOptions {
+    /// Changes the object.
+    pub(crate) fn apply(&self, object: &mut Object) -> Result<(), KernelError> {
+        for (name, bytes) in &self.globals {
+            object.set_global(name, bytes)?;
+        }
+        for (name, entries) in &self.max_entries {
+            map(object, name)?.max_entries = *entries;
+        }
+        for (name, prototype) in &self.inner {
+            let def = map(object, name)?;
+            if !def.kind.is_map_in_map() {
+                return Err(KernelError::Option {
+                    name: name.clone(),
+                    reason: format!("it is of type {}, no map of maps", def.kind),
+                });
+            }
+            def.inner = Some(Box::new(prototype.clone()));
+        }
+        Ok(())
+    }
+
+    /// Whether inner maps of this map of maps are as the caller says, not as the object declares.
+    pub(crate) fn overrides_inner(&self, map: &str) -> bool {
+        self.inner.iter().any(|(name, _)| name == map)
+    }
+}
+
+fn map<'o>(object: &'o mut Object, name: &str) -> Result<&'o mut MapDef, KernelError> {
+    let found = object.maps.iter_mut().find(|map| map.def.name == name);
+    let found = found.ok_or_else(|| KernelError::Option {
+        name: name.to_owned(),
+        reason: "the object has no such map".to_owned(),
+    })?;
+    Ok(&mut found.def)
 }

@@ -457,7 +457,7 @@ fn garbage_is_refused() {
     for bytes in [&b""[..], b"\x7fELF", &ENGINE[..600], b"hello, world"] {
         let error = KernelEngine::load(bytes, &LoadOptions::default()).unwrap_err();
         assert!(
-            matches!(error, KernelError::Object(_) | KernelError::NoXdpProgram),
+            matches!(error, KernelError::Object(_) | KernelError::NoXdpProgram(_)),
             "{error}"
         );
     }
@@ -649,5 +649,5 @@ fn pinned_maps_outlive_the_engine() {
         ..LoadOptions::default()
     };
     let error = KernelEngine::load(ENGINE, &nowhere).unwrap_err();
-    assert!(matches!(error, KernelError::Pin { .. }), "{error}");
+    assert!(matches!(error, KernelError::NotBpfFs(_)), "{error}");
 }

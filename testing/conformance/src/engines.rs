@@ -52,6 +52,8 @@ impl std::str::FromStr for Kind {
 pub struct Subject {
     /// The ELF file.
     pub object: Vec<u8>,
+    /// The programs to load, or all XDP programs that load by themselves.
+    pub programs: Option<Vec<String>>,
     /// Values of global variables.
     pub globals: Vec<(String, Vec<u8>)>,
     /// Sizes of maps.
@@ -80,6 +82,15 @@ impl Subject {
         Subject {
             object: object.to_vec(),
             ..Subject::default()
+        }
+    }
+
+    /// The same, with these programs only.
+    #[must_use]
+    pub fn only(&self, programs: &[String]) -> Subject {
+        Subject {
+            programs: Some(programs.to_vec()),
+            ..self.clone()
         }
     }
 
@@ -116,7 +127,8 @@ impl Subject {
             globals: self.known_globals(&object),
             max_entries: retain(&self.max_entries, has),
             inner: retain(&self.inner, has),
-            pin: None,
+            only: self.programs.clone().unwrap_or_default(),
+            ..LoadOptions::default()
         };
         KernelEngine::load(&self.object, &options).map_err(|error| error.to_string())
     }
@@ -125,7 +137,7 @@ impl Subject {
         retain(&self.globals, |name| object.global(name).is_ok())
     }
 
-    fn vm(&self, kind: EngineKind) -> Result<Vm, String> {
+    pub(crate) fn vm(&self, kind: EngineKind) -> Result<Vm, String> {
         let mut object = self.parse()?;
         for (name, value) in self.known_globals(&object) {
             object
@@ -145,12 +157,16 @@ impl Subject {
             Some(clock) => Clock::Manual(Arc::clone(clock)),
             None => Clock::Real,
         };
-        VmBuilder::new(object)
+        let object = squalus_vm::for_host(object).map_err(|error| error.to_string())?;
+        let mut builder = VmBuilder::new(object)
             .engine(kind)
             .cpus(cpus())
-            .clock(clock)
-            .build()
-            .map_err(|error| error.to_string())
+            .clock(clock);
+        if let Some(programs) = &self.programs {
+            let programs: Vec<&str> = programs.iter().map(String::as_str).collect();
+            builder = builder.only(&programs);
+        }
+        builder.build().map_err(|error| error.to_string())
     }
 }
 
