@@ -7,13 +7,17 @@
 //! as in the kernel; where libbpf refuses only out of caution (functions called across sections, say) we
 //! accept.
 //!
-//! Parsing is pure: no file, no system call, no global. Objects are untrusted: any byte sequence gives an
+//! Parsing is pure: no file, no system call, no global; only [`host`] reads what the running kernel shows. Objects are untrusted: any byte sequence gives an
 //! object or an [`ObjectError`], never a panic, and memory stays within a small multiple of the input
 //! and the limits in [`limits`].
 //!
-//! A program that needs what no engine of ours can give (a kernel function, a `.kconfig` value, another
-//! program to replace) doesn't spoil the rest of its object: it is left out of [`Object::programs`] and
-//! listed in [`Object::refused`] with the reason.
+//! A program that needs what no engine of ours can give (a variable of the kernel, another program to replace)
+//! doesn't spoil the rest of its object: it is left out of [`Object::programs`] and listed in
+//! [`Object::refused`] with the reason.
+//!
+//! What depends on the kernel that the object shall run with comes after parsing: its types
+//! ([`Object::relocate_core`]), its configuration ([`Object::resolve_config`]), its functions
+//! ([`Object::resolve_kfuncs`], for loading into it). [`Object::fit_to_host`] does the first two for the running one.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,23 +33,28 @@
 #![forbid(unsafe_code)]
 
 pub mod btf;
+mod config;
 mod core_relo;
 mod elf;
 mod error;
+mod externs;
 mod functions;
+pub mod host;
 pub mod limits;
 mod lines;
 mod link;
 mod maps;
 mod object;
 mod reader;
+mod resolve;
 mod section;
 mod spec;
 
+pub use config::HostConfig;
 pub use error::{BtfError, ObjectError};
 pub use object::Object;
 pub use spec::{
-    Global, InitialTarget, InitialValue, LineInfo, MapOrigin, MapSpec, Pinning, Program,
+    Global, InitialTarget, InitialValue, Kfunc, LineInfo, MapOrigin, MapSpec, Pinning, Program,
     ProgramKind, Refused, Subprogram, XdpAttach,
 };
 

@@ -74,6 +74,17 @@ impl Extra {
         starts.then_some(first.ty)
     }
 
+    /// The source line of an instruction for an error message, as ` (file.c:12)`; empty if unknown.
+    pub(crate) fn place(&self, function: &Function<'_>, slot: usize) -> String {
+        let records = within(self.lines.get(&function.section), function, |l| l.offset);
+        let at = (function.start + slot) * INSN_SIZE;
+        let after = records.partition_point(|r| r.offset as usize <= at);
+        match after.checked_sub(1).and_then(|i| records.get(i)) {
+            Some(record) => format!(" ({}:{})", self.text(record.file), record.line),
+            None => String::new(),
+        }
+    }
+
     /// Appends the records of a function that was linked at slot `start`.
     pub(crate) fn append(
         &self,

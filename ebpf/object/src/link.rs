@@ -5,14 +5,14 @@
 //! addresses are patched when all have their place.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use squalus_isa::{INSN_SIZE, Insn, opcode};
 
-use crate::btf::Btf;
 use crate::core_relo::CoreRelo;
 use crate::elf::{Elf, Place, R_64_32, R_64_64, Rel, Symbol};
+use crate::externs::{Extern, Externs};
 use crate::functions::{Function, Functions};
 use crate::limits::{OBJECT_SLOTS, PROGRAM_SLOTS};
 use crate::lines::Extra;
@@ -27,32 +27,12 @@ pub(crate) struct Linker<'l, 'a> {
     pub(crate) elf: &'l Elf<'a>,
     pub(crate) functions: &'l Functions<'a>,
     pub(crate) maps: &'l Maps,
-    pub(crate) externs: HashMap<&'l str, Extern>,
+    pub(crate) externs: &'l Externs<'a>,
+    /// Index of the map of configuration values.
+    pub(crate) config_map: Option<usize>,
     pub(crate) extra: &'l Extra,
     /// Slots copied so far.
     pub(crate) spent: Cell<usize>,
-}
-
-/// Who defines what an object only declares.
-#[derive(Clone, Copy)]
-pub(crate) enum Extern {
-    /// The kernel's configuration (`.kconfig`).
-    Config,
-    /// The kernel (`.ksyms`).
-    Kernel,
-}
-
-/// The externs that an object's BTF declares, by name.
-pub(crate) fn externs(btf: Option<&Btf>) -> HashMap<&str, Extern> {
-    let mut externs = HashMap::new();
-    let Some(btf) = btf else {
-        return externs;
-    };
-    for (section, of) in [(".kconfig", Extern::Config), (".ksyms", Extern::Kernel)] {
-        let vars = btf.section(section).map_or(&[][..], |(_, vars)| vars);
-        externs.extend(vars.iter().map(|v| (btf.type_name(v.var), of)));
-    }
-    externs
 }
 
 /// All programs of an object, and those it has but which cannot be had here.
@@ -107,6 +87,8 @@ impl Linker<'_, '_> {
             lines,
             poisoned: Vec::new(),
             core,
+            config: flat.config.into_iter().collect(),
+            kfuncs: flat.kfuncs,
         })
     }
 
@@ -241,7 +223,7 @@ impl Linker<'_, '_> {
         let error = |reason: &str| self.relocation_error(site.function, rel, reason);
         let section = match symbol.place {
             Place::Section(section) => section,
-            Place::Undefined => return Err(self.refuse_extern(site.function, symbol)),
+            Place::Undefined => return self.resolve_extern(flat, site, insn, rel).map(|()| None),
             Place::Other => return Err(error("the symbol is absolute or common")),
         };
         let (base, imm) = (i128::from(symbol.value), i128::from(insn.imm));
@@ -304,23 +286,65 @@ impl Linker<'_, '_> {
         }
     }
 
+    /// Resolves a reference to something outside the object, as far as that can be done before the host is known.
+    fn resolve_extern(
+        &self,
+        flat: &mut Flat,
+        site: &Site<'_, '_>,
+        insn: Insn,
+        rel: &Rel,
+    ) -> Result<(), ObjectError> {
+        let symbol = &self.elf.symbols[rel.symbol];
+        let address = insn.op == opcode::LD_IMM64 && rel.kind == R_64_64;
+        let call = insn.op == CALL && insn.src == opcode::PSEUDO_CALL && rel.kind == R_64_32;
+        match (self.externs.get(symbol.name), self.config_map) {
+            (Some(Extern::Config(at)), Some(map)) if address => {
+                let offset = self.externs.config[at].offset;
+                flat.config.insert(at);
+                let low = index_imm(map);
+                flat.set_wide(site, opcode::PSEUDO_MAP_VALUE, low, offset.cast_signed())
+            }
+            (Some(Extern::Function(at)), _) if call => {
+                flat.set_kfunc(site, at);
+                Ok(())
+            }
+            (Some(Extern::Function(at)), _) if address && symbol.weak => {
+                flat.kfuncs.push((site.flat, at));
+                flat.set_wide(site, opcode::PSEUDO_IMM, 0, 0)
+            }
+            (Some(Extern::Variable), _) if address && symbol.weak => {
+                flat.set_wide(site, opcode::PSEUDO_IMM, 0, 0)
+            }
+            (of, _) => Err(self.refuse_extern(site, symbol, of)),
+        }
+    }
+
     /// Why a reference to something outside the object cannot be resolved.
-    fn refuse_extern(&self, function: &Function<'_>, symbol: &Symbol<'_>) -> ObjectError {
+    fn refuse_extern(
+        &self,
+        site: &Site<'_, '_>,
+        symbol: &Symbol<'_>,
+        of: Option<Extern>,
+    ) -> ObjectError {
         let name = symbol.name;
-        let reason = match self.externs.get(name) {
-            Some(Extern::Config) => format!(
-                "it reads the kernel's configuration value `{name}` (an extern in .kconfig), which this loader does not provide; make it a `const volatile` variable"
+        let at = self.extra.place(site.function, site.slot);
+        let reason = match of {
+            Some(Extern::Variable) => format!(
+                "it reads `{name}` of the kernel (an extern in .ksyms){at}, which exists only inside the kernel; declare it __weak and test whether its address is null"
             ),
-            Some(Extern::Kernel) => format!(
-                "it uses `{name}` of the kernel (an extern in .ksyms), which exists only inside the kernel"
+            Some(Extern::Function(_)) => format!(
+                "it takes the address of `{name}` of the kernel (an extern in .ksyms){at}; declare it __weak, so that it may be absent"
+            ),
+            Some(Extern::Config(_)) => format!(
+                "it refers to `{name}` (an extern in .kconfig){at} in a way no compiler does; is the object damaged?"
             ),
             None => format!(
-                "it refers to `{name}`, which the object does not define; link it with the object that does (bpftool gen object)"
+                "it refers to `{name}`{at}, which the object does not define; link it with the object that does (bpftool gen object)"
             ),
         };
         ObjectError::Unsupported {
-            name: function.name.into(),
-            section: self.elf.section_name(function.section).into(),
+            name: site.function.name.into(),
+            section: self.elf.section_name(site.function.section).into(),
             reason,
         }
     }
@@ -342,8 +366,8 @@ impl Linker<'_, '_> {
     }
 }
 
-fn index_imm(map: usize) -> i32 {
-    i32::try_from(map).expect("an object in memory has fewer maps than 2^31")
+fn index_imm(index: usize) -> i32 {
+    i32::try_from(index).expect("an object in memory has fewer maps and functions than 2^31")
 }
 
 /// Sections whose programs exist only within the kernel.
@@ -411,6 +435,10 @@ struct Flat {
     starts: HashMap<usize, usize>,
     /// Calls and function addresses to patch: slot and function.
     calls: Vec<(usize, usize)>,
+    /// Configuration values it reads.
+    config: BTreeSet<usize>,
+    /// Slots that call a kernel function or take its address, and which.
+    kfuncs: Vec<(usize, usize)>,
 }
 
 impl Flat {
@@ -431,6 +459,16 @@ impl Flat {
         first.imm = low;
         second.imm = high;
         Ok(())
+    }
+
+    /// Makes the call at `site` one of a kernel function.
+    fn set_kfunc(&mut self, site: &Site<'_, '_>, kfunc: usize) {
+        if let Some(insn) = self.insns.get_mut(site.flat) {
+            insn.src = opcode::PSEUDO_KFUNC_CALL;
+            insn.off = 0;
+            insn.imm = index_imm(kfunc);
+        }
+        self.kfuncs.push((site.flat, kfunc));
     }
 
     fn patch_calls(&mut self) {

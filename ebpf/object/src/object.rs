@@ -3,13 +3,15 @@
 use std::cell::Cell;
 
 use crate::btf::{Btf, BtfFeatures, KernelBtf};
+use crate::config::ConfigExtern;
 use crate::elf::Elf;
+use crate::externs::Externs;
 use crate::functions::Functions;
 use crate::lines::Extra;
-use crate::link::{Linked, Linker, externs};
+use crate::link::{Linked, Linker};
 use crate::maps::Maps;
 use crate::reader::word_at;
-use crate::{Global, MapSpec, ObjectError, Program, Refused};
+use crate::{Global, Kfunc, MapSpec, ObjectError, Program, Refused};
 
 /// A parsed and linked object.
 #[derive(Clone, Debug)]
@@ -26,7 +28,10 @@ pub struct Object {
     pub kern_version: u32,
     /// The object's types, if it has a `.BTF` section.
     pub btf: Option<Btf>,
+    /// Kernel functions that programs call; empty once [`Object::resolve_kfuncs`] has put in their numbers.
+    pub kfuncs: Vec<Kfunc>,
     pub(crate) globals: Vec<Global>,
+    pub(crate) config: Vec<ConfigExtern>,
     pub(crate) kernel_btf: KernelBtf,
 }
 
@@ -42,14 +47,21 @@ impl Object {
         let btf = raw.map(Btf::parse).transpose()?;
         let kernel_btf = raw.zip(btf.as_ref());
         let kernel_btf = kernel_btf.map(|(raw, btf)| KernelBtf::collect(&elf, raw, btf));
+        let mut kernel_btf = kernel_btf.unwrap_or_default();
         let functions = Functions::collect(&elf)?;
-        let maps = Maps::collect(&elf, btf.as_ref(), &functions)?;
+        let mut maps = Maps::collect(&elf, btf.as_ref(), &functions)?;
+        let externs = Externs::collect(&elf, btf.as_ref())?;
+        let config_map = externs.map().map(|map| maps.add(map)).transpose()?;
+        if let Some((section, layout)) = externs.layout() {
+            kernel_btf.set_layout(section, layout);
+        }
         let extra = Extra::collect(&elf, btf.as_ref())?;
         let Linked { programs, refused } = Linker {
             elf: &elf,
             functions: &functions,
             maps: &maps,
-            externs: externs(btf.as_ref()),
+            externs: &externs,
+            config_map,
             extra: &extra,
             spent: Cell::new(0),
         }
@@ -60,6 +72,7 @@ impl Object {
                 .next()
                 .map_or(ObjectError::NoPrograms, |r| r.reason));
         }
+        let Externs { config, kfuncs, .. } = externs;
         Ok(Object {
             maps: maps.specs,
             programs,
@@ -70,8 +83,10 @@ impl Object {
                 .and_then(|(_, s)| word_at(s.data, 0))
                 .unwrap_or(0),
             btf,
+            kfuncs,
             globals: maps.globals,
-            kernel_btf: kernel_btf.unwrap_or_default(),
+            config,
+            kernel_btf,
         })
     }
 

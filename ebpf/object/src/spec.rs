@@ -66,8 +66,6 @@ pub struct MapSpec {
     pub pinning: Pinning,
     /// NUMA node asked for, if any.
     pub numa_node: Option<u32>,
-    /// `map_extra` (number of hashes of a bloom filter).
-    pub map_extra: u64,
     /// BTF type of keys.
     pub key_type: Option<TypeId>,
     /// BTF type of values; of a data section its `DATASEC`.
@@ -160,7 +158,9 @@ pub struct Program {
     /// The program's own function, then every function it reaches, each once. Map references are
     /// `LD_IMM64` with `src` `PSEUDO_MAP_FD` or `PSEUDO_MAP_VALUE` whose `imm` is an index into
     /// [`Object::maps`](crate::Object::maps); for values the second slot's `imm` is the offset. Calls and
-    /// `PSEUDO_FUNC` are relative to the next slot.
+    /// `PSEUDO_FUNC` are relative to the next slot. Calls with `src` `PSEUDO_KFUNC_CALL` have in `imm` an index
+    /// into [`Object::kfuncs`](crate::Object::kfuncs), the addresses of such functions are null; both until
+    /// [`Object::resolve_kfuncs`](crate::Object::resolve_kfuncs).
     pub insns: Vec<Insn>,
     /// The functions in `insns`, by ascending start; the first is the program itself, at 0.
     pub subprograms: Vec<Subprogram>,
@@ -170,6 +170,21 @@ pub struct Program {
     /// call to [`POISON_HELPER`](crate::POISON_HELPER), ascending, with what the target lacks.
     pub poisoned: Vec<(usize, Arc<str>)>,
     pub(crate) core: Vec<CoreRelo>,
+    /// Configuration values it reads, by place in the object, until they are resolved.
+    pub(crate) config: Vec<usize>,
+    /// Slots that call a kernel function or take its address, with the function's place in the object.
+    pub(crate) kfuncs: Vec<(usize, usize)>,
+}
+
+/// A kernel function that the object calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kfunc {
+    /// Its name in the object, perhaps with a `___flavor`.
+    pub name: String,
+    /// Whether the object makes do without.
+    pub weak: bool,
+    /// Its `FuncProto` in the object's BTF.
+    pub proto: TypeId,
 }
 
 impl Program {

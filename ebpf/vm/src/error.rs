@@ -4,6 +4,7 @@ use squalus_analysis::AnalysisError;
 use squalus_isa::Errno;
 use squalus_jit::JitError;
 use squalus_maps::MapError;
+use squalus_object::host::HostError;
 use squalus_runtime::LinkError;
 
 /// Why an object was not loaded. Nothing of it is left behind.
@@ -59,12 +60,7 @@ pub enum VmError {
     /// A program could not be compiled.
     #[error(transparent)]
     Jit(#[from] JitError),
-    /// The object adapts itself to the running kernel's types (CO-RE), and cannot.
-    #[error("the object asks for the running kernel's types ({file}): {reason}")]
-    Types {
-        /// Where the types are.
-        file: &'static str,
-        /// What is wrong.
-        reason: String,
-    },
+    /// The object adapts itself to the running kernel, and cannot.
+    #[error(transparent)]
+    Host(#[from] HostError),
 }

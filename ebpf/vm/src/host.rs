@@ -1,31 +1,17 @@
-//! Objects that ask for the running kernel's types.
+//! Objects that ask for the running kernel.
 
 use squalus_object::Object;
-use squalus_object::btf::Btf;
 
 use crate::VmError;
 
-/// Where the kernel shows its types.
-const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
-
-/// Resolves the object's CO-RE relocations against the running kernel, as a loader into that kernel does. An
-/// object without any is returned as it is, and the kernel is not looked at.
+/// Fits the object to the running kernel, as a loader into that kernel does: its CO-RE relocations and
+/// `.kconfig` externs are resolved ([`Object::fit_to_host`]). An object without any is returned as it is, and the
+/// kernel is not looked at.
 ///
 /// # Errors
-/// If the object needs the kernel's types and they can't be read, or don't fit.
-pub fn for_host(mut object: Object) -> Result<Object, VmError> {
-    if object.needs_core() {
-        let failed = |reason: String| VmError::Types {
-            file: KERNEL_TYPES,
-            reason,
-        };
-        let bytes = std::fs::read(KERNEL_TYPES).map_err(|error| failed(error.to_string()))?;
-        let types = Btf::from_sysfs_bytes(&bytes).map_err(|error| failed(error.to_string()))?;
-        object
-            .relocate_core(Some(&types))
-            .map_err(|error| failed(error.to_string()))?;
-    }
-    Ok(object)
+/// If the object needs what the kernel does not show, or does not have.
+pub fn for_host(object: Object) -> Result<Object, VmError> {
+    Ok(object.fit_to_host()?)
 }
 
 #[cfg(test)]
@@ -42,8 +28,8 @@ mod tests {
 
     #[test]
     fn relocations_are_resolved_once() {
-        if !std::path::Path::new(KERNEL_TYPES).exists() {
-            eprintln!("SKIPPED: this kernel does not show its types in {KERNEL_TYPES}");
+        if !std::path::Path::new(squalus_object::host::TYPES).exists() {
+            eprintln!("SKIPPED: this kernel does not show its types");
             return;
         }
         let object = load("core.o");

@@ -31,7 +31,9 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub fn from_object(object: Object) -> Source {
+    pub fn from_object(mut object: Object) -> Source {
+        // If that leaves no program, `select` says so, with the reasons.
+        let _ = object.refuse_unresolved();
         let left_out = object
             .refused
             .iter()

@@ -324,7 +324,7 @@ fn index(btf: &Btf) -> HashMap<&str, Vec<TypeId>> {
 }
 
 /// A name without its flavor: `task_struct` of `task_struct___old`.
-fn essential(name: &str) -> &str {
+pub(crate) fn essential(name: &str) -> &str {
     let bytes = name.as_bytes();
     let flavor = bytes
         .windows(5)

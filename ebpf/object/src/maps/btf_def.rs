@@ -189,7 +189,7 @@ impl Definition {
             max_entries: self.max_entries,
             flags: MapFlags(self.flags),
             inner: self.inner.clone(),
-            extra: 0,
+            extra: self.map_extra,
             fields: Default::default(),
         })
     }
@@ -212,7 +212,6 @@ impl Definition {
             frozen: false,
             pinning,
             numa_node: self.numa_node,
-            map_extra: self.map_extra,
             key_type: self.key_type,
             value_type: self.value_type,
             values: Vec::new(),

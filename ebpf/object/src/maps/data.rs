@@ -102,7 +102,6 @@ fn spec(section: &Section<'_>, value_type: Option<TypeId>) -> MapSpec {
         frozen,
         pinning: Pinning::None,
         numa_node: None,
-        map_extra: 0,
         key_type: None,
         value_type,
         values: Vec::new(),

@@ -137,7 +137,6 @@ impl Entry<'_> {
             frozen: false,
             pinning: self.pinning()?,
             numa_node: numa.then(|| self.word(6)),
-            map_extra: 0,
             key_type: None,
             value_type: None,
             values: Vec::new(),

@@ -59,6 +59,13 @@ impl Maps {
     }
 
     fn define(&mut self, section: usize, offset: u64, spec: MapSpec) -> Result<usize, ObjectError> {
+        let index = self.add(spec)?;
+        self.defined.insert((section, offset), index);
+        Ok(index)
+    }
+
+    /// Adds a map that no section of the file defines.
+    pub(crate) fn add(&mut self, spec: MapSpec) -> Result<usize, ObjectError> {
         let index = self.specs.len();
         if !self.names.insert(spec.def.name.clone()) {
             return Err(map_error(
@@ -67,7 +74,6 @@ impl Maps {
             ));
         }
         self.specs.push(spec);
-        self.defined.insert((section, offset), index);
         Ok(index)
     }
 }
