@@ -4,9 +4,9 @@
 //! refused. It differs from AF_XDP in one way that matters: the port gets *copies*. The host's stack
 //! sees every frame too, whatever the program says of it:
 //!
-//! * `PASS` needs no work ([`squalus_port::HostPath::Already`]), unless the program has moved the frame's
-//!   bounds: such a frame goes through a tap or a veth pair, if the port has one
-//!   ([`PacketPort::with_host_path`]). Edits of a frame that stays where it is are lost to the host.
+//! * `PASS` needs no work ([`squalus_port::HostPath::Already`]), unless the program has changed the frame:
+//!   such a frame goes through a tap or a veth pair, if the port has one
+//!   ([`PacketPort::with_host_path`]). The host then gets both, the frame as it came and as it is.
 //! * `DROP` cannot keep the host from seeing the frame, and `TX` cannot keep the host from handling it as
 //!   well. For traffic to a VIP the host must therefore have nothing to do with it: no VIP on any of its
 //!   interfaces, and `net.ipv4.ip_forward` (and `net.ipv6.conf.all.forwarding`) 0, so that it drops
@@ -18,9 +18,9 @@
 //! unfinished; it counts and drops frames longer than a frame of its pool. [`disable_offloads`] on the
 //! sender's interface avoids both.
 
+mod changed;
 mod checksum;
 mod messages;
-mod moved;
 mod packet;
 mod sys;
 mod tap;

@@ -9,9 +9,10 @@ use squalus_port::{
     PortRequest, PortState, PortStats,
 };
 
+use crate::changed::{Changed, Passed};
 use crate::complete_checksum;
 use crate::messages::{Messages, Received};
-use crate::moved::{Moved, Passed};
+
 use crate::sys::{check, errno, set_option, wait_readable};
 
 /// Bytes of socket buffer each way, enough for some thousand frames.
@@ -76,7 +77,7 @@ pub struct PacketPort {
     info: PortInfo,
     stats: PortStats,
     towards_host: bool,
-    moved: Option<Moved>,
+    changed: Option<Changed>,
 }
 
 impl PacketPort {
@@ -128,18 +129,18 @@ impl PacketPort {
             },
             stats: PortStats::default(),
             towards_host: config.towards_host,
-            moved: None,
+            changed: None,
         })
     }
 
-    /// Lets frames whose bounds the program has moved, and which it passes, reach the host's stack through
+    /// Lets frames that the program has changed, and which it passes, reach the host's stack through
     /// another port: a tap, or a port towards the host ([`PacketConfig::towards_host`]). `pool` is
     /// the one that this port will receive into.
     #[must_use]
     pub fn with_host_path(mut self, host: Box<dyn Port>, pool: &Pool) -> PacketPort {
-        let moved = Moved::new(host, pool);
-        self.info.host = HostPath::AlreadyUnlessMoved(moved.host_name().to_owned());
-        self.moved = Some(moved);
+        let changed = Changed::new(host, pool);
+        self.info.host = HostPath::AlreadyUnlessChanged(changed.host_name().to_owned());
+        self.changed = Some(changed);
         self
     }
 
@@ -338,8 +339,8 @@ impl Port for PacketPort {
                 continue;
             }
             self.stats.rx_bytes += frame.len() as u64;
-            if let Some(moved) = &mut self.moved {
-                moved.remember(&frame);
+            if let Some(changed) = &mut self.changed {
+                changed.remember(pool, &frame);
             }
             if let Err(frame) = burst.push(frame) {
                 pool.free(frame);
@@ -375,12 +376,12 @@ impl Port for PacketPort {
         if self.towards_host {
             return self.send(pool, frames);
         }
-        let Some(moved) = &mut self.moved else {
+        let Some(changed) = &mut self.changed else {
             let count = frames.free(pool);
             self.stats.passed += count as u64;
             return count;
         };
-        let Passed { passed, dropped } = moved.pass(pool, frames);
+        let Passed { passed, dropped } = changed.pass(pool, frames);
         self.stats.passed += passed as u64;
         self.stats.pass_dropped += dropped as u64;
         passed

@@ -325,8 +325,8 @@ fn a_tap_hands_frames_to_the_host_and_takes_its_own() {
 }
 
 #[test]
-fn moved_frames_reach_the_host_and_others_only_once() {
-    let Some(namespace) = veth("sq-packet-moved") else {
+fn changed_frames_reach_the_host_and_others_only_once() {
+    let Some(namespace) = veth("sq-packet-changed") else {
         return;
     };
     ip(&namespace, "addr add 10.99.0.1/24 dev sqa");
@@ -349,21 +349,28 @@ fn moved_frames_reach_the_host_and_others_only_once() {
     assert_eq!(host.info().notices, Vec::<String>::new());
     let mut pool_a = pool();
     let mut a = port(&namespace, "sqa").with_host_path(Box::new(host), &pool_a);
-    assert_eq!(a.info().host, HostPath::AlreadyUnlessMoved("sqp".into()));
+    assert_eq!(a.info().host, HostPath::AlreadyUnlessChanged("sqp".into()));
     let socket = namespace
         .run(|| UdpSocket::bind("10.99.0.1:53"))
         .unwrap()
         .unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
 
-    // One frame that the host understands by itself, one that it does only without its first 16 bytes.
+    // One frame that the host understands by itself, one that it does only without its first 16 bytes, and
+    // one to a port where nobody is until that is changed in place.
     let mut wrapped = experiment(0, 16);
     wrapped.extend(udp_frame(4322));
     let (mut b, mut pool_b) = (port(&namespace, "sqb"), pool());
-    send(&mut b, &mut pool_b, &[udp_frame(4321), wrapped]);
+    let mut misdirected = udp_frame(4323);
+    misdirected[37] = 54;
+    send(
+        &mut b,
+        &mut pool_b,
+        &[udp_frame(4321), wrapped, misdirected],
+    );
     let (mut received, mut burst) = (Burst::new(), Burst::new());
     let deadline = Instant::now() + PATIENCE;
-    while burst.len() < 2 && Instant::now() < deadline {
+    while burst.len() < 3 && Instant::now() < deadline {
         a.wait(Duration::from_millis(10));
         a.recv(&mut pool_a, &mut received);
         for mut frame in received.drain() {
@@ -373,16 +380,18 @@ fn moved_frames_reach_the_host_and_others_only_once() {
             } else if pool_a.data(&frame)[12..14] != [8, 0] {
                 pool_a.free(frame);
                 continue;
+            } else if pool_a.data(&frame)[37] == 54 {
+                pool_a.data_mut(&mut frame)[37] = 53;
             }
             burst.push(frame).unwrap();
         }
     }
-    assert_eq!(a.pass(&mut pool_a, &mut burst), 2);
-    assert_eq!((a.stats().passed, a.stats().pass_dropped), (2, 0));
+    assert_eq!(a.pass(&mut pool_a, &mut burst), 3);
+    assert_eq!((a.stats().passed, a.stats().pass_dropped), (3, 0));
     let mut buffer = [0; 100];
-    let mut ports = [0; 2].map(|_| socket.recv_from(&mut buffer).unwrap().1.port());
+    let mut ports = [0; 3].map(|_| socket.recv_from(&mut buffer).unwrap().1.port());
     ports.sort_unstable();
-    assert_eq!(ports, [4321, 4322]);
+    assert_eq!(ports, [4321, 4322, 4323]);
     socket
         .set_read_timeout(Some(Duration::from_millis(50)))
         .unwrap();

@@ -100,9 +100,9 @@ impl fmt::Display for PortMode {
 pub enum HostPath {
     /// The stack has seen every frame by itself.
     Already,
-    /// The stack has seen every frame as it arrived; those whose bounds the program moved are written to
-    /// this device.
-    AlreadyUnlessMoved(String),
+    /// The stack has seen every frame as it arrived; those that the program changed are written to this
+    /// device.
+    AlreadyUnlessChanged(String),
     /// They are written to this tap device.
     Tap(String),
     /// There is no host; the port keeps them for whoever asks (memory, pcap).
@@ -115,8 +115,8 @@ impl fmt::Display for HostPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HostPath::Already => f.write_str("the host sees every frame"),
-            HostPath::AlreadyUnlessMoved(name) => {
-                write!(f, "the host sees every frame; moved ones through {name}")
+            HostPath::AlreadyUnlessChanged(name) => {
+                write!(f, "the host sees every frame; changed ones through {name}")
             }
             HostPath::Tap(name) => write!(f, "through tap {name}"),
             HostPath::Kept => f.write_str("kept by the port"),

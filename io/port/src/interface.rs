@@ -73,6 +73,22 @@ impl Interface {
         })
     }
 
+    /// Looks an interface up by its index.
+    ///
+    /// # Errors
+    /// As [`Interface::by_name`].
+    pub fn by_index(index: u32) -> Result<Interface, PortError> {
+        let mut name = [0 as libc::c_char; libc::IFNAMSIZ];
+        // SAFETY: the call writes at most IFNAMSIZ bytes, a terminating zero among them.
+        let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr()) };
+        if found.is_null() {
+            return Err(PortError::NoInterface(format!("index {index}")));
+        }
+        let bytes = name.iter().take_while(|byte| **byte != 0);
+        let bytes: Vec<u8> = bytes.map(|byte| *byte as u8).collect();
+        Interface::by_name(&String::from_utf8_lossy(&bytes))
+    }
+
     /// Sets the interface up.
     ///
     /// # Errors
@@ -288,6 +304,7 @@ mod tests {
         assert_eq!(lo.mac, MacAddr([0; 6]));
         assert!(lo.index > 0);
         assert!(lo.mtu > 1500);
+        assert_eq!(Interface::by_index(lo.index).unwrap(), lo);
     }
 
     #[test]
@@ -299,6 +316,12 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn absent_indices_say_so() {
+        let error = Interface::by_index(0x7fff_fff0).unwrap_err();
+        assert!(error.to_string().contains("index 2147483632"), "{error}");
     }
 
     #[test]

@@ -231,6 +231,26 @@ impl Pool {
         Some(frame)
     }
 
+    /// A copy of a frame, at the same place of a chunk of its own; `None` if there is no free one.
+    ///
+    /// # Panics
+    /// If the frame is of another pool.
+    pub fn duplicate(&mut self, frame: &Frame) -> Option<Frame> {
+        let from = self.offset_of(frame);
+        let mut copy = self.alloc()?;
+        (copy.start, copy.len) = (frame.start, frame.len);
+        let to = self.offset_of(&copy);
+        // SAFETY: the two chunks are different, and both are held by the caller.
+        let (from, to) = unsafe {
+            (
+                self.memory.slice(from, frame.len()),
+                self.memory.slice_mut(to, frame.len()),
+            )
+        };
+        to.copy_from_slice(from);
+        Some(copy)
+    }
+
     /// Gives a frame back.
     pub fn free(&mut self, frame: Frame) {
         if frame.pool == self.id {
@@ -503,6 +523,21 @@ mod tests {
             any::<usize>().prop_map(Step::Release),
             any::<usize>().prop_map(Step::Reclaim),
         ]
+    }
+
+    #[test]
+    fn a_duplicate_is_where_the_frame_is() {
+        let mut pool = small();
+        let mut frame = pool.alloc_from(&[7; 100]).unwrap();
+        assert!(pool.set_range(&mut frame, 20, 200));
+        pool.data_mut(&mut frame)[199] = 9;
+        let mut copy = pool.duplicate(&frame).unwrap();
+        assert_eq!((copy.start(), copy.len()), (20, 200));
+        assert_eq!(pool.data(&copy), pool.data(&frame));
+        pool.data_mut(&mut copy)[0] = 1;
+        assert_ne!(pool.data(&copy), pool.data(&frame));
+        while pool.alloc().is_some() {}
+        assert!(pool.duplicate(&frame).is_none());
     }
 
     fn take<T>(items: &mut Vec<T>, pick: usize) -> Option<T> {

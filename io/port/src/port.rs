@@ -25,8 +25,8 @@ pub trait Port: Send {
 
     /// Hands all of `frames` to the host's network stack, leaving it empty; returns how many got there.
     ///
-    /// Where the host has its own copy of every frame ([`crate::HostPath::Already`]) this only frees them;
-    /// a program's edits are then lost to the host.
+    /// Where the host has its own copy of every frame and there is no other way to it
+    /// ([`crate::HostPath::Already`]) this only frees them; a program's edits are then lost to the host.
     fn pass(&mut self, pool: &mut Pool, frames: &mut Burst) -> usize;
 
     /// Waits until frames may have arrived, but not longer than `timeout`; true if they may have.
