@@ -100,6 +100,7 @@ impl MapFlags {
     pub const RDONLY_PROG: MapFlags = MapFlags(1 << 7);
     pub const WRONLY_PROG: MapFlags = MapFlags(1 << 8);
     pub const MMAPABLE: MapFlags = MapFlags(1 << 10);
+    pub const PRESERVE_ELEMS: MapFlags = MapFlags(1 << 11);
     pub const INNER_MAP: MapFlags = MapFlags(1 << 12);
 }
 

@@ -32,6 +32,7 @@ impl Map {
             Kind::Queue(_) => self.next_value(false),
             // Needs the value that is asked for.
             Kind::Bloom(_) => return Err(Errno::EINVAL),
+            Kind::Ring(_) | Kind::Perf(_) => return Err(Errno::ENOTSUPP),
             Kind::Targets(targets) => targets.sys_lookup(key_index(key))?,
             Kind::DeviceHash(hash) => {
                 let cut = |mut value: Vec<u8>| {
@@ -102,7 +103,10 @@ impl Map {
                 }
                 hash.sys_update(key, &word.to_ne_bytes(), flags)
             }
-            Kind::MapHash(_) | Kind::MapArray(_) | Kind::ProgArray(_) => Err(Errno::EOPNOTSUPP),
+            Kind::Ring(_) => Err(Errno::ENOTSUPP),
+            Kind::MapHash(_) | Kind::MapArray(_) | Kind::ProgArray(_) | Kind::Perf(_) => {
+                Err(Errno::EOPNOTSUPP)
+            }
         }
     }
 
@@ -116,6 +120,8 @@ impl Map {
         match &self.kind {
             Kind::Array(_) | Kind::Queue(_) => Err(Errno::EINVAL),
             Kind::Bloom(_) => Err(Errno::EOPNOTSUPP),
+            Kind::Ring(_) => Err(Errno::ENOTSUPP),
+            Kind::Perf(events) => events.close(key_index(key)),
             Kind::Targets(targets) => targets.sys_delete(key_index(key)),
             Kind::Hash(hash) | Kind::MapHash(hash) | Kind::DeviceHash(hash) => hash.sys_delete(key),
             // SAFETY: the slice has the right length.
@@ -138,11 +144,16 @@ impl Map {
         Ok(match &self.kind {
             Kind::Queue(_) => return Err(Errno::EINVAL),
             Kind::Bloom(_) => return Err(Errno::EOPNOTSUPP),
+            Kind::Ring(_) => return Err(Errno::ENOTSUPP),
             Kind::Hash(hash) | Kind::MapHash(hash) | Kind::DeviceHash(hash) => {
                 hash.sys_next_key(key)
             }
             Kind::Trie(trie) => trie.sys_next_key(key),
-            Kind::Array(_) | Kind::MapArray(_) | Kind::ProgArray(_) | Kind::Targets(_) => {
+            Kind::Array(_)
+            | Kind::MapArray(_)
+            | Kind::ProgArray(_)
+            | Kind::Perf(_)
+            | Kind::Targets(_) => {
                 next_index(self.def.max_entries, key.map(key_index)).map(id_bytes)
             }
         })

@@ -24,11 +24,13 @@ mod index;
 mod key;
 mod lpm;
 mod lru;
+mod perf;
 mod pool;
 mod program;
 mod queue;
 mod reclaim;
 mod refs;
+mod ring;
 mod set;
 mod spin;
 mod sync;
@@ -43,8 +45,10 @@ use std::sync::Arc;
 use squalus_isa::{Errno, MapDef, MapFlags, MapType};
 
 pub use array::ArrayBase;
+pub use perf::{PERF_CURRENT_CPU, PerfEvents, PerfRecord};
 pub use program::Cursor;
 pub use reclaim::{Reclaimer, Worker};
+pub use ring::{RING_FORCE_WAKEUP, RING_NO_WAKEUP, Ring};
 pub use spin::{spin_lock, spin_unlock};
 pub use targets::Target;
 pub use validate::MapError;
@@ -117,6 +121,8 @@ enum Kind {
     Queue(Queue),
     Bloom(Bloom),
     Targets(Targets),
+    Ring(Ring),
+    Perf(PerfEvents),
     /// Values are words as in [`Targets`], 8 bytes whatever the definition says.
     DeviceHash(Hash),
 }
@@ -220,6 +226,10 @@ impl Kind {
                 value_size: size_of::<u64>() as u32,
                 ..def.clone()
             })?),
+            MapType::RingBuf => Kind::Ring(Ring::new(def.max_entries)?),
+            MapType::PerfEventArray => {
+                Kind::Perf(PerfEvents::new(def, env.cpus, Arc::clone(&env.reclaimer)))
+            }
             // Refused by `validate`.
             _ => return Err(std::io::ErrorKind::Unsupported.into()),
         })

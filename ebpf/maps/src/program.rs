@@ -7,7 +7,7 @@ use crate::index::Place;
 use crate::refs::MapCell;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::targets;
-use crate::{ArrayBase, Kind, Map, Target};
+use crate::{ArrayBase, Kind, Map, PerfEvents, Ring, Target};
 
 /// Where a walk over the elements of a map stands. The default is before the first one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +41,11 @@ impl Map {
             Kind::Targets(targets) => targets.lookup(unsafe { index(key) }),
             // SAFETY: the caller's.
             Kind::DeviceHash(hash) => unsafe { hash.lookup(key, cpu) },
-            Kind::ProgArray(_) | Kind::Queue(_) | Kind::Bloom(_) => std::ptr::null_mut(),
+            Kind::ProgArray(_)
+            | Kind::Queue(_)
+            | Kind::Bloom(_)
+            | Kind::Ring(_)
+            | Kind::Perf(_) => std::ptr::null_mut(),
         }
     }
 
@@ -225,6 +229,26 @@ impl Map {
                 cursor.0 = place.next().number();
                 Some(value)
             }
+            _ => None,
+        }
+    }
+
+    /// The records of a `RINGBUF`.
+    #[inline]
+    #[must_use]
+    pub fn ring(&self) -> Option<&Ring> {
+        match &self.kind {
+            Kind::Ring(ring) => Some(ring),
+            _ => None,
+        }
+    }
+
+    /// The rings of a `PERF_EVENT_ARRAY`.
+    #[inline]
+    #[must_use]
+    pub fn perf(&self) -> Option<&PerfEvents> {
+        match &self.kind {
+            Kind::Perf(events) => Some(events),
             _ => None,
         }
     }

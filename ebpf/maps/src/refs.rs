@@ -103,10 +103,14 @@ impl Drop for MapArray {
     }
 }
 
-/// Puts a map (or nothing) into `cell`; what was there is freed once no worker uses it. Returns whether
+/// Puts an object (or nothing) into `cell`; what was there is freed once no worker uses it. Returns whether
 /// anything was there.
-pub(crate) fn replace(cell: &MapCell, inner: Option<Arc<Map>>, reclaimer: &Reclaimer) -> bool {
-    let new = inner.map_or(ptr::null(), Arc::into_raw);
+pub(crate) fn replace<T: Send + Sync + 'static>(
+    cell: &AtomicPtr<T>,
+    new: Option<Arc<T>>,
+    reclaimer: &Reclaimer,
+) -> bool {
+    let new = new.map_or(ptr::null(), Arc::into_raw);
     let old = cell.swap(new.cast_mut(), Ordering::AcqRel);
     if old.is_null() {
         return false;
@@ -116,16 +120,16 @@ pub(crate) fn replace(cell: &MapCell, inner: Option<Arc<Map>>, reclaimer: &Recla
     true
 }
 
-/// Another reference to the map in `cell`. The caller keeps others from replacing it meanwhile.
-pub(crate) fn clone(cell: &MapCell) -> Option<Arc<Map>> {
-    let map = cell.load(Ordering::Acquire);
-    if map.is_null() {
+/// Another reference to the object in `cell`. The caller keeps others from replacing it meanwhile.
+pub(crate) fn clone<T>(cell: &AtomicPtr<T>) -> Option<Arc<T>> {
+    let object = cell.load(Ordering::Acquire);
+    if object.is_null() {
         return None;
     }
     // SAFETY: the cell owns a reference, which the caller keeps in place; this makes one more.
     unsafe {
-        Arc::increment_strong_count(map);
-        Some(Arc::from_raw(map))
+        Arc::increment_strong_count(object);
+        Some(Arc::from_raw(object))
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn validate(def: &MapDef) -> Result<(), MapError> {
     }
     match def.kind {
         MapType::Array | MapType::PerCpuArray => array(def)?,
-        MapType::ProgArray | MapType::ArrayOfMaps => {
+        MapType::ProgArray | MapType::ArrayOfMaps | MapType::PerfEventArray => {
             reference_value(def)?;
             if def.flags.0 & PROG_ACCESS != 0 {
                 return Err(einval(
@@ -75,6 +75,7 @@ pub(crate) fn validate(def: &MapDef) -> Result<(), MapError> {
             reference_value(def)?;
             hash(def)?;
         }
+        MapType::RingBuf => crate::ring::validate(def)?,
         MapType::LpmTrie => lpm(def)?,
         MapType::Queue | MapType::Stack => queue(def)?,
         MapType::BloomFilter => bloom(def)?,
@@ -168,10 +169,10 @@ fn array(def: &MapDef) -> Result<(), MapError> {
     let allowed = MapFlags::NUMA_NODE.0 | ACCESS;
     flags(
         def,
-        if def.kind == MapType::Array {
-            allowed | plain
-        } else {
-            allowed
+        match def.kind {
+            MapType::Array => allowed | plain,
+            MapType::PerfEventArray => allowed | MapFlags::PRESERVE_ELEMS.0,
+            _ => allowed,
         },
     )?;
     sizes(def)?;
