@@ -100,12 +100,12 @@ fn options(path: &Path) -> io::Result<String> {
 
 impl Object {
     /// Fits the object to the running kernel, as far as it asks: [`Object::relocate_core`] with its types,
-    /// [`Object::resolve_config`] with its configuration. An object that asks for neither is returned as it is, and
+    /// [`Object::resolve_config`] with its configuration. An object that asks for neither stays as it is, and
     /// no file is read.
     ///
     /// # Errors
     /// If the kernel doesn't show what the object needs, or doesn't have it.
-    pub fn fit_to_host(mut self) -> Result<Object, HostError> {
+    pub fn fit_to_host(&mut self) -> Result<(), HostError> {
         if self.needs_core() {
             match types() {
                 Ok(types) => self.relocate_core(Some(&types))?,
@@ -116,7 +116,20 @@ impl Object {
         if self.needs_config() {
             self.resolve_config(&config()?)?;
         }
-        Ok(self)
+        Ok(())
+    }
+
+    /// As [`Object::fit_to_host`], for loading into the running kernel: calls of its functions get their numbers
+    /// too ([`Object::resolve_kfuncs`]).
+    ///
+    /// # Errors
+    /// As [`Object::fit_to_host`].
+    pub fn fit_to_kernel(&mut self) -> Result<(), HostError> {
+        self.fit_to_host()?;
+        if !self.kfuncs.is_empty() {
+            self.resolve_kfuncs(&types()?)?;
+        }
+        Ok(())
     }
 }
 

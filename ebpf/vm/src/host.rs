@@ -10,8 +10,9 @@ use crate::VmError;
 ///
 /// # Errors
 /// If the object needs what the kernel does not show, or does not have.
-pub fn for_host(object: Object) -> Result<Object, VmError> {
-    Ok(object.fit_to_host()?)
+pub fn for_host(mut object: Object) -> Result<Object, VmError> {
+    object.fit_to_host()?;
+    Ok(object)
 }
 
 #[cfg(test)]

@@ -168,11 +168,11 @@ const DECL_TAG: u32 = 17;
 const TYPE_TAG: u32 = 18;
 const ENUM64: u32 = 19;
 
-/// `BTF_VAR_GLOBAL_ALLOCATED` and `BTF_FUNC_STATIC`.
-const VAR_GLOBAL: u32 = 1;
+/// Linkage of functions and variables.
 const FUNC_STATIC: u32 = 0;
-/// Linkage of externs, of variables and functions alike.
-const EXTERN: u32 = 2;
+const FUNC_GLOBAL: u32 = 1;
+const VAR_GLOBAL: u32 = 1;
+const VAR_EXTERN: u32 = 2;
 
 /// A type record, as words.
 #[derive(Clone)]
@@ -270,13 +270,18 @@ impl Writer<'_> {
 
     fn func(&self, record: Record) -> Record {
         if !self.features.func {
-            return record.with_kind(TYPEDEF);
+            return Record {
+                kind: TYPEDEF,
+                vlen: 0,
+                ..record
+            };
         }
         let hidden = self.source.hidden.contains(self.string(record.name));
         let vlen = if hidden || !self.features.func_global {
             FUNC_STATIC
         } else {
-            record.vlen
+            // An extern is a global function as far as its types go.
+            record.vlen.min(FUNC_GLOBAL)
         };
         Record { vlen, ..record }
     }
@@ -312,7 +317,7 @@ impl Writer<'_> {
         if !self.features.datasec {
             return Record::int(record.name, 1);
         }
-        if record.rest == [EXTERN] {
+        if record.rest == [VAR_EXTERN] {
             record.rest = vec![VAR_GLOBAL];
             if self.btf.size_of(TypeId(record.third)).is_err() {
                 record.third = self.number;
