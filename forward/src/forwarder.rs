@@ -10,8 +10,10 @@ use squalus_port::{Pool, Port, PortInfo};
 use squalus_vm::Vm;
 
 use crate::error::ForwardError;
+use crate::opener::{HostInterfaces, Interfaces, Opener};
 use crate::ports::{self, PortOptions};
-use crate::report::{Board, WorkerReport};
+use crate::redirect::{Redirector, Sockets};
+use crate::report::{Board, RedirectBoard, WorkerReport};
 use crate::worker::{Idle, Lane, Worker};
 
 /// A port and the memory of its frames.
@@ -30,14 +32,26 @@ pub struct Options {
 ///
 /// Set its maps, then start: so no packet meets a program that knows nothing yet. Dropping it ends its
 /// threads and closes its ports.
-#[derive(Debug)]
 pub struct Forwarder {
     vm: Vm,
     program: String,
     options: Options,
+    interfaces: Arc<dyn Interfaces>,
+    sockets: Option<Arc<dyn Sockets>>,
+    opener: Option<Opener>,
     stop: Arc<AtomicBool>,
     running: Vec<Running>,
     steering: Vec<Arc<Steering>>,
+}
+
+impl std::fmt::Debug for Forwarder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Forwarder")
+            .field("program", &self.program)
+            .field("options", &self.options)
+            .field("running", &self.running)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A worker's thread and what it shows.
@@ -68,10 +82,28 @@ impl Forwarder {
             vm,
             program,
             options,
+            interfaces: Arc::new(HostInterfaces),
+            sockets: None,
+            opener: None,
             stop: Arc::default(),
             running: Vec::new(),
             steering: Vec::new(),
         })
+    }
+
+    /// Redirects to these interfaces instead of the host's ([`HostInterfaces`]).
+    #[must_use]
+    pub fn with_interfaces(mut self, interfaces: Arc<dyn Interfaces>) -> Forwarder {
+        self.interfaces = interfaces;
+        self
+    }
+
+    /// Hands frames that are redirected through an xskmap to `sockets`; without, they are dropped and
+    /// counted.
+    #[must_use]
+    pub fn with_sockets(mut self, sockets: Arc<dyn Sockets>) -> Forwarder {
+        self.sockets = Some(sockets);
+        self
     }
 
     /// Opens ports on the interfaces and starts forwarding; returns what was obtained for each queue. Ports
@@ -108,8 +140,19 @@ impl Forwarder {
         }
         self.stop = Arc::default();
         self.running.clear();
-        for (number, ports) in ports.into_iter().enumerate() {
-            if let Err(error) = self.start_worker(number, ports) {
+        let mut opener = Opener::new(&self.vm, Arc::clone(&self.interfaces));
+        let redirectors: Vec<Redirector> = ports
+            .iter()
+            .map(|_| Redirector {
+                outlets: opener.outlets(),
+                sockets: self.sockets.clone(),
+                board: Arc::default(),
+            })
+            .collect();
+        opener.start(&self.vm)?;
+        self.opener = Some(opener);
+        for (number, (ports, redirector)) in ports.into_iter().zip(redirectors).enumerate() {
+            if let Err(error) = self.start_worker(number, ports, redirector) {
                 let _ = self.stop();
                 return Err(error);
             }
@@ -117,15 +160,31 @@ impl Forwarder {
         Ok(self.infos())
     }
 
-    fn start_worker(&mut self, number: usize, ports: Vec<PortAndPool>) -> Result<(), ForwardError> {
+    /// Opens the interfaces that device maps name now, instead of some milliseconds later; so that no frame
+    /// finds one closed.
+    pub fn open_devices(&self) {
+        if let Some(opener) = &self.opener {
+            opener.round();
+        }
+    }
+
+    fn start_worker(
+        &mut self,
+        number: usize,
+        ports: Vec<PortAndPool>,
+        redirector: Redirector,
+    ) -> Result<(), ForwardError> {
         let vm_worker = self.vm.worker(&self.program, number as u32)?;
         let core = self.options.cores.get(number).copied();
         let lanes: Vec<Lane> = ports.into_iter().map(Lane::new).collect();
         let boards = lanes.iter().map(Lane::board).collect();
-        let board = Arc::new(Board::new(number as u32, core, vm_worker.stats(), boards));
+        let redirects: Arc<RedirectBoard> = Arc::clone(&redirector.board);
+        let stats = vm_worker.stats();
+        let board = Arc::new(Board::new(number as u32, core, stats, boards, redirects));
         let worker = Worker::new(
             vm_worker,
             lanes,
+            redirector,
             self.options.idle,
             Arc::clone(&self.stop),
             Arc::clone(&board),
@@ -179,6 +238,7 @@ impl Forwarder {
     pub fn stop(&mut self) -> Result<(), ForwardError> {
         self.stop.store(true, Ordering::Relaxed);
         let result = self.join();
+        self.opener = None;
         self.steering.clear();
         result
     }

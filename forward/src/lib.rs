@@ -36,12 +36,17 @@
 
 mod error;
 mod forwarder;
+mod opener;
+mod outlets;
 mod ports;
+mod redirect;
 mod report;
 mod worker;
 
 pub use error::ForwardError;
 pub use forwarder::{Forwarder, Options, PortAndPool};
+pub use opener::{HostInterfaces, Interfaces};
 pub use ports::{OpenPorts, PortOptions, open};
-pub use report::{LaneReport, WorkerReport};
+pub use redirect::Sockets;
+pub use report::{LaneReport, RedirectDrop, WorkerReport};
 pub use worker::Idle;

@@ -24,7 +24,7 @@ pub struct PortOptions {
     /// Which frames AF_XDP takes from the host.
     pub filter: Filter,
     /// Name of the tap device for frames that the program passes and the host has not seen as they are:
-    /// with AF_XDP all, with AF_PACKET those whose bounds the program moved.
+    /// with AF_XDP all, with AF_PACKET those that the program changed.
     pub tap: String,
     /// An interface to send such frames to instead, whose other end is the host's: one end of a veth pair.
     /// Needs no rights to `/dev/net/tun`.

@@ -3,6 +3,7 @@
 //! Every number is written by one worker and read by anybody: plain stores and loads, no locks, and numbers
 //! of one moment only as far as it does not matter.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
@@ -24,8 +25,16 @@ pub struct WorkerReport {
     pub running: bool,
     /// Frames by verdict.
     pub verdicts: Vec<(Verdict, u64)>,
-    /// Aborted runs by reason; only reasons that occurred.
+    /// Runs that a failed check ended, by reason; only reasons that occurred.
     pub aborts: Vec<(TrapReason, u64)>,
+    /// Runs that ended with `XDP_ABORTED` because the program said so.
+    pub aborted_by_program: u64,
+    /// Runs that returned a number which is no verdict, and so ended with `XDP_ABORTED`.
+    pub unknown_verdicts: u64,
+    /// Redirected frames that got where they were to go; a frame for several interfaces counts with each.
+    pub redirected: u64,
+    /// Redirected frames that did not, by reason; only reasons that occurred.
+    pub redirect_drops: Vec<(RedirectDrop, u64)>,
     /// Its ports.
     pub lanes: Vec<LaneReport>,
 }
@@ -41,8 +50,6 @@ pub struct LaneReport {
     pub state: PortState,
     /// Frames shorter than an Ethernet header, dropped before any program ran.
     pub runts: u64,
-    /// Frames with verdict `XDP_REDIRECT`, dropped because there is nowhere to redirect to here.
-    pub redirects: u64,
 }
 
 /// Where a worker writes.
@@ -51,6 +58,7 @@ pub(crate) struct Board {
     number: u32,
     core: Option<usize>,
     vm: Arc<WorkerStats>,
+    redirects: Arc<RedirectBoard>,
     lanes: Vec<Arc<LaneBoard>>,
     pub(crate) pinned: AtomicBool,
     pub(crate) running: AtomicBool,
@@ -63,7 +71,99 @@ pub(crate) struct LaneBoard {
     stats: [AtomicU64; STATS],
     state: AtomicI64,
     pub(crate) runts: AtomicU64,
-    pub(crate) redirects: AtomicU64,
+}
+
+/// Why a redirected frame did not get anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedirectDrop {
+    /// The program named no target, or a map had none that takes the frame.
+    NoTarget,
+    /// There is no such interface (`EINVAL` in the kernel).
+    NoInterface,
+    /// The interface was not open yet; it is being opened.
+    NotOpen,
+    /// The interface is down (`ENETDOWN`).
+    Down,
+    /// The frame is longer than the interface's MTU allows (`EMSGSIZE`).
+    TooLong,
+    /// The interface did not take it: its queue is full, or it refuses.
+    Refused,
+    /// The program of the map's entry dropped it.
+    Program,
+    /// The program of the map's entry aborted, or gave a verdict that is none there.
+    Aborted,
+    /// Nobody reads the socket.
+    NoConsumer,
+    /// There was no free frame for a copy.
+    NoMemory,
+    /// Programs of cpumap entries redirected it in a circle.
+    Loop,
+}
+
+impl RedirectDrop {
+    /// All reasons.
+    pub const ALL: [RedirectDrop; 11] = [
+        RedirectDrop::NoTarget,
+        RedirectDrop::NoInterface,
+        RedirectDrop::NotOpen,
+        RedirectDrop::Down,
+        RedirectDrop::TooLong,
+        RedirectDrop::Refused,
+        RedirectDrop::Program,
+        RedirectDrop::Aborted,
+        RedirectDrop::NoConsumer,
+        RedirectDrop::NoMemory,
+        RedirectDrop::Loop,
+    ];
+
+    /// The name in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            RedirectDrop::NoTarget => "no_target",
+            RedirectDrop::NoInterface => "no_interface",
+            RedirectDrop::NotOpen => "not_open_yet",
+            RedirectDrop::Down => "interface_down",
+            RedirectDrop::TooLong => "too_long",
+            RedirectDrop::Refused => "refused",
+            RedirectDrop::Program => "egress_program",
+            RedirectDrop::Aborted => "egress_aborted",
+            RedirectDrop::NoConsumer => "no_consumer",
+            RedirectDrop::NoMemory => "no_memory",
+            RedirectDrop::Loop => "loop",
+        }
+    }
+
+    /// What a verdict other than `XDP_PASS` means where a frame is about to leave.
+    pub(crate) fn of_program(verdict: Verdict) -> RedirectDrop {
+        match verdict {
+            Verdict::Drop => RedirectDrop::Program,
+            _ => RedirectDrop::Aborted,
+        }
+    }
+}
+
+impl fmt::Display for RedirectDrop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where a worker counts what became of redirected frames.
+#[derive(Debug, Default)]
+pub(crate) struct RedirectBoard {
+    sent: AtomicU64,
+    drops: [AtomicU64; RedirectDrop::ALL.len()],
+}
+
+impl RedirectBoard {
+    pub(crate) fn sent(&self, count: u64) {
+        add(&self.sent, count);
+    }
+
+    pub(crate) fn count(&self, why: RedirectDrop, count: u64) {
+        add(&self.drops[why as usize], count);
+    }
 }
 
 impl Board {
@@ -72,11 +172,13 @@ impl Board {
         core: Option<usize>,
         vm: Arc<WorkerStats>,
         lanes: Vec<Arc<LaneBoard>>,
+        redirects: Arc<RedirectBoard>,
     ) -> Board {
         Board {
             number,
             core,
             vm,
+            redirects,
             lanes,
             pinned: AtomicBool::new(false),
             running: AtomicBool::new(true),
@@ -96,6 +198,12 @@ impl Board {
         let aborts = TrapReason::ALL
             .iter()
             .map(|reason| (*reason, self.vm.trap(*reason)));
+        let trapped: u64 = TrapReason::ALL.iter().map(|r| self.vm.trap(*r)).sum();
+        let unknown = self.vm.unknown_verdicts();
+        let drops = RedirectDrop::ALL.map(|why| {
+            let count = self.redirects.drops[why as usize].load(Relaxed);
+            (why, count)
+        });
         WorkerReport {
             number: self.number,
             core: self.core,
@@ -103,6 +211,13 @@ impl Board {
             running: self.running.load(Relaxed),
             verdicts: verdicts.to_vec(),
             aborts: aborts.filter(|(_, count)| *count > 0).collect(),
+            aborted_by_program: self
+                .vm
+                .verdict(Verdict::Aborted)
+                .saturating_sub(trapped + unknown),
+            unknown_verdicts: unknown,
+            redirected: self.redirects.sent.load(Relaxed),
+            redirect_drops: drops.into_iter().filter(|(_, n)| *n > 0).collect(),
             lanes: self.lanes.iter().map(|lane| lane.report()).collect(),
         }
     }
@@ -115,7 +230,6 @@ impl LaneBoard {
             stats: Default::default(),
             state: AtomicI64::new(UP),
             runts: AtomicU64::new(0),
-            redirects: AtomicU64::new(0),
         }
     }
 
@@ -133,7 +247,6 @@ impl LaneBoard {
             stats: from_array(values),
             state: decode(self.state.load(Relaxed)),
             runts: self.runts.load(Relaxed),
-            redirects: self.redirects.load(Relaxed),
         }
     }
 }
@@ -223,6 +336,13 @@ pub(crate) fn add(counter: &AtomicU64, count: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reasons_are_listed_by_their_numbers() {
+        for (n, why) in RedirectDrop::ALL.into_iter().enumerate() {
+            assert_eq!(why as usize, n);
+        }
+    }
 
     #[test]
     fn what_is_published_reads_back() {

@@ -8,8 +8,10 @@ use arrayvec::ArrayVec;
 use squalus_isa::Verdict;
 use squalus_port::{BURST, Burst, Pool, Port, PortState};
 use squalus_runtime::FrameRef;
+use squalus_vm::Destination;
 
 use crate::PortAndPool;
+use crate::redirect::{Place, Redirector};
 use crate::report::{Board, LaneBoard, add};
 
 /// Shortest frame a program gets: an Ethernet header.
@@ -74,6 +76,7 @@ pub(crate) struct Worker {
     vm: squalus_vm::Worker,
     lanes: Vec<Lane>,
     bursts: Bursts,
+    redirector: Redirector,
     idle: Idle,
     stop: Arc<AtomicBool>,
     board: Arc<Board>,
@@ -85,12 +88,32 @@ struct Bursts {
     received: Burst,
     send: Burst,
     pass: Burst,
+    redirect: Burst,
+    /// Of each frame in `redirect`.
+    targets: ArrayVec<Target, BURST>,
+}
+
+/// Where a frame is redirected to, and how much metadata it carries.
+#[derive(Clone, Copy)]
+struct Target {
+    to: Destination,
+    meta_len: usize,
+}
+
+/// What a program left of a frame.
+#[derive(Clone, Copy)]
+struct Outcome {
+    verdict: Verdict,
+    start: usize,
+    len: usize,
+    meta_len: usize,
 }
 
 impl Worker {
     pub(crate) fn new(
         vm: squalus_vm::Worker,
         lanes: Vec<Lane>,
+        redirector: Redirector,
         idle: Idle,
         stop: Arc<AtomicBool>,
         board: Arc<Board>,
@@ -99,6 +122,7 @@ impl Worker {
             vm,
             lanes,
             bursts: Bursts::default(),
+            redirector,
             idle,
             stop,
             board,
@@ -122,7 +146,8 @@ impl Worker {
         while !self.stop.load(Relaxed) {
             let mut received = 0;
             for lane in &mut self.lanes {
-                received += forward_burst(&mut self.vm, lane, &mut self.bursts);
+                let bursts = &mut self.bursts;
+                received += forward_burst(&mut self.vm, lane, bursts, &mut self.redirector);
             }
             unpublished += 1;
             if received > 0 {
@@ -178,7 +203,12 @@ impl Worker {
 }
 
 /// Receives a burst, runs the program on it and does what it says; returns how many frames that were.
-fn forward_burst(vm: &mut squalus_vm::Worker, lane: &mut Lane, bursts: &mut Bursts) -> usize {
+fn forward_burst(
+    vm: &mut squalus_vm::Worker,
+    lane: &mut Lane,
+    bursts: &mut Bursts,
+    redirector: &mut Redirector,
+) -> usize {
     let received = lane.port.recv(&mut lane.pool, &mut bursts.received);
     if received == 0 {
         return 0;
@@ -188,8 +218,11 @@ fn forward_burst(vm: &mut squalus_vm::Worker, lane: &mut Lane, bursts: &mut Burs
     }
     let (ifindex, queue) = lane.ingress;
     vm.set_ingress(ifindex, queue);
-    let verdicts = run_burst(vm, &mut lane.pool, &mut bursts.received);
-    dispatch(lane, bursts, &verdicts);
+    let outcomes = run_burst(vm, &mut lane.pool, &mut bursts.received);
+    dispatch(vm, lane, bursts, &outcomes);
+    if !bursts.redirect.is_empty() {
+        redirect(vm, lane, bursts, redirector);
+    }
     if !bursts.send.is_empty() {
         lane.port.send(&mut lane.pool, &mut bursts.send);
     }
@@ -200,9 +233,14 @@ fn forward_burst(vm: &mut squalus_vm::Worker, lane: &mut Lane, bursts: &mut Burs
 }
 
 /// Runs the program on each frame in place; each frame's range is what the program left.
-fn run_burst(vm: &mut squalus_vm::Worker, pool: &mut Pool, burst: &mut Burst) -> [Verdict; BURST] {
+fn run_burst(vm: &mut squalus_vm::Worker, pool: &mut Pool, burst: &mut Burst) -> [Outcome; BURST] {
     let mut verdicts = [Verdict::Aborted; BURST];
-    let mut ranges = [(0, 0); BURST];
+    let mut outcomes = [Outcome {
+        verdict: Verdict::Aborted,
+        start: 0,
+        len: 0,
+        meta_len: 0,
+    }; BURST];
     {
         let chunks = pool.chunks_mut(burst).zip(burst.iter());
         // Runts are gone, so every frame becomes a reference, at its own place.
@@ -210,33 +248,69 @@ fn run_burst(vm: &mut squalus_vm::Worker, pool: &mut Pool, burst: &mut Burst) ->
             .filter_map(|(chunk, frame)| FrameRef::new(chunk, frame.start(), frame.len()).ok())
             .collect();
         vm.run_burst(&mut frames, &mut verdicts);
-        for (range, frame) in ranges.iter_mut().zip(&frames) {
-            *range = (frame.data_offset(), frame.len());
+        for ((outcome, frame), verdict) in outcomes.iter_mut().zip(&frames).zip(verdicts) {
+            *outcome = Outcome {
+                verdict,
+                start: frame.data_offset(),
+                len: frame.len(),
+                meta_len: frame.metadata().len(),
+            };
         }
     }
-    for (frame, (start, len)) in burst.iter_mut().zip(ranges) {
+    for (frame, outcome) in burst.iter_mut().zip(&outcomes) {
         // The program's range lies in the chunk, so this does not fail.
-        let _ = pool.set_range(frame, start, len);
+        let _ = pool.set_range(frame, outcome.start, outcome.len);
     }
-    verdicts
+    outcomes
 }
 
 /// Sorts the received frames by verdict; frees those that go nowhere.
-fn dispatch(lane: &mut Lane, bursts: &mut Bursts, verdicts: &[Verdict; BURST]) {
-    for (frame, verdict) in bursts.received.drain().zip(verdicts) {
-        let refused = match verdict {
+fn dispatch(
+    vm: &squalus_vm::Worker,
+    lane: &mut Lane,
+    bursts: &mut Bursts,
+    outcomes: &[Outcome; BURST],
+) {
+    for (n, (frame, outcome)) in bursts.received.drain().zip(outcomes).enumerate() {
+        let refused = match outcome.verdict {
             Verdict::Tx => bursts.send.push(frame).err(),
             Verdict::Pass => bursts.pass.push(frame).err(),
             Verdict::Drop | Verdict::Aborted => Some(frame),
             Verdict::Redirect => {
-                add(&lane.board.redirects, 1);
-                Some(frame)
+                bursts.targets.push(Target {
+                    to: vm.redirect(n),
+                    meta_len: outcome.meta_len,
+                });
+                bursts.redirect.push(frame).err()
             }
         };
         if let Some(frame) = refused {
             lane.pool.free(frame);
         }
     }
+}
+
+/// Takes the redirected frames where they are to go.
+fn redirect(
+    vm: &mut squalus_vm::Worker,
+    lane: &mut Lane,
+    bursts: &mut Bursts,
+    redirector: &mut Redirector,
+) {
+    let (ifindex, queue) = lane.ingress;
+    // Programs of map entries are not told the queue.
+    vm.set_ingress(ifindex, 0);
+    let mut place = Place {
+        vm,
+        pool: &mut lane.pool,
+        pass: &mut bursts.pass,
+        ingress: ifindex,
+    };
+    for (frame, target) in bursts.redirect.drain().zip(bursts.targets.drain(..)) {
+        redirector.redirect(&mut place, frame, target.meta_len, target.to);
+    }
+    redirector.flush(&mut lane.pool);
+    vm.set_ingress(ifindex, queue);
 }
 
 /// Frees frames that are too short for any program, keeping the order of the others.

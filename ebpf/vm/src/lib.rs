@@ -60,6 +60,7 @@ mod access;
 mod error;
 mod host;
 mod native;
+mod redirect;
 mod shared;
 mod source;
 mod worker;
@@ -77,6 +78,7 @@ pub use squalus_runtime::{
 pub use access::Maps;
 pub use error::VmError;
 pub use host::for_host;
+pub use redirect::Destination;
 pub use worker::{Worker, WorkerStats};
 
 use shared::{Settings, Shared};

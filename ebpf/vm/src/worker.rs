@@ -7,13 +7,18 @@ use squalus_interp::Interp;
 use squalus_isa::Verdict;
 use squalus_runtime::{Env, FrameRef, Trap, TrapReason};
 
+use crate::Destination;
 use crate::shared::Shared;
+
+/// Frames of a burst whose destinations are remembered.
+const REMEMBERED: usize = 64;
 
 /// What a worker did so far. Written by the worker alone; read from any thread.
 #[derive(Debug, Default)]
 pub struct WorkerStats {
     verdicts: [AtomicU64; Verdict::ALL.len()],
     traps: [AtomicU64; TrapReason::COUNT],
+    unknown: AtomicU64,
 }
 
 impl WorkerStats {
@@ -27,6 +32,12 @@ impl WorkerStats {
     #[must_use]
     pub fn trap(&self, reason: TrapReason) -> u64 {
         self.traps[reason as usize].load(Relaxed)
+    }
+
+    /// How many runs returned a number that is no verdict; they count as [`Verdict::Aborted`] too.
+    #[must_use]
+    pub fn unknown_verdicts(&self) -> u64 {
+        self.unknown.load(Relaxed)
     }
 
     /// How many runs there were.
@@ -54,6 +65,7 @@ pub struct Worker {
     entry: usize,
     stats: Arc<WorkerStats>,
     last_trap: Option<Trap>,
+    destinations: [Destination; REMEMBERED],
 }
 
 impl std::fmt::Debug for Worker {
@@ -79,6 +91,7 @@ impl Worker {
             entry,
             stats: Arc::default(),
             last_trap: None,
+            destinations: [Destination::Nowhere; REMEMBERED],
         }
     }
 
@@ -94,6 +107,19 @@ impl Worker {
         self.env.rx_queue_index = queue;
     }
 
+    /// Sets the interface that frames are about to leave by, as the program of a devmap entry sees it; 0 for
+    /// programs that run where frames come in.
+    pub fn set_egress(&mut self, ifindex: u32) {
+        self.env.egress_ifindex = ifindex;
+    }
+
+    /// Where frame `n` of the last burst was redirected to; meaningful with verdict `XDP_REDIRECT`, and for
+    /// the first 64 frames of a burst.
+    #[must_use]
+    pub fn redirect(&self, n: usize) -> Destination {
+        self.destinations.get(n).copied().unwrap_or_default()
+    }
+
     /// Runs the program on each frame and writes each verdict to the same place. Returns how many frames
     /// that were: the shorter length of the two.
     ///
@@ -103,10 +129,44 @@ impl Worker {
         let mut done = 0;
         for (frame, verdict) in frames.iter_mut().zip(verdicts) {
             *verdict = Verdict::from_return(self.run_one(frame));
+            if *verdict == Verdict::Redirect {
+                self.remember(done, frame);
+            }
             done += 1;
         }
         self.quiescence.quiescent();
         done
+    }
+
+    /// Runs another program of the machine, by its number, on one frame: that of a devmap or cpumap entry
+    /// which the frame was redirected to. It counts as a burst of one, and in no verdict's counter.
+    pub fn run_program(&mut self, program: u32, frame: &mut FrameRef<'_>) -> Verdict {
+        if program as usize >= self.shared.programs.len() {
+            return Verdict::Aborted;
+        }
+        self.wake();
+        let verdict = Verdict::from_return(self.execute(program as usize, frame));
+        if verdict == Verdict::Redirect {
+            self.remember(0, frame);
+        }
+        self.quiescence.quiescent();
+        verdict
+    }
+
+    fn remember(&mut self, n: usize, frame: &FrameRef<'_>) {
+        if let Some(place) = self.destinations.get_mut(n) {
+            *place = Destination::of(frame);
+        }
+    }
+
+    /// The next device of a map that a frame was redirected to the whole of: its interface and its program.
+    /// `cursor` begins as `None`.
+    pub fn next_device(
+        &self,
+        _destination: Destination,
+        _cursor: &mut Option<u64>,
+    ) -> Option<(u32, Option<u32>)> {
+        None
     }
 
     /// Runs the program on one frame and returns its whole `r0`; 0 (`XDP_ABORTED`) if a check failed.
@@ -132,20 +192,23 @@ impl Worker {
     }
 
     fn run_one(&mut self, frame: &mut FrameRef<'_>) -> u64 {
-        let value = self.execute(frame);
+        let value = self.execute(self.entry, frame);
         count(&self.stats.verdicts[Verdict::from_return(value) as usize]);
+        if value as u32 >= Verdict::ALL.len() as u32 {
+            count(&self.stats.unknown);
+        }
         value
     }
 
-    fn execute(&mut self, frame: &mut FrameRef<'_>) -> u64 {
+    fn execute(&mut self, entry: usize, frame: &mut FrameRef<'_>) -> u64 {
         if let Some(native) = &self.shared.native {
             // SAFETY: this worker is registered with the maps' reclaimer; its callers woke it.
-            let value = unsafe { native.run(self.entry, &mut self.env, frame) };
+            let value = unsafe { native.run(entry, &mut self.env, frame) };
             return match self.env.trap_reason() {
                 None => value,
                 Some(reason) => {
                     count(&self.stats.traps[reason as usize]);
-                    self.last_trap = Some(native_trap(&self.env, self.entry, reason));
+                    self.last_trap = Some(native_trap(&self.env, entry, reason));
                     0
                 }
             };
@@ -153,7 +216,7 @@ impl Worker {
         // SAFETY: this worker is registered with the maps' reclaimer; its callers woke it.
         let result = unsafe {
             self.interp
-                .run(&self.shared.programs, self.entry, &mut self.env, frame)
+                .run(&self.shared.programs, entry, &mut self.env, frame)
         };
         result.unwrap_or_else(|trap| {
             count(&self.stats.traps[trap.reason as usize]);
