@@ -5,6 +5,7 @@ use std::io;
 use squalus_isa::{Errno, MapDef, UpdateFlags};
 
 use crate::arena::Arena;
+use crate::layout::{Layout, read_copies};
 use crate::words;
 
 /// CPUs' values don't share a pair of cache lines (the unit adjacent-line prefetchers fetch).
@@ -28,7 +29,7 @@ pub struct ArrayBase {
 pub(crate) struct Array {
     arena: Arena,
     entries: u32,
-    value_size: usize,
+    layout: Layout,
     stride: usize,
     /// Bytes of one CPU's copy.
     plane: usize,
@@ -52,7 +53,7 @@ impl Array {
         Ok(Array {
             arena: Arena::new(len, colour)?,
             entries: def.max_entries,
-            value_size,
+            layout: Layout::new(def),
             stride,
             plane,
             per_cpu: def.kind.is_per_cpu(),
@@ -92,14 +93,30 @@ impl Array {
         cpu: u32,
     ) -> Result<(), Errno> {
         self.check_update(index, flags)?;
-        // SAFETY: the index is checked, so the slot has `value_size` bytes, at a multiple of 8.
-        unsafe { words::store(self.slot(index, cpu), value, self.value_size) };
+        // SAFETY: the index is checked; the source by the caller.
+        unsafe { self.store(index, cpu, value, flags) };
         Ok(())
+    }
+
+    /// # Safety
+    /// The index is below the number of entries, `value` is readable for the value size, and the flags are
+    /// checked.
+    unsafe fn store(&self, index: u32, cpu: u32, value: *const u8, flags: u64) {
+        let slot = self.slot(index, cpu);
+        // SAFETY: the slot has the value's bytes, at a multiple of 8; the source by the caller.
+        unsafe {
+            if flags & UpdateFlags::LOCK.0 == 0 {
+                self.layout.store(slot, value);
+            } else {
+                self.layout.store_locked(slot, value);
+            }
+            self.layout.stop_timer(slot);
+        }
     }
 
     /// Programs learn in the kernel's order what is wrong: the lock that arrays don't have comes last.
     fn check_update(&self, index: u32, flags: u64) -> Result<(), Errno> {
-        let (lock, others) = (UpdateFlags::LOCK.0, flags & !UpdateFlags::LOCK.0);
+        let others = flags & !UpdateFlags::LOCK.0;
         if others > UpdateFlags::EXIST.0 {
             return Err(Errno::EINVAL);
         }
@@ -109,33 +126,26 @@ impl Array {
         if others == UpdateFlags::NOEXIST.0 {
             return Err(Errno::EEXIST);
         }
-        if flags & lock != 0 {
-            return Err(Errno::EINVAL);
-        }
-        Ok(())
+        self.layout.check_lock(flags)
     }
 
-    pub(crate) fn sys_lookup(&self, index: u32) -> Option<Vec<u8>> {
+    /// With `locked`, under the value's lock.
+    pub(crate) fn sys_lookup(&self, index: u32, locked: bool) -> Option<Vec<u8>> {
         if index >= self.entries {
             return None;
         }
-        Some(read_copies(
-            self.per_cpu,
-            self.copies,
-            self.value_size,
-            |cpu| self.slot(index, cpu),
-        ))
+        let copies = self.per_cpu.then_some(self.copies);
+        Some(read_copies(&self.layout, copies, locked, |cpu| {
+            self.slot(index, cpu)
+        }))
     }
 
     /// `value` has the length of all copies.
     pub(crate) fn sys_update(&self, index: u32, value: &[u8], flags: u64) -> Result<(), Errno> {
-        if flags > UpdateFlags::EXIST.0 {
-            return Err(Errno::EINVAL);
-        }
         self.check_update(index, flags)?;
         for (cpu, value) in (0..self.copies).zip(value.chunks(self.stride)) {
-            // SAFETY: the index is checked; a chunk has at least `value_size` bytes.
-            unsafe { words::store(self.slot(index, cpu), value.as_ptr(), self.value_size) };
+            // SAFETY: the index is checked; a chunk has at least the value's bytes.
+            unsafe { self.store(index, cpu, value.as_ptr(), flags) };
         }
         Ok(())
     }
@@ -149,28 +159,8 @@ impl Array {
         index < self.entries as usize
             && (in_plane % self.stride)
                 .checked_add(len)
-                .is_some_and(|end| end <= self.value_size)
+                .is_some_and(|end| end <= self.layout.size)
     }
-}
-
-/// One value, or of a per-CPU map all CPUs' values each padded to 8 bytes, as the syscall returns them.
-pub(crate) fn read_copies(
-    per_cpu: bool,
-    copies: u32,
-    value_size: usize,
-    slot: impl Fn(u32) -> *mut u8,
-) -> Vec<u8> {
-    let stride = if per_cpu {
-        words::pad(value_size)
-    } else {
-        value_size
-    };
-    let mut bytes = vec![0; stride * copies as usize];
-    for (cpu, value) in (0..copies).zip(bytes.chunks_mut(stride)) {
-        // SAFETY: slots are aligned and hold `value_size` bytes, as does `value`.
-        unsafe { words::load(value.as_mut_ptr(), slot(cpu), value_size) };
-    }
-    bytes
 }
 
 /// The key after `key` in an array: absent or outside starts from 0.

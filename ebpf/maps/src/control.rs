@@ -20,11 +20,28 @@ impl Map {
     /// # Errors
     /// See [`Map`]'s control side.
     pub fn sys_lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
+        self.sys_lookup_with(key, UpdateFlags::ANY)
+    }
+
+    /// As [`Map::sys_lookup`]; with `BPF_F_LOCK`, under the value's spin lock.
+    ///
+    /// # Errors
+    /// `EINVAL` for other flags, or if the value has no lock; see [`Map`]'s control side.
+    pub fn sys_lookup_with(
+        &self,
+        key: &[u8],
+        flags: UpdateFlags,
+    ) -> Result<Option<Vec<u8>>, Errno> {
+        if flags.0 & !UpdateFlags::LOCK.0 != 0 {
+            return Err(Errno::EINVAL);
+        }
         self.check_key(key)?;
         self.check_read()?;
+        self.check_lock(flags.0)?;
+        let locked = flags == UpdateFlags::LOCK;
         Ok(match &self.kind {
-            Kind::Array(array) => array.sys_lookup(key_index(key)),
-            Kind::Hash(hash) => hash.sys_lookup(key),
+            Kind::Array(array) => array.sys_lookup(key_index(key), locked),
+            Kind::Hash(hash) => hash.sys_lookup(key, locked),
             Kind::Trie(trie) => trie.sys_lookup(key),
             Kind::MapHash(hash) => hash.get_inner(key).map(|map| id_bytes(map.id)),
             Kind::MapArray(maps) => maps.get(key_index(key)).map(|map| id_bytes(map.id)),
@@ -39,9 +56,33 @@ impl Map {
                     value.truncate(self.def.value_size as usize);
                     value
                 };
-                hash.sys_lookup(key).map(cut)
+                hash.sys_lookup(key, false).map(cut)
             }
         })
+    }
+
+    /// Removes `key` and returns the last value it had (`BPF_MAP_LOOKUP_AND_DELETE_ELEM`); of a queue or
+    /// stack, with an empty key, takes the next value. `None` if there is none.
+    ///
+    /// # Errors
+    /// `ENOTSUPP` in all maps but hashes, queues and stacks; as [`Map::sys_lookup_with`].
+    pub fn sys_lookup_and_delete(
+        &self,
+        key: &[u8],
+        flags: UpdateFlags,
+    ) -> Result<Option<Vec<u8>>, Errno> {
+        if flags.0 & !UpdateFlags::LOCK.0 != 0 {
+            return Err(Errno::EINVAL);
+        }
+        self.check_key(key)?;
+        self.check_read()?;
+        self.check_write()?;
+        self.check_lock(flags.0)?;
+        match &self.kind {
+            Kind::Hash(hash) => Ok(hash.sys_take(key, flags == UpdateFlags::LOCK)),
+            Kind::Queue(_) => Ok(self.next_value(true)),
+            _ => Err(Errno::ENOTSUPP),
+        }
     }
 
     /// Whether `value` may have been pushed to a `BLOOM_FILTER` (the syscall's lookup there).
@@ -80,6 +121,7 @@ impl Map {
             return Err(Errno::EINVAL);
         }
         self.check_write()?;
+        self.check_lock(flags.0)?;
         match &self.kind {
             Kind::Array(array) => array.sys_update(key_index(key), value, flags.0),
             Kind::Hash(hash) => hash.sys_update(key, value, flags.0),
@@ -216,6 +258,23 @@ impl Map {
         self.frozen.store(true, Ordering::Release);
     }
 
+    /// [`Map::freeze`] as the syscall does it.
+    ///
+    /// # Errors
+    /// `ENOTSUPP` if values have locks or timers, `EPERM` with `BPF_F_RDONLY`, `EBUSY` if it is frozen.
+    pub fn sys_freeze(&self) -> Result<(), Errno> {
+        if !self.def.fields.is_empty() {
+            return Err(Errno::ENOTSUPP);
+        }
+        if self.def.flags.contains(MapFlags::RDONLY) {
+            return Err(Errno::EPERM);
+        }
+        if self.frozen.swap(true, Ordering::AcqRel) {
+            return Err(Errno::EBUSY);
+        }
+        Ok(())
+    }
+
     /// Whether [`Map::freeze`] was called.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
@@ -230,7 +289,15 @@ impl Map {
         }
     }
 
-    fn check_read(&self) -> Result<(), Errno> {
+    /// Whether `BPF_F_LOCK`, if set, can be obeyed.
+    pub(crate) fn check_lock(&self, flags: u64) -> Result<(), Errno> {
+        if flags & UpdateFlags::LOCK.0 != 0 && self.def.fields.spin_lock.is_none() {
+            return Err(Errno::EINVAL);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_read(&self) -> Result<(), Errno> {
         if self.def.flags.contains(MapFlags::WRONLY) {
             Err(Errno::EPERM)
         } else {
@@ -238,7 +305,7 @@ impl Map {
         }
     }
 
-    fn check_write(&self) -> Result<(), Errno> {
+    pub(crate) fn check_write(&self) -> Result<(), Errno> {
         if self.is_frozen() || self.def.flags.contains(MapFlags::RDONLY) {
             return Err(Errno::EPERM);
         }

@@ -9,9 +9,8 @@ use std::io;
 use squalus_isa::MapDef;
 
 use crate::arena::Arena;
-use crate::array::read_copies;
 use crate::key::{Key, Stored};
-use crate::pool::Pool;
+use crate::layout::{Layout, read_copies};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::words::{self, WORD};
 
@@ -22,11 +21,10 @@ pub(crate) struct Entries {
     stride: usize,
     key_len: usize,
     key_words: usize,
-    value_size: usize,
+    layout: Layout,
     per_cpu: Option<PerCpu>,
     copies: u32,
     capacity: u32,
-    pool: Pool,
 }
 
 /// Values of per-CPU maps: `arena + cpu * plane + slot * stride`.
@@ -74,16 +72,15 @@ impl Entries {
             stride,
             key_len,
             key_words: key_len.div_ceil(WORD),
-            value_size,
+            layout: Layout::new(def),
             copies: if per_cpu.is_some() { cpus } else { 1 },
             per_cpu,
             capacity,
-            pool: Pool::new(capacity)?,
         })
     }
 
-    pub(crate) fn pool(&self) -> &Pool {
-        &self.pool
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     pub(crate) fn key_len(&self) -> usize {
@@ -149,11 +146,10 @@ impl Entries {
         }
     }
 
-    /// All copies of a slot's value.
-    pub(crate) fn value_bytes(&self, slot: u32) -> Vec<u8> {
-        read_copies(self.is_per_cpu(), self.copies, self.value_size, |cpu| {
-            self.value(slot, cpu)
-        })
+    /// All copies of a slot's value; with `locked`, under its lock.
+    pub(crate) fn value_bytes(&self, slot: u32, locked: bool) -> Vec<u8> {
+        let copies = self.is_per_cpu().then_some(self.copies);
+        read_copies(&self.layout, copies, locked, |cpu| self.value(slot, cpu))
     }
 
     /// Fills a slot that no reader can find yet.
@@ -174,8 +170,8 @@ impl Entries {
         }
         if let (Value::Program(..), Some(_)) = (value, &self.per_cpu) {
             for cpu in 0..self.copies {
-                // SAFETY: every CPU's value has `value_size` bytes.
-                unsafe { words::zero(self.value(slot, cpu), self.value_size) };
+                // SAFETY: every CPU's value has as many bytes.
+                unsafe { words::zero(self.value(slot, cpu), self.layout.size) };
             }
         }
         // SAFETY: the caller's.
@@ -189,17 +185,36 @@ impl Entries {
     pub(crate) unsafe fn write(&self, slot: u32, value: Value<'_>) {
         match value {
             Value::Program(bytes, cpu) => {
-                // SAFETY: the slot has `value_size` bytes, aligned; the source by the caller.
-                unsafe { words::store(self.value(slot, cpu), bytes, self.value_size) };
+                // SAFETY: the slot has the value's bytes, aligned; the source by the caller.
+                unsafe { self.layout.store(self.value(slot, cpu), bytes) };
             }
             Value::Control(bytes) => {
-                let copies = bytes.chunks(words::pad(self.value_size));
+                let copies = bytes.chunks(words::pad(self.layout.size));
                 for (cpu, bytes) in (0..self.copies).zip(copies) {
-                    // SAFETY: as above; each chunk has at least `value_size` bytes.
-                    unsafe { words::store(self.value(slot, cpu), bytes.as_ptr(), self.value_size) };
+                    // SAFETY: as above; each chunk has at least the value's bytes.
+                    unsafe { self.layout.store(self.value(slot, cpu), bytes.as_ptr()) };
                 }
             }
         }
+    }
+
+    /// Overwrites a slot's value under its lock.
+    ///
+    /// # Safety
+    /// The value's contract holds.
+    pub(crate) unsafe fn write_locked(&self, slot: u32, value: Value<'_>) {
+        let bytes = match value {
+            Value::Program(bytes, _) => bytes,
+            Value::Control(bytes) => bytes.as_ptr(),
+        };
+        // SAFETY: as in `write`; values with locks are not per-CPU.
+        unsafe { self.layout.store_locked(self.value(slot, 0), bytes) };
+    }
+
+    /// Ends what an entry that leaves the index has under way.
+    pub(crate) fn retire(&self, slot: u32) {
+        // SAFETY: values with timers are not per-CPU; the slot has the value's bytes, aligned.
+        unsafe { self.layout.stop_timer(self.value(slot, 0)) };
     }
 
     /// Whether a range of addresses lies in one value.
@@ -219,7 +234,7 @@ impl Entries {
         let end = at.checked_add(len);
         slot < slots as usize
             && at >= start
-            && end.is_some_and(|end| end <= start + self.value_size)
+            && end.is_some_and(|end| end <= start + self.layout.size)
     }
 }
 

@@ -15,14 +15,11 @@ use crate::entries::{Entries, Value};
 use crate::index::{Index, Outcome, Place, Writer};
 use crate::key::{Fixed, Raw};
 use crate::lru::Clock;
+use crate::quota::Quota;
 use crate::reclaim::Reclaimer;
 use crate::refs::{self, MapCell};
-use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::atomic::Ordering;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
-use crate::words::Padded;
-
-/// Slots beyond the capacity, besides one for each CPU: for replacements under way.
-const SPARE_SLOTS: u32 = 16;
 
 /// How many more sets are searched for an entry that is not in use.
 const FURTHER_SETS: u32 = 2;
@@ -30,8 +27,7 @@ const FURTHER_SETS: u32 = 2;
 pub(crate) struct Hash {
     index: Index,
     entries: Entries,
-    live: Padded<AtomicU32>,
-    capacity: u32,
+    quota: Quota,
     lru: Option<Clock>,
     maps: Option<InnerMaps>,
 }
@@ -67,9 +63,14 @@ impl Hash {
         colour: u32,
         reclaimer: &Arc<Reclaimer>,
     ) -> io::Result<Hash> {
-        let capacity = capacity(def, cpus);
+        let shares = shares(def, cpus);
+        // The kernel gives each share the same number of entries.
+        let capacity = def
+            .max_entries
+            .checked_next_multiple_of(shares)
+            .unwrap_or(def.max_entries / shares * shares);
+        let quota = Quota::new(capacity, shares, cpus)?;
         let lru = matches!(def.kind, MapType::LruHash | MapType::LruPerCpuHash);
-        let slots = capacity.saturating_add(cpus).saturating_add(SPARE_SLOTS);
         let maps = def.kind.is_map_in_map().then(|| InnerMaps {
             control: Mutex::new(()),
             reclaimer: Arc::clone(reclaimer),
@@ -84,17 +85,17 @@ impl Hash {
             ..def.clone()
         };
         Ok(Hash {
-            index: Index::new(capacity, !lru, seed, colour)?,
-            entries: Entries::new(&stored, slots, cpus, colour.wrapping_add(1))?,
-            live: Padded(AtomicU32::new(0)),
-            capacity,
+            // Who may only evict entries of its own may find none of them in its key's sets.
+            index: Index::new(capacity, !lru || shares > 1, seed, colour)?,
+            entries: Entries::new(&stored, quota.slots(), cpus, colour.wrapping_add(1))?,
+            quota,
             lru: lru.then(|| Clock::new(capacity)),
             maps,
         })
     }
 
     pub(crate) fn len(&self) -> u32 {
-        self.live.0.load(Ordering::Relaxed)
+        self.quota.len()
     }
 
     pub(crate) fn contains(&self, addr: usize, len: usize) -> bool {
@@ -102,12 +103,12 @@ impl Hash {
     }
 }
 
-/// The kernel gives each CPU's LRU list the same number of entries.
-fn capacity(def: &MapDef, cpus: u32) -> u32 {
+/// How many CPUs have entries of their own.
+fn shares(def: &MapDef, cpus: u32) -> u32 {
     if def.flags.contains(MapFlags::NO_COMMON_LRU) {
-        def.max_entries.next_multiple_of(cpus)
+        cpus
     } else {
-        def.max_entries
+        1
     }
 }
 
@@ -185,18 +186,24 @@ impl Hash {
         value: Value<'_>,
         flags: u64,
     ) -> Result<(), Errno> {
-        if flags > UpdateFlags::EXIST.0 {
+        let locked = flags & UpdateFlags::LOCK.0 != 0;
+        let flags = flags & !UpdateFlags::LOCK.0;
+        if flags > UpdateFlags::EXIST.0 || locked && !self.entries.layout().has_lock() {
             return Err(Errno::EINVAL);
         }
+        let share = match value {
+            Value::Program(_, cpu) => self.quota.of_cpu(cpu),
+            Value::Control(_) => self.quota.of_control(),
+        };
         // A full LRU map needs a victim, best of both sets.
-        let both = self.lru.is_some() && self.len() >= self.capacity;
+        let both = self.lru.is_some() && self.quota.is_full(share);
         // SAFETY: the caller's.
         let key = unsafe { Raw::new(key, self.entries.key_len()) };
         let mut writer = Writer::new(&self.index, &self.entries, &key, both);
         let room = match writer.find_or_room() {
             Outcome::Found(_) if flags == UpdateFlags::NOEXIST.0 => return Err(Errno::EEXIST),
             // SAFETY: the caller's.
-            Outcome::Found(place) => return unsafe { self.replace(&writer, place, value) },
+            Outcome::Found(place) => return unsafe { self.replace(&writer, place, value, locked) },
             _ if flags == UpdateFlags::EXIST.0 => return Err(Errno::ENOENT),
             Outcome::Room(place) => Some(place),
             Outcome::Full => None,
@@ -204,8 +211,8 @@ impl Hash {
         // SAFETY: the caller's.
         unsafe {
             match &self.lru {
-                Some(lru) => self.insert_lru(lru, &writer, room, value),
-                None => self.insert(&mut writer, room, value),
+                Some(lru) => self.insert_lru(lru, &mut writer, room, value, share),
+                None => self.insert(&mut writer, room, value, share),
             }
         }
     }
@@ -219,9 +226,8 @@ impl Hash {
         let place = writer.find().ok_or(Errno::ENOENT)?;
         let slot = writer.remove(place).ok_or(Errno::ENOENT)?;
         self.drop_inner(slot);
-        self.entries.pool().push(slot);
-        // After the slot is back: whoever gets the entry's place in the count also gets a slot.
-        self.live.0.fetch_sub(1, Ordering::AcqRel);
+        self.entries.retire(slot);
+        self.quota.release(slot);
         Ok(())
     }
 
@@ -232,21 +238,29 @@ impl Hash {
         writer: &Writer<'_, Raw>,
         place: Place,
         value: Value<'_>,
+        locked: bool,
     ) -> Result<(), Errno> {
         if let Some(lru) = &self.lru {
             self.index.set(place.set).touch(place.way, lru.now());
         }
-        if self.entries.is_per_cpu() {
-            let slot = writer.slot(place).ok_or(Errno::ENOENT)?;
+        let old = writer.slot(place).ok_or(Errno::ENOENT)?;
+        if locked {
             // SAFETY: the caller's.
-            unsafe { self.entries.write(slot, value) };
+            unsafe { self.entries.write_locked(old, value) };
             return Ok(());
         }
-        let slot = self.spare();
-        // SAFETY: a slot from the pool; the rest is the caller's.
+        if self.entries.is_per_cpu() {
+            // SAFETY: the caller's.
+            unsafe { self.entries.write(old, value) };
+            return Ok(());
+        }
+        // The entry stays its CPU's.
+        let slot = self.quota.slot(self.quota.of_slot(old));
+        // SAFETY: a slot that was not in use; the rest is the caller's.
         unsafe { self.entries.fill(slot, writer.key(), value) };
-        let old = writer.replace(place, slot).unwrap_or(slot);
-        self.entries.pool().push(old);
+        writer.replace(place, slot);
+        self.entries.retire(old);
+        self.quota.give_back(old);
         Ok(())
     }
 
@@ -257,93 +271,121 @@ impl Hash {
         writer: &mut Writer<'_, Raw>,
         room: Option<Place>,
         value: Value<'_>,
+        share: u32,
     ) -> Result<(), Errno> {
-        if !self.claim() {
+        if !self.quota.claim(share) {
             return Err(Errno::E2BIG);
         }
         let Some(place) = room.or_else(|| writer.stash_room()) else {
-            // Not reached: the stash alone holds `capacity` entries.
-            self.live.0.fetch_sub(1, Ordering::AcqRel);
+            // Not reached: the stash alone holds as many entries.
+            self.quota.unclaim(share);
             return Err(Errno::ENOMEM);
         };
-        let slot = self.spare();
-        // SAFETY: a slot from the pool; the rest is the caller's.
+        let slot = self.quota.slot(share);
+        // SAFETY: a slot that was not in use; the rest is the caller's.
         unsafe { self.entries.fill(slot, writer.key(), value) };
         writer.publish(place, slot, 0);
         Ok(())
     }
 
-    /// Inserts into an LRU map: into a free slot while there are any, else into the oldest entry's.
+    /// Inserts into an LRU map: into a free slot of the share while there are any, else into the slot of its
+    /// oldest entry.
     ///
     /// # Safety
     /// The value's contract holds.
     unsafe fn insert_lru(
         &self,
         lru: &Clock,
-        writer: &Writer<'_, Raw>,
+        writer: &mut Writer<'_, Raw>,
         room: Option<Place>,
         value: Value<'_>,
+        share: u32,
     ) -> Result<(), Errno> {
         let stamp = lru.insert();
         let (place, slot) = match room {
-            Some(place) if self.claim() => (place, self.spare()),
+            Some(place) if self.quota.claim(share) => (place, self.quota.slot(share)),
             room => {
-                let slot = self.evict(lru, writer, room.is_some());
-                let slot = slot.ok_or(Errno::ENOMEM)?;
+                let slot = self.evict(lru, writer, room.is_some(), share)?;
                 // The victim may have left a better place.
-                let place = writer.free_way().or(room).ok_or(Errno::ENOMEM)?;
+                let place = writer.free_way().or(room).or_else(|| writer.stash_room());
+                let Some(place) = place else {
+                    self.quota.release(slot);
+                    return Err(Errno::ENOMEM);
+                };
                 (place, slot)
             }
         };
-        // SAFETY: the slot is from the pool or no longer in the index; the rest is the caller's.
+        // SAFETY: the slot was not in use or is no longer in the index; the rest is the caller's.
         unsafe { self.entries.fill(slot, writer.key(), value) };
         writer.publish(place, slot, stamp);
         Ok(())
     }
 
-    /// Removes the entry that should go: the oldest of the writer's sets, or of others if these have none
-    /// or, where there is `room` for the new entry anyway, only such as are in use. Returns its slot.
-    fn evict(&self, lru: &Clock, writer: &Writer<'_, Raw>, room: bool) -> Option<u32> {
+    /// Removes the share's entry that should go, and returns its slot: the oldest of the writer's sets, or of
+    /// others if these have none or, where there is `room` for the new entry anyway, only such as are in use.
+    fn evict(
+        &self,
+        lru: &Clock,
+        writer: &mut Writer<'_, Raw>,
+        room: bool,
+        share: u32,
+    ) -> Result<u32, Errno> {
+        let own = |slot| self.quota.of_slot(slot) == share;
         let remove = |place| self.index.remove(&self.entries, place);
-        match lru.oldest(writer.candidates()) {
-            Some((place, true)) if room => lru
-                .evict_elsewhere(&self.index, FURTHER_SETS, true, remove)
-                .or_else(|| writer.remove(place)),
-            Some((place, _)) => writer.remove(place),
-            None => lru.evict_elsewhere(&self.index, self.index.sets() * 2, false, remove),
-        }
-    }
-
-    /// Counts one more entry, if it may be.
-    fn claim(&self) -> bool {
-        self.live
-            .0
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |live| {
-                (live < self.capacity).then_some(live + 1)
-            })
-            .is_ok()
-    }
-
-    /// A slot from the pool. There are more slots than entries; those beyond are only away for moments,
-    /// held by replacements that wait for nothing.
-    fn spare(&self) -> u32 {
-        loop {
-            if let Some(slot) = self.entries.pool().pop() {
-                return slot;
+        let elsewhere =
+            |tries, unused| lru.evict_elsewhere(&self.index, tries, unused, own, remove);
+        let slot = match lru.oldest(writer.candidates().filter(|(_, entry)| own(entry.slot))) {
+            Some((place, true)) if room => {
+                elsewhere(FURTHER_SETS, true).or_else(|| writer.remove(place))
             }
-            crate::sync::thread::yield_now();
-        }
+            Some((place, _)) => writer.remove(place),
+            None if self.quota.claim(share) => return Ok(self.quota.slot(share)),
+            None => elsewhere(FURTHER_SETS * self.quota.shares(), true)
+                .or_else(|| elsewhere(self.index.sets() * 2, false))
+                .or_else(|| writer.remove_from_stash(own)),
+        };
+        let slot = slot.ok_or(Errno::ENOMEM)?;
+        self.entries.retire(slot);
+        Ok(slot)
     }
 }
 
 /// Control side. Keys and values have the right length.
 impl Hash {
-    pub(crate) fn sys_lookup(&self, key: &[u8]) -> Option<Vec<u8>> {
+    /// With `locked`, under the value's lock.
+    pub(crate) fn sys_lookup(&self, key: &[u8], locked: bool) -> Option<Vec<u8>> {
         // SAFETY: the slice has the key's length and outlives the search.
         let key = unsafe { Raw::new(key.as_ptr(), key.len()) };
         self.index.find(&self.entries, &key, |_, slot| {
-            self.entries.value_bytes(slot)
+            self.entries.value_bytes(slot, locked)
         })
+    }
+
+    /// Removes the key; the result is the last value it had.
+    pub(crate) fn sys_take(&self, key: &[u8], locked: bool) -> Option<Vec<u8>> {
+        // SAFETY: the slice has the key's length and outlives the search.
+        let key = unsafe { Raw::new(key.as_ptr(), key.len()) };
+        let mut writer = Writer::new(&self.index, &self.entries, &key, false);
+        let place = writer.find()?;
+        let slot = writer.remove(place)?;
+        let value = self.entries.value_bytes(slot, locked);
+        self.entries.retire(slot);
+        self.quota.release(slot);
+        Some(value)
+    }
+
+    /// The first entry at or after a place: its place, key and value.
+    pub(crate) fn sys_entry_from(
+        &self,
+        from: Place,
+        locked: bool,
+    ) -> Option<(Place, Vec<u8>, Vec<u8>)> {
+        let read = |slot| {
+            let value = self.entries.value_bytes(slot, locked);
+            (self.entries.key_bytes(slot), value)
+        };
+        let (place, (key, value)) = self.index.entry_from(from, read)?;
+        Some((place, key, value))
     }
 
     pub(crate) fn sys_update(&self, key: &[u8], value: &[u8], flags: u64) -> Result<(), Errno> {
@@ -363,12 +405,14 @@ impl Hash {
             let key = unsafe { Raw::new(key.as_ptr(), key.len()) };
             self.index.find(&self.entries, &key, |place, _| place)
         });
-        self.key_from(found.map_or(Place::FIRST, Place::next))
+        let from = found.map_or(Place::FIRST, Place::next);
+        self.key_from(from).map(|(_, key)| key)
     }
 
-    fn key_from(&self, from: Place) -> Option<Vec<u8>> {
+    /// The first key at or after a place, and its place.
+    pub(crate) fn key_from(&self, from: Place) -> Option<(Place, Vec<u8>)> {
         let read = |slot| self.entries.key_bytes(slot);
-        self.index.entry_from(from, read).map(|(_, key)| key)
+        self.index.entry_from(from, read)
     }
 
     /// Sets the inner map under `key` (hashes of maps).
@@ -401,6 +445,14 @@ impl Hash {
         refs::clone(self.cell(key)?)
     }
 
+    /// Removes and returns the inner map under `key` (hashes of maps).
+    pub(crate) fn take_inner(&self, key: &[u8]) -> Option<Arc<Map>> {
+        let _guard = self.maps.as_ref()?.lock();
+        let inner = refs::clone(self.cell(key)?)?;
+        // SAFETY: the slice has the key's length.
+        unsafe { self.delete(key.as_ptr()) }.ok().map(|()| inner)
+    }
+
     /// The cell under `key`. The caller holds the control lock, so it stays that key's.
     fn cell(&self, key: &[u8]) -> Option<&MapCell> {
         // SAFETY: the slice has the key's length.
@@ -430,7 +482,7 @@ impl Drop for Hash {
         if self.maps.is_none() {
             return;
         }
-        while let Some(key) = self.key_from(Place::FIRST) {
+        while let Some((_, key)) = self.key_from(Place::FIRST) {
             if self.sys_delete(&key).is_err() {
                 return;
             }

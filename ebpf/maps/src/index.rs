@@ -337,6 +337,17 @@ impl<'a, K: Key> Writer<'a, K> {
         Some(Place { set: used, way: 0 })
     }
 
+    /// Removes the first entry of the stash whose slot `may` go. Returns its slot.
+    #[cold]
+    pub(crate) fn remove_from_stash(&mut self, may: impl Fn(u32) -> bool) -> Option<u32> {
+        self.lock_stash();
+        let stash = self.index.sets..self.index.all_sets();
+        let found = stash
+            .flat_map(|number| ways(self.index.set(number), number))
+            .find(|(_, entry)| may(entry.slot));
+        self.remove(found?.0)
+    }
+
     /// Makes a filled slot visible at a free place.
     pub(crate) fn publish(&self, place: Place, slot: u32, stamp: u8) {
         let away = place.set != self.at.home;

@@ -16,18 +16,23 @@
 
 mod arena;
 mod array;
+mod batch;
 mod bloom;
 mod control;
 mod entries;
 mod hash;
 mod index;
 mod key;
+mod layout;
 mod lpm;
 mod lru;
+#[cfg(all(test, feature = "model"))]
+mod models;
 mod perf;
 mod pool;
 mod program;
 mod queue;
+mod quota;
 mod reclaim;
 mod refs;
 mod ring;
@@ -45,6 +50,7 @@ use std::sync::Arc;
 use squalus_isa::{Errno, MapDef, MapFlags, MapType};
 
 pub use array::ArrayBase;
+pub use batch::{Batch, BatchError};
 pub use perf::{PERF_CURRENT_CPU, PerfEvents, PerfRecord};
 pub use program::Cursor;
 pub use reclaim::{Reclaimer, Worker};

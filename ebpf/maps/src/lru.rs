@@ -71,18 +71,20 @@ impl Clock {
     }
 
     /// Looks through `tries` more sets, in turn, and applies `evict` to the oldest entry of the first one
-    /// that has any: with `unused`, any that was not in use. Passes over sets that are locked.
+    /// that has any which `may` go: with `unused`, any that was not in use. Passes over sets that are locked.
     pub(crate) fn evict_elsewhere<R>(
         &self,
         index: &Index,
         tries: u32,
         unused: bool,
+        may: impl Fn(u32) -> bool,
         evict: impl Fn(Place) -> Option<R>,
     ) -> Option<R> {
         (0..tries).find_map(|_| {
             let number = self.hand.0.fetch_add(1, Ordering::Relaxed) % index.sets();
             let set = index.set(number).try_lock()?;
-            let (place, in_use) = self.oldest(ways(&set, number))?;
+            let (place, in_use) =
+                self.oldest(ways(&set, number).filter(|(_, entry)| may(entry.slot)))?;
             if unused && in_use { None } else { evict(place) }
         })
     }

@@ -90,11 +90,46 @@ pub(crate) fn validate(def: &MapDef) -> Result<(), MapError> {
             ));
         }
     }
+    fields(def)?;
     if def.kind.is_map_in_map() {
         template(def)
     } else {
         Ok(())
     }
+}
+
+/// Where values may have locks and timers (`map_check_btf`).
+fn fields(def: &MapDef) -> Result<(), MapError> {
+    let fields = def.fields;
+    if fields.is_empty() {
+        return Ok(());
+    }
+    if fields
+        .ranges()
+        .any(|field| field.end > def.value_size as usize)
+    {
+        return Err(einval(def, "a spin lock or timer lies outside the value"));
+    }
+    if def.flags.0 & PROG_ACCESS != 0 {
+        return Err(MapError::new(
+            def,
+            Errno::EACCES,
+            "values with spin locks or timers cannot be rdonly_prog or wronly_prog",
+        ));
+    }
+    let (lock, timer) = match def.kind {
+        MapType::Array | MapType::Hash => (true, true),
+        MapType::LruHash => (false, true),
+        _ => (false, false),
+    };
+    if fields.spin_lock.is_some() && !lock || fields.timer.is_some() && !timer {
+        return Err(MapError::new(
+            def,
+            Errno::EOPNOTSUPP,
+            "its type takes no spin locks or timers in values; use array or hash",
+        ));
+    }
+    Ok(())
 }
 
 fn einval(def: &MapDef, reason: impl Into<String>) -> MapError {
@@ -378,7 +413,12 @@ pub(crate) fn fits_template(template: &MapDef, map: &MapDef) -> bool {
     let same = template.kind == map.kind
         && template.key_size == map.key_size
         && template.value_size == map.value_size
-        && template.flags == map.flags;
-    let bound_matters = map.kind == MapType::Array && !template.flags.contains(MapFlags::INNER_MAP);
+        && template.flags == map.flags
+        && template.fields == map.fields;
+    let bound_matters = match map.kind {
+        MapType::Array => !template.flags.contains(MapFlags::INNER_MAP),
+        MapType::XskMap => true,
+        _ => false,
+    };
     same && (!bound_matters || template.max_entries == map.max_entries)
 }

@@ -50,6 +50,36 @@ pub(crate) unsafe fn store(dst: *mut u8, src: *const u8, len: usize) {
     }
 }
 
+/// Copies those private bytes that `part` says to the same place in shared memory.
+///
+/// # Safety
+/// As [`store`], for the bytes of `part`.
+pub(crate) unsafe fn store_part(dst: *mut u8, src: *const u8, part: std::ops::Range<usize>) {
+    let mut at = part.start;
+    while at < part.end {
+        let fits = |size: usize| at.is_multiple_of(size) && at + size <= part.end;
+        // SAFETY: the access is in `part`, at a multiple of its size from `dst`, which is aligned to a word.
+        unsafe {
+            if fits(8) {
+                let word = src.add(at).cast::<u64>().read_unaligned();
+                (*dst.add(at).cast::<AtomicU64>()).store(word, Relaxed);
+                at += 8;
+            } else if fits(4) {
+                let word = src.add(at).cast::<u32>().read_unaligned();
+                (*dst.add(at).cast::<AtomicU32>()).store(word, Relaxed);
+                at += 4;
+            } else if fits(2) {
+                let word = src.add(at).cast::<u16>().read_unaligned();
+                (*dst.add(at).cast::<AtomicU16>()).store(word, Relaxed);
+                at += 2;
+            } else {
+                (*dst.add(at).cast::<AtomicU8>()).store(*src.add(at), Relaxed);
+                at += 1;
+            }
+        }
+    }
+}
+
 /// Copies `len` shared bytes to private memory.
 ///
 /// # Safety

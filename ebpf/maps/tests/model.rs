@@ -386,9 +386,9 @@ fn wrong_lengths() {
 
 #[test]
 fn unsupported_types_say_so() {
-    let error = Map::new(&def(MapType::RingBuf, 0, 0, 4096), &MapEnv::new(1)).unwrap_err();
+    let error = Map::new(&def(MapType::StackTrace, 4, 8, 16), &MapEnv::new(1)).unwrap_err();
     assert_eq!(error.errno, Errno::ENOTSUPP);
-    assert!(error.to_string().contains("ringbuf"), "{error}");
+    assert!(error.to_string().contains("stack_trace"), "{error}");
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn put(hash: &Hash, key: u64, version: u64, flags: u64) -> Result<(), Errno> {
 }
 
 fn get(hash: &Hash, key: u64) -> Option<Vec<u8>> {
-    hash.sys_lookup(&key.to_ne_bytes())
+    hash.sys_lookup(&key.to_ne_bytes(), false)
 }
 
 fn delete(hash: &Hash, key: u64) -> Result<(), Errno> {
