@@ -86,7 +86,7 @@ impl Interp {
         let result = machine::run(programs, entry, env, &mut self.stacks, self.visits);
         // SAFETY: the environment's frame began as this frame's; only the `adjust_*` functions change it.
         unsafe { frame.set_raw(env.frame) };
-        frame.set_redirect_ifindex(env.redirect_ifindex);
+        frame.set_redirect(env.redirect);
         if let Err(trap) = &result {
             env.trap = trap.reason as u32;
             env.trap_slot = trap.slot as u32;

@@ -9,7 +9,7 @@ use common::{Machine, map, run, run_with};
 use squalus_isa::{Errno, HelperId, MapType, MemSize, UpdateFlags, opcode as o};
 use squalus_maps::Map;
 use squalus_runtime::asm::{Asm, R};
-use squalus_runtime::{PACKET_HEADROOM, RESERVED_HEAD, TEST_RUN_MAX};
+use squalus_runtime::{PACKET_HEADROOM, RESERVED_HEAD, Redirect, TEST_RUN_MAX};
 
 fn errno(code: i32) -> u64 {
     Errno(code).as_return()
@@ -178,7 +178,7 @@ fn redirect_names_an_interface_and_knows_no_flags() {
     code.mov(1, 7).mov(2, 0).call(HelperId::REDIRECT).exit();
     machine.add(&code.finish());
     assert_eq!(machine.run(), Ok(4));
-    assert_eq!(machine.env.redirect_ifindex, 7);
+    assert_eq!(machine.env.redirect, Redirect::Interface(7));
     let flagged = run(|c| {
         c.mov(1, 7).mov(2, 1).call(HelperId::REDIRECT).exit();
     });
@@ -196,7 +196,7 @@ fn printing_is_counted() {
     code.call(HelperId::TRACE_PRINTK).exit();
     machine.add(&code.finish());
     assert_eq!(machine.run(), Ok(3));
-    assert_eq!(machine.env.trace_lines, 1);
+    assert_eq!(machine.env.trace.lines(), 1);
 }
 
 #[test]

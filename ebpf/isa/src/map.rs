@@ -231,9 +231,11 @@ errnos! {
     ENODEV = 19, "no such device";
     EINVAL = 22, "invalid argument";
     ENOSPC = 28, "no space left";
+    ERANGE = 34, "number out of range";
     EOVERFLOW = 75, "value too large";
     ENOTSUPP = 524, "not supported";
     EOPNOTSUPP = 95, "operation not supported";
+    EAFNOSUPPORT = 97, "address family not supported";
 }
 
 impl fmt::Debug for Errno {

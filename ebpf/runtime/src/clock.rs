@@ -41,6 +41,32 @@ impl Clock {
     }
 }
 
+impl Clock {
+    /// Ticks of the kernel's timer (`jiffies`): since five minutes before the 32-bit count first wraps, at
+    /// boot. Clocks other than the host's tick 250 times a second.
+    #[must_use]
+    pub fn jiffies(&self) -> u64 {
+        let tick = match self {
+            Clock::Real => coarse_tick(),
+            Clock::Fixed(_) | Clock::Manual(_) => 4_000_000,
+        };
+        let first = (300 * (1_000_000_000 / tick) as u32).wrapping_neg();
+        u64::from(first) + self.now(ClockId::Coarse) / tick
+    }
+}
+
+/// How often the host's coarse clock advances, in nanoseconds: with every tick of the kernel's timer.
+fn coarse_tick() -> u64 {
+    let mut tick = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `tick` is a valid place for the result; the clock exists on every Linux, so the call, served
+    // by the vDSO, cannot fail.
+    unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut tick) };
+    tick.tv_nsec.cast_unsigned().max(1)
+}
+
 fn real(id: ClockId) -> u64 {
     let id = match id {
         ClockId::Monotonic => libc::CLOCK_MONOTONIC,

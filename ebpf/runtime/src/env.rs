@@ -1,8 +1,10 @@
 //! What a running program can reach besides its maps: one [`Env`] per worker.
 
 use core::mem::offset_of;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, OnceLock};
 
-use crate::{Clock, Frame, Held, Rng, TrapReason};
+use crate::{Clock, FibReader, Frame, Held, Redirect, Rng, TraceLog, TrapReason};
 
 /// Most tail calls in one run (`MAX_TAIL_CALL_CNT`).
 pub const MAX_TAIL_CALLS: u32 = 33;
@@ -34,8 +36,6 @@ pub struct Env {
     pub numa_node: u32,
     /// Tail calls made in this run.
     pub tail_calls: u32,
-    /// Target of the last `bpf_redirect` of this run.
-    pub redirect_ifindex: u32,
     /// A [`TrapReason`] as a number, or 0.
     pub trap: u32,
     /// Slot of the instruction that trapped.
@@ -49,8 +49,15 @@ pub struct Env {
     pub scratch: [u64; 8],
     /// Source of `bpf_get_prandom_u32`.
     pub rng: Rng,
-    /// How many lines programs wrote with `bpf_trace_printk`; the text itself is not kept.
-    pub trace_lines: u64,
+    /// Where a frame with verdict `XDP_REDIRECT` goes: what the last redirect of this run chose.
+    pub redirect: Redirect,
+    /// Text that programs write with `bpf_trace_printk`.
+    pub trace: Arc<TraceLog>,
+    /// Routes that programs ask for. Without any, lookups find no interface.
+    pub fib: FibReader,
+    /// Key of SYN cookies and of what stands for addresses in text. [`Env::new`] takes the process's own, so
+    /// that all workers agree; set it to replay a run.
+    pub secret: [u64; 2],
     /// What [`Env::begin`] refills the budget with.
     pub budget_per_run: u64,
     /// Source of time.
@@ -81,8 +88,6 @@ impl Env {
     pub const OFFSET_NUMA_NODE: usize = offset_of!(Env, numa_node);
     /// Offset of [`Env::tail_calls`].
     pub const OFFSET_TAIL_CALLS: usize = offset_of!(Env, tail_calls);
-    /// Offset of [`Env::redirect_ifindex`].
-    pub const OFFSET_REDIRECT_IFINDEX: usize = offset_of!(Env, redirect_ifindex);
     /// Offset of [`Env::trap`].
     pub const OFFSET_TRAP: usize = offset_of!(Env, trap);
     /// Offset of [`Env::trap_slot`].
@@ -107,14 +112,16 @@ impl Env {
             cpu,
             numa_node: 0,
             tail_calls: 0,
-            redirect_ifindex: 0,
             trap: 0,
             trap_slot: 0,
             next_program: Env::NO_PROGRAM,
             budget: DEFAULT_BUDGET,
             scratch: [0; 8],
             rng,
-            trace_lines: 0,
+            redirect: Redirect::Nowhere,
+            trace: Arc::new(TraceLog::new()),
+            fib: FibReader::default(),
+            secret: process_secret(),
             budget_per_run: DEFAULT_BUDGET,
             clock,
             held: Held::NOTHING,
@@ -125,7 +132,7 @@ impl Env {
     pub fn begin(&mut self, frame: Frame) {
         self.frame = frame;
         self.tail_calls = 0;
-        self.redirect_ifindex = 0;
+        self.redirect = Redirect::Nowhere;
         self.trap = 0;
         self.trap_slot = 0;
         self.next_program = Env::NO_PROGRAM;
@@ -137,4 +144,13 @@ impl Env {
     pub fn trap_reason(&self) -> Option<TrapReason> {
         TrapReason::from_code(self.trap)
     }
+}
+
+/// Random, the same for the whole process.
+fn process_secret() -> [u64; 2] {
+    static SECRET: OnceLock<[u64; 2]> = OnceLock::new();
+    *SECRET.get_or_init(|| {
+        let random = RandomState::new();
+        [random.hash_one(0u8), random.hash_one(1u8)]
+    })
 }

@@ -13,6 +13,8 @@ use core::mem::offset_of;
 
 use squalus_isa::Errno;
 
+use crate::Redirect;
+
 /// Free bytes before a packet by default (`XDP_PACKET_HEADROOM`).
 pub const PACKET_HEADROOM: usize = 256;
 /// Bytes at the hard start that no program gets (`sizeof(struct xdp_frame)`).
@@ -245,7 +247,7 @@ pub enum FrameError {
 #[derive(Debug)]
 pub struct FrameRef<'a> {
     frame: Frame,
-    redirect: u32,
+    redirect: Redirect,
     buffer: PhantomData<&'a mut [u8]>,
 }
 
@@ -280,7 +282,7 @@ impl<'a> FrameRef<'a> {
         };
         Ok(FrameRef {
             frame,
-            redirect: 0,
+            redirect: Redirect::Nowhere,
             buffer: PhantomData,
         })
     }
@@ -355,15 +357,15 @@ impl<'a> FrameRef<'a> {
         unsafe { core::slice::from_raw_parts(self.frame.data_meta, self.frame.meta_len()) }
     }
 
-    /// The interface a program redirected the frame to; meaningful with verdict `XDP_REDIRECT`.
+    /// Where a program redirected the frame to; meaningful with verdict `XDP_REDIRECT`.
     #[must_use]
-    pub fn redirect_ifindex(&self) -> u32 {
+    pub fn redirect(&self) -> Redirect {
         self.redirect
     }
 
     /// Records the redirect target.
-    pub fn set_redirect_ifindex(&mut self, ifindex: u32) {
-        self.redirect = ifindex;
+    pub fn set_redirect(&mut self, redirect: Redirect) {
+        self.redirect = redirect;
     }
 }
 

@@ -14,18 +14,28 @@ mod clock;
 mod csum;
 mod ctx;
 mod env;
+mod fib;
+mod format;
 mod frame;
 mod held;
 pub mod helpers;
 mod map_use;
+mod memory;
 mod program;
 mod proto;
+mod redirect;
+mod siphash;
+mod trace;
 mod trap;
 
 pub use clock::{Clock, ClockId, Rng};
 pub use csum::{csum_diff, csum_partial};
 pub use ctx::{CtxField, ctx_field};
 pub use env::{DEFAULT_BUDGET, Env, MAX_CALL_FRAMES, MAX_TAIL_CALLS, STACK_SIZE};
+pub use fib::{
+    Fib, FibAnswer, FibCell, FibLink, FibMacs, FibOutcome, FibQuery, FibReader, FibRoute, FibTable,
+    Mac,
+};
 pub use frame::{
     Frame, FrameError, FrameMemory, FrameRef, MIN_FRAME, PACKET_HEADROOM, RESERVED_HEAD,
     RESERVED_TAIL, TEST_RUN_MAX, TEST_RUN_PAGE,
@@ -34,4 +44,6 @@ pub use held::{Held, MAX_RECORDS, Record};
 pub use map_use::holds_const_str;
 pub use program::{LinkError, LinkedProgram, POISON_HELPER, Reject, SourceLine, Subprogram};
 pub use proto::{ArgKind, HelperFn, Proto, RetKind, proto, protos};
+pub use redirect::Redirect;
+pub use trace::TraceLog;
 pub use trap::{Trap, TrapReason};

@@ -33,7 +33,7 @@ impl Native {
         let value = unsafe { run_linked(&self.programs, entry, env) };
         // SAFETY: the environment's frame began as this frame's; only the `adjust_*` functions change it.
         unsafe { frame.set_raw(env.frame) };
-        frame.set_redirect_ifindex(env.redirect_ifindex);
+        frame.set_redirect(env.redirect);
         value
     }
 }

@@ -1,6 +1,6 @@
 //! Where redirected frames are to go.
 
-use squalus_runtime::FrameRef;
+use squalus_runtime::{FrameRef, Redirect};
 
 /// Where a frame with verdict `XDP_REDIRECT` is to go. Taking it there is the matter of whoever runs the
 /// worker: the engine knows no interfaces.
@@ -41,12 +41,12 @@ pub enum Destination {
 
 impl Destination {
     pub(crate) fn of(frame: &FrameRef<'_>) -> Destination {
-        match frame.redirect_ifindex() {
-            0 => Destination::Nowhere,
-            ifindex => Destination::Device {
+        match frame.redirect() {
+            Redirect::Interface(ifindex) if ifindex != 0 => Destination::Device {
                 ifindex,
                 program: None,
             },
+            _ => Destination::Nowhere,
         }
     }
 }

@@ -30,7 +30,7 @@ pub enum Outcome {
         value: u64,
         packet: Vec<u8>,
         metadata: Vec<u8>,
-        redirect: u32,
+        redirect: squalus_runtime::Redirect,
     },
     Trapped(TrapReason),
 }
@@ -176,7 +176,7 @@ fn returned(value: u64, frame: &FrameRef<'_>) -> Outcome {
         value,
         packet: frame.packet().to_vec(),
         metadata: frame.metadata().to_vec(),
-        redirect: frame.redirect_ifindex(),
+        redirect: frame.redirect(),
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Ran {
     pub result: Result<u64, End>,
     pub packet: Vec<u8>,
     pub metadata: Vec<u8>,
-    pub redirect: u32,
+    pub redirect: squalus_runtime::Redirect,
     pub traces: u64,
 }
 
@@ -103,7 +103,7 @@ impl Machine {
         let value = unsafe { run_linked(&self.compiled, 0, &raw mut self.run) };
         // SAFETY: only the helpers changed the limits of the frame.
         unsafe { frame.set_raw(self.run.frame) };
-        frame.set_redirect_ifindex(self.run.redirect_ifindex);
+        frame.set_redirect(self.run.redirect);
         let result = match self.run.trap_reason() {
             None => Ok(value),
             Some(reason) => Err(End {
@@ -121,8 +121,8 @@ impl Machine {
             result,
             packet: frame.packet().to_vec(),
             metadata: frame.metadata().to_vec(),
-            redirect: frame.redirect_ifindex(),
-            traces: self.run.trace_lines,
+            redirect: frame.redirect(),
+            traces: self.run.trace.lines(),
         }
     }
 
