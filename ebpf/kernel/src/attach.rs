@@ -9,12 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use squalus_isa::Errno;
 
 use crate::privilege::Needs;
-use crate::{KernelEngine, KernelError, netlink, sys};
-
-/// `XDP_FLAGS_SKB_MODE`, `XDP_FLAGS_DRV_MODE` and `XDP_FLAGS_HW_MODE`.
-const GENERIC_FLAG: u32 = 1 << 1;
-const NATIVE_FLAG: u32 = 1 << 2;
-const HARDWARE_FLAG: u32 = 1 << 3;
+use crate::{Holder, KernelEngine, KernelError, netlink, sys};
 
 /// Where in its receive path an interface runs the program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -28,6 +23,28 @@ pub enum Mode {
     /// Native if the driver can, else generic.
     #[default]
     Auto,
+}
+
+impl Mode {
+    /// The kernel's flag for it (`XDP_FLAGS_*_MODE`); none leaves the choice to the kernel.
+    pub(crate) const fn flag(self) -> u32 {
+        match self {
+            Mode::Generic => 1 << 1,
+            Mode::Native => 1 << 2,
+            Mode::Hardware => 1 << 3,
+            Mode::Auto => 0,
+        }
+    }
+
+    /// What `ip link set dev ... off` calls it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Mode::Generic => "xdpgeneric",
+            Mode::Native => "xdpdrv",
+            Mode::Hardware => "xdpoffload",
+            Mode::Auto => "xdp",
+        }
+    }
 }
 
 impl fmt::Display for Mode {
@@ -61,7 +78,7 @@ impl fmt::Display for AttachedProgram {
 /// A program on an interface, until this value is dropped or the process ends.
 #[derive(Debug)]
 pub struct Attached {
-    link: OwnedFd,
+    pub(crate) link: OwnedFd,
     interface: String,
     ifindex: u32,
     mode: Mode,
@@ -100,14 +117,8 @@ impl Attached {
     /// If there is no such program, or the kernel refuses; the old program then stays.
     pub fn replace(&self, engine: &KernelEngine, program: &str) -> Result<(), KernelError> {
         let program = engine.program(program)?;
-        sys::link_update(self.link.as_fd(), program.fd.as_fd()).map_err(|errno| {
-            KernelError::Attach {
-                interface: self.interface.clone(),
-                mode: self.mode,
-                errno,
-                hint: " (the program attached before is still in place)",
-            }
-        })
+        sys::link_update(self.link.as_fd(), program.fd.as_fd())
+            .map_err(|errno| KernelError::replacing(&self.interface, self.mode, errno))
     }
 
     /// Detaches now. Dropping the value does the same.
@@ -129,26 +140,19 @@ impl KernelEngine {
         mode: Mode,
     ) -> Result<Attached, KernelError> {
         let program = self.program(program)?;
-        let ifindex = sys::interface_index(interface)
-            .ok_or_else(|| KernelError::NoInterface(interface.to_owned()))?;
-        let link = |flags| sys::link_create_xdp(program.fd.as_fd(), ifindex, flags);
-        let failed = |mode, errno| attach_error(interface, ifindex, mode, errno);
+        let ifindex = index_of(interface)?;
+        let link = |mode: Mode| sys::link_create_xdp(program.fd.as_fd(), ifindex, mode.flag());
+        let failed = |mode| move |errno| attach_error(interface, ifindex, mode, errno);
         let (link, mode, fallback) = match mode {
-            Mode::Native => (link(NATIVE_FLAG).map_err(|e| failed(mode, e))?, mode, None),
-            Mode::Generic => (link(GENERIC_FLAG).map_err(|e| failed(mode, e))?, mode, None),
-            Mode::Hardware => (
-                link(HARDWARE_FLAG).map_err(|e| failed(mode, e))?,
-                mode,
-                None,
-            ),
-            Mode::Auto => match link(NATIVE_FLAG) {
+            Mode::Auto => match link(Mode::Native) {
                 Ok(link) => (link, Mode::Native, None),
                 Err(errno) if !is_final(errno) => {
-                    let link = link(GENERIC_FLAG).map_err(|e| failed(Mode::Generic, e))?;
+                    let link = link(Mode::Generic).map_err(failed(Mode::Generic))?;
                     (link, Mode::Generic, Some(errno))
                 }
-                Err(errno) => return Err(failed(Mode::Native, errno)),
+                Err(errno) => return Err(failed(Mode::Native)(errno)),
             },
+            mode => (link(mode).map_err(failed(mode))?, mode, None),
         };
         Ok(Attached {
             link,
@@ -174,12 +178,8 @@ fn attach_error(interface: &str, ifindex: u32, mode: Mode, errno: Errno) -> Kern
     {
         return KernelError::Occupied {
             interface: interface.to_owned(),
-            program: program.to_string(),
-            mode: program.mode,
-            flag: match program.mode {
-                Mode::Generic => "xdpgeneric",
-                _ => "xdpdrv",
-            },
+            program,
+            holder: Holder::Unknown,
         };
     }
     if errno == Errno::EPERM {
@@ -198,6 +198,9 @@ fn attach_error(interface: &str, ifindex: u32, mode: Mode, errno: Errno) -> Kern
                 " (the driver has no native XDP, or not with its current settings: \
                  try generic mode, fewer queues, or LRO off)"
             }
+            (Mode::Hardware, _) => {
+                " (the network card does not run XDP programs, or this one was not loaded for it)"
+            }
             (_, ERANGE | Errno::EINVAL | Errno::E2BIG) => {
                 " (often an MTU too large for XDP in one page; see the kernel's log)"
             }
@@ -212,12 +215,22 @@ fn attach_error(interface: &str, ifindex: u32, mode: Mode, errno: Errno) -> Kern
 /// # Errors
 /// If there is no such interface, or the kernel cannot be asked.
 pub fn attached_program(interface: &str) -> Result<Option<AttachedProgram>, KernelError> {
-    let ifindex = sys::interface_index(interface)
-        .ok_or_else(|| KernelError::NoInterface(interface.to_owned()))?;
-    query(ifindex)
+    query(index_of(interface)?)
 }
 
-fn query(ifindex: u32) -> Result<Option<AttachedProgram>, KernelError> {
+/// The number of an interface of the calling thread's network namespace.
+pub(crate) fn index_of(interface: &str) -> Result<u32, KernelError> {
+    sys::interface_index(interface).ok_or_else(|| {
+        let all = sys::interfaces().unwrap_or_default();
+        let names: Vec<String> = all.into_iter().map(|(_, name)| name).collect();
+        KernelError::NoInterface {
+            interface: interface.to_owned(),
+            available: names.join(", "),
+        }
+    })
+}
+
+pub(crate) fn query(ifindex: u32) -> Result<Option<AttachedProgram>, KernelError> {
     let found = netlink::xdp_program(ifindex).map_err(|errno| KernelError::System {
         what: "asking for the interface's XDP program",
         errno,

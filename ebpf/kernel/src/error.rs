@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use squalus_engine::EngineError;
 use squalus_isa::Errno;
 use squalus_object::ObjectError;
+use squalus_object::host::HostError;
 
-use crate::verifier;
+use crate::{AttachedProgram, Holder, Mode, verifier};
 
 /// Why the kernel could not take an object, run or attach it.
 #[derive(Debug, thiserror::Error)]
@@ -23,14 +24,9 @@ pub enum KernelError {
     /// The bytes are no object that can be loaded.
     #[error("not a usable BPF object: {0}")]
     Object(#[source] ObjectError),
-    /// The kernel's types, which the object wants to be fitted to, can't be had.
-    #[error("the object must be fitted to the kernel's types, but {file}: {reason}")]
-    KernelTypes {
-        /// Where they should be.
-        file: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// The object cannot be fitted to the running kernel.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// The object has no XDP program.
     #[error(
         "the object has no XDP program that loads by itself (its section would be named `xdp` or `xdp.frags`; \
@@ -133,23 +129,73 @@ pub enum KernelError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// No such interface.
-    #[error("there is no interface `{0}` in this network namespace (see `ip link`)")]
-    NoInterface(String),
+    #[error(
+        "there is no interface `{interface}` in this network namespace; there are: {available}"
+    )]
+    NoInterface {
+        /// The name asked for.
+        interface: String,
+        /// The names there are.
+        available: String,
+    },
     /// The interface already runs a program.
     #[error(
-        "interface `{interface}` already has an XDP program in {mode} mode: {program}. \
-         Stop its owner, or detach it with `ip link set dev {interface} {flag} off` \
-         (programs attached through a link go only with their owner: see `bpftool link`)"
+        "interface `{interface}` already has an XDP program in {} mode: {program}. {}",
+        program.mode, how_to_detach(interface, program, *holder)
     )]
     Occupied {
         /// The interface.
         interface: String,
-        /// Number and name of the program.
-        program: String,
-        /// `native` or `generic`.
-        mode: crate::Mode,
-        /// What `ip link` calls that mode.
-        flag: &'static str,
+        /// What it runs.
+        program: AttachedProgram,
+        /// Who holds that there.
+        holder: Holder,
+    },
+    /// There is nothing to detach.
+    #[error("interface `{interface}` has no XDP program")]
+    NothingAttached {
+        /// The interface.
+        interface: String,
+    },
+    /// The program on the interface is not the one that was meant.
+    #[error(
+        "the XDP program on `{interface}` is another: {program} in {} mode, held by {}",
+        program.mode,
+        match holder {
+            Holder::Ours => "squalus".to_owned(),
+            Holder::Link(id) => format!("link {id} of somebody else"),
+            Holder::Interface => "the interface itself (attached without a link)".to_owned(),
+            Holder::Unknown => "somebody unknown".to_owned(),
+        }
+    )]
+    OtherProgram {
+        /// The interface.
+        interface: String,
+        /// What it runs.
+        program: AttachedProgram,
+        /// Who holds that there.
+        holder: Holder,
+    },
+    /// A program could not be taken off its interface.
+    #[error("detaching {program} from `{interface}` failed: {reason}")]
+    Detach {
+        /// The interface.
+        interface: String,
+        /// What it runs.
+        program: AttachedProgram,
+        /// Why.
+        reason: String,
+    },
+    /// A program was taken off to be replaced, and its successor refused.
+    #[error("{error}; the program attached to `{interface}` before, {program}, is gone already")]
+    Bare {
+        /// The interface.
+        interface: String,
+        /// What it ran.
+        program: AttachedProgram,
+        /// Why it runs nothing now.
+        #[source]
+        error: Box<KernelError>,
     },
     /// Attaching failed.
     #[error("attaching to `{interface}` in {mode} mode failed: {errno}{hint}")]
@@ -157,7 +203,7 @@ pub enum KernelError {
         /// The interface.
         interface: String,
         /// The mode tried.
-        mode: crate::Mode,
+        mode: Mode,
         /// The kernel's answer.
         errno: Errno,
         /// What usually helps.
@@ -174,4 +220,28 @@ pub enum KernelError {
     /// A measurement was asked for that cannot be made.
     #[error("cannot measure: {0}")]
     Measure(String),
+}
+
+impl KernelError {
+    pub(crate) fn replacing(interface: &str, mode: Mode, errno: Errno) -> KernelError {
+        KernelError::Attach {
+            interface: interface.to_owned(),
+            mode,
+            errno,
+            hint: " (the program attached before is still in place)",
+        }
+    }
+}
+
+fn how_to_detach(interface: &str, program: &AttachedProgram, holder: Holder) -> String {
+    let off = format!("`ip link set dev {interface} {} off`", program.mode.word());
+    match holder {
+        Holder::Ours => format!("It was attached to stay: `squalus prog detach {interface}`"),
+        Holder::Link(id) => format!("Link {id} holds it (see `bpftool link`): stop its owner"),
+        Holder::Interface => format!("Detach it with {off}"),
+        Holder::Unknown => format!(
+            "Stop its owner, or detach it with {off} \
+             (programs attached through a link go only with their owner: see `bpftool link`)"
+        ),
+    }
 }

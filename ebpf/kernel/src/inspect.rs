@@ -1,12 +1,13 @@
 //! Programs that are in the kernel already, whoever loaded them.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use squalus_isa::Errno;
 
 use crate::privilege::Needs;
-use crate::{KernelEngine, KernelError, sys};
+use crate::{KernelEngine, KernelError, bpffs, sys};
 
 /// A program in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +81,14 @@ impl KernelEngine {
     /// If there is no such program.
     pub fn program_info(&self, name: &str) -> Result<ProgramInfo, KernelError> {
         ProgramInfo::of(self.program(name)?.fd.as_fd())
+    }
+
+    /// Gives a program a name in a bpf file system, which keeps it loaded when the engine is dropped.
+    ///
+    /// # Errors
+    /// If there is no such program, or the name cannot be given.
+    pub fn pin_program(&self, name: &str, path: &Path) -> Result<(), KernelError> {
+        bpffs::pin(self.program(name)?.fd.as_fd(), path)
     }
 }
 

@@ -13,6 +13,7 @@
 //! one the verifier refuses programs that subtract packet pointers).
 
 mod attach;
+mod attachments;
 mod bpffs;
 mod choose;
 mod engine;
@@ -29,6 +30,7 @@ mod sys;
 mod verifier;
 
 pub use attach::{Attached, AttachedProgram, Mode, attached_program};
+pub use attachments::{AttachReport, Attachments, Holder, RunningProgram, Status, Which};
 pub use bpffs::{create_directory, default_directory};
 pub use engine::KernelEngine;
 pub use error::KernelError;

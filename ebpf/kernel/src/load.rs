@@ -5,17 +5,14 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Mutex;
 
 use squalus_isa::{Errno, INSN_SIZE, Insn, MapDef, opcode};
-use squalus_object::btf::{Btf, BtfFeatures};
-use squalus_object::{FUNC_INFO_SIZE, LINE_INFO_SIZE, Object, ObjectError, Program};
+use squalus_object::btf::BtfFeatures;
+use squalus_object::{FUNC_INFO_SIZE, LINE_INFO_SIZE, Object, ObjectError, Program, host};
 
 use crate::choose::choose;
 use crate::maps::{Creator, create_plain};
 use crate::privilege::Needs;
 use crate::sys::{self, MapExtras, MapFd, Records, XdpLoad};
 use crate::{KernelEngine, KernelError, LoadOptions, verifier};
-
-/// Where the kernel shows its types.
-const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// A map with its full definition.
 pub(crate) struct LoadedMap {
@@ -45,8 +42,8 @@ impl KernelEngine {
         KernelEngine::load_object(Object::parse(bytes)?, options)
     }
 
-    /// As [`KernelEngine::load`], of an object that is parsed already. CO-RE relocations that are still to be
-    /// done are resolved against the running kernel.
+    /// As [`KernelEngine::load`], of an object that is parsed already. It is fitted to the running kernel, as far
+    /// as that is still to be done: its types, its configuration, its functions.
     ///
     /// # Errors
     /// As [`KernelEngine::load`].
@@ -56,7 +53,7 @@ impl KernelEngine {
     ) -> Result<KernelEngine, KernelError> {
         let cpus = sys::possible_cpus()?;
         options.apply(&mut object)?;
-        relocate(&mut object)?;
+        fit(&mut object)?;
         let chosen = choose(&object, &options.only)?;
         let types = Types::load(&object)?;
         let creator = Creator {
@@ -114,18 +111,13 @@ impl KernelEngine {
     }
 }
 
-/// Fits the object to the kernel's types.
-fn relocate(object: &mut Object) -> Result<(), KernelError> {
-    if !object.needs_core() {
-        return Ok(());
+/// Fits the object to the running kernel, whose functions it may call.
+fn fit(object: &mut Object) -> Result<(), KernelError> {
+    object.fit_to_host()?;
+    if !object.kfuncs.is_empty() {
+        object.resolve_kfuncs(&host::types()?)?;
     }
-    let failed = |reason: String| KernelError::KernelTypes {
-        file: KERNEL_TYPES,
-        reason,
-    };
-    let bytes = std::fs::read(KERNEL_TYPES).map_err(|error| failed(error.to_string()))?;
-    let types = Btf::from_sysfs_bytes(&bytes).map_err(|error| failed(error.to_string()))?;
-    Ok(object.relocate_core(Some(&types))?)
+    Ok(())
 }
 
 fn license(object: &Object) -> CString {

@@ -1,7 +1,8 @@
 //! The kernel engine against the running kernel. Needs root; says so where it has to skip.
 
-use std::process::Command;
+mod common;
 
+use common::{BpfFs, frame, in_namespace, ip, root};
 use squalus_engine::{Engine, EngineError, MapAccess, MapRef, TestRun};
 use squalus_isa::{Errno, Insn, MapDef, MapFlags, MapType, UpdateFlags, Verdict};
 use squalus_kernel::{KernelEngine, KernelError, LoadOptions, Mode, attached_program};
@@ -9,22 +10,8 @@ use squalus_kernel::{KernelEngine, KernelError, LoadOptions, Mode, attached_prog
 const ENGINE: &[u8] = include_bytes!("objects/engine.o");
 const REJECTED: &[u8] = include_bytes!("objects/rejected.o");
 
-/// Whether the test can run; says loudly if not.
-fn root(test: &str) -> bool {
-    // SAFETY: the call has no arguments and cannot fail.
-    let root = unsafe { libc::geteuid() } == 0;
-    if !root {
-        eprintln!("SKIPPED {test}: loading programs needs root");
-    }
-    root
-}
-
 fn load(options: &LoadOptions) -> KernelEngine {
     KernelEngine::load(ENGINE, options).expect("the object loads")
-}
-
-fn frame(len: usize) -> Vec<u8> {
-    (0..len).map(|i| i as u8).collect()
 }
 
 #[test]
@@ -511,25 +498,6 @@ fn what_cannot_be_measured_is_refused() {
     assert!(error.to_string().contains("restored"), "{error}");
 }
 
-/// Runs `work` on a thread with a network namespace of its own, which ends with the thread.
-fn in_namespace(work: impl FnOnce() + Send) {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            // SAFETY: the call has no pointers and moves only this thread.
-            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
-            work();
-        });
-        if let Err(panic) = thread.join() {
-            std::panic::resume_unwind(panic);
-        }
-    });
-}
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status();
-    assert!(status.expect("ip starts").success(), "ip {arguments}");
-}
-
 #[test]
 fn attaching_lasts_as_long_as_the_value() {
     if !root("attaching_lasts_as_long_as_the_value") {
@@ -587,35 +555,9 @@ fn auto_falls_back_to_generic_and_says_so() {
         assert!(absent.to_string().contains("`sqnone`"), "{absent}");
         assert!(matches!(
             attached_program("sqnone"),
-            Err(KernelError::NoInterface(_))
+            Err(KernelError::NoInterface { .. })
         ));
     });
-}
-
-/// A bpf file system of this test's own.
-struct BpfFs(std::path::PathBuf);
-
-impl BpfFs {
-    fn mount() -> BpfFs {
-        let path = std::env::temp_dir().join(format!("sq-bpffs-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a directory to mount on");
-        let status = Command::new("mount")
-            .args(["-t", "bpf", "bpf"])
-            .arg(&path)
-            .status();
-        let mounted = status.is_ok_and(|status| status.success());
-        assert!(mounted, "mounting a bpf file system");
-        BpfFs(path)
-    }
-}
-
-impl Drop for BpfFs {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(&self.0).status();
-        if unmounted.is_ok_and(|status| status.success()) {
-            let _ = std::fs::remove_dir(&self.0);
-        }
-    }
 }
 
 #[test]
@@ -623,9 +565,9 @@ fn pinned_maps_outlive_the_engine() {
     if !root("pinned_maps_outlive_the_engine") {
         return;
     }
-    let mounted = BpfFs::mount();
+    let mounted = BpfFs::mount("pinned");
     let options = LoadOptions {
-        pin: Some(mounted.0.join("one")),
+        pin: Some(mounted.path().join("one")),
         ..LoadOptions::default()
     };
     let map = MapRef::Name("a_hash_with_a_long_name");
@@ -633,7 +575,7 @@ fn pinned_maps_outlive_the_engine() {
     let first = load(&options);
     first.update(map, &key, &value, UpdateFlags::ANY).unwrap();
     drop(first);
-    assert!(mounted.0.join("one/a_hash_with_a_long_name").exists());
+    assert!(mounted.path().join("one/a_hash_with_a_long_name").exists());
     assert_eq!(
         load(&options).lookup(map, &key).unwrap(),
         Some(value.to_vec())

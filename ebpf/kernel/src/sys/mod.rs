@@ -25,7 +25,7 @@ pub(crate) use links::{
 pub(crate) use maps::{MapExtras, MapFd, MapInfo};
 pub(crate) use pins::{obj_get, obj_pin};
 pub(crate) use programs::{
-    ATTACH_XDP, ProgInfo, Records, XdpLoad, prog_fd_by_id, prog_info, prog_load, prog_map_ids,
+    ATTACH_XDP, Records, XdpLoad, prog_fd_by_id, prog_info, prog_load, prog_map_ids,
 };
 pub(crate) use test_run::prog_test_run;
 
