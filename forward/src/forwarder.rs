@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use squalus_afxdp::Steering;
+use squalus_afxdp::{Reinjection, Steering};
 use squalus_engine::MapAccess;
 use squalus_port::{Pool, Port, PortInfo};
 use squalus_vm::Vm;
 
 use crate::error::ForwardError;
 use crate::opener::{HostInterfaces, Interfaces, Opener};
-use crate::ports::{self, PortOptions};
+use crate::ports::{self, OpenPorts, PortOptions};
 use crate::redirect::{Redirector, Sockets};
 use crate::report::{Board, RedirectBoard, WorkerReport};
 use crate::worker::{Idle, Lane, Worker};
@@ -42,6 +42,7 @@ pub struct Forwarder {
     stop: Arc<AtomicBool>,
     running: Vec<Running>,
     steering: Vec<Arc<Steering>>,
+    reinjections: Vec<Reinjection>,
 }
 
 impl std::fmt::Debug for Forwarder {
@@ -88,6 +89,7 @@ impl Forwarder {
             stop: Arc::default(),
             running: Vec::new(),
             steering: Vec::new(),
+            reinjections: Vec::new(),
         })
     }
 
@@ -115,8 +117,18 @@ impl Forwarder {
     pub fn attach(&mut self, interfaces: &[PortOptions]) -> Result<Vec<PortInfo>, ForwardError> {
         self.check_idle()?;
         let opened = ports::open(interfaces, self.workers())?;
+        self.start_opened(opened)
+    }
+
+    /// As [`Forwarder::start`], on interfaces that [`crate::open`] opened.
+    ///
+    /// # Errors
+    /// As [`Forwarder::start`].
+    pub fn start_opened(&mut self, opened: OpenPorts) -> Result<Vec<PortInfo>, ForwardError> {
+        let infos = self.start(opened.ports)?;
         self.steering = opened.steering;
-        self.start(opened.ports)
+        self.reinjections = opened.reinjections;
+        Ok(infos)
     }
 
     /// The steering programs of attached interfaces with AF_XDP.
@@ -240,6 +252,7 @@ impl Forwarder {
         let result = self.join();
         self.opener = None;
         self.steering.clear();
+        self.reinjections.clear();
         result
     }
 

@@ -1,9 +1,10 @@
 //! Opening the ports of an interface: which kind, how many, and which worker gets which.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use squalus_afxdp::{AfXdpConfig, AfXdpPort, AttachMode, Filter, Steering};
+use squalus_afxdp::{AfXdpConfig, AfXdpPort, AttachMode, Filter, Reinjection, Steering};
 use squalus_packet::{Fanout, PacketConfig, PacketPort, TapConfig, TapPort};
 use squalus_port::{
     FrameSize, Interface, Pool, PoolConfig, Port, PortError, PortMode, PortRequest,
@@ -54,20 +55,25 @@ impl PortOptions {
     /// The best kind of port on `interface`, for a program that is to see every frame.
     #[must_use]
     pub fn everything(interface: impl Into<String>) -> PortOptions {
+        let interface = interface.into();
         PortOptions {
-            filter: Filter::All,
+            filter: Filter::Everything,
+            tap: format!("sq-{}", interface.get(..12).unwrap_or(&interface)),
             ..PortOptions::new(interface)
         }
     }
 }
 
-/// Opened ports.
+/// Opened ports. The steering programs and the ways back to the host are there as long as this, or what its
+/// parts are moved to, lives.
 #[derive(Default)]
 pub struct OpenPorts {
     /// The ports of each worker.
     pub ports: Vec<Vec<PortAndPool>>,
     /// The steering programs in front of those on AF_XDP.
     pub steering: Vec<Arc<Steering>>,
+    /// The ways back to the host behind taps.
+    pub reinjections: Vec<Reinjection>,
 }
 
 impl OpenPorts {
@@ -79,6 +85,7 @@ impl OpenPorts {
             mine.extend(more);
         }
         self.steering.extend(other.steering);
+        self.reinjections.extend(other.reinjections);
     }
 }
 
@@ -89,7 +96,14 @@ impl OpenPorts {
 /// If one can't be opened as asked; nothing stays open then.
 pub fn open(interfaces: &[PortOptions], workers: usize) -> Result<OpenPorts, PortError> {
     let mut opened = OpenPorts::default();
+    let mut taps = BTreeSet::new();
     for options in interfaces {
+        if !taps.insert(&options.tap) {
+            return Err(PortError::Config(format!(
+                "two interfaces cannot share tap `{}`: give each its own",
+                options.tap
+            )));
+        }
         opened.add(open_one(options, workers)?);
     }
     Ok(opened)
@@ -139,15 +153,31 @@ fn open_xdp(
     let steering = Arc::new(steering);
     let queues = interface.rx_queues()?;
     let mut ports: Vec<Vec<PortAndPool>> = Vec::new();
+    let (mut reinjections, mut notice) = (Vec::new(), None);
     for queue in 0..queues {
         let mut pool = pool(options, interface.mtu)?;
+        let host = open_host_path(options, interface, queue);
+        if queue == 0 && options.inject.is_none() && host.is_ok() {
+            match Reinjection::open(&options.tap, &steering) {
+                Ok(reinjection) => reinjections.push(reinjection),
+                Err(error) => {
+                    notice = Some(format!(
+                        "passed frames reach the host as if they had come in by `{}`: {error}",
+                        options.tap
+                    ));
+                }
+            }
+        }
         let config = AfXdpConfig {
             steering: Arc::clone(&steering),
             queue,
             asked: options.request,
-            host: open_host_path(options, interface, queue),
+            host,
         };
-        let port = AfXdpPort::open(config, &mut pool)?;
+        let mut port = AfXdpPort::open(config, &mut pool)?;
+        if let Some(notice) = notice.take() {
+            port.add_notice(notice);
+        }
         let worker = queue as usize % workers.max(1);
         if ports.len() <= worker {
             ports.push(Vec::new());
@@ -157,6 +187,7 @@ fn open_xdp(
     Ok(OpenPorts {
         ports,
         steering: vec![steering],
+        reinjections,
     })
 }
 

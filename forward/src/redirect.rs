@@ -14,7 +14,7 @@ use std::sync::Arc;
 use squalus_isa::Verdict;
 use squalus_port::{Burst, Frame, Pool};
 use squalus_runtime::FrameRef;
-use squalus_vm::Destination;
+use squalus_vm::{Cursor, Destination};
 
 use crate::outlets::Outlets;
 use crate::report::{RedirectBoard, RedirectDrop};
@@ -75,7 +75,13 @@ impl Redirector {
                     return self.out_of(place, frame, ifindex, program);
                 }
                 Destination::Socket { id } => return self.hand_over(place.pool, frame.frame, id),
-                Destination::Devices { .. } => return self.out_of_all(place, frame, to),
+                Destination::Devices {
+                    map,
+                    exclude_ingress,
+                } => {
+                    let exclude = exclude_ingress.then_some(place.ingress);
+                    return self.out_of_all(place, frame, map, exclude);
+                }
                 Destination::Cpu { program, .. } => match self.pass_on(place, frame, program) {
                     Some((again, next)) => (frame, to) = (again, next),
                     None => return,
@@ -119,22 +125,22 @@ impl Redirector {
             .push(place.pool, ifindex, frame.frame, &self.board);
     }
 
-    /// Copies of the frame to all devices of a map that can take it.
-    fn out_of_all(&mut self, place: &mut Place<'_>, frame: Redirected, to: Destination) {
-        let Destination::Devices {
-            exclude_ingress, ..
-        } = to
-        else {
-            return;
-        };
-        let mut cursor = None;
+    /// Copies of the frame to all devices of a map that can take it now; the last one gets the frame itself.
+    fn out_of_all(
+        &mut self,
+        place: &mut Place<'_>,
+        frame: Redirected,
+        map: u32,
+        exclude: Option<u32>,
+    ) {
+        let mut cursor = Cursor::default();
         let mut last: Option<(u32, Option<u32>)> = None;
-        while let Some((ifindex, program)) = place.vm.next_device(to, &mut cursor) {
-            let excluded = exclude_ingress && ifindex == place.ingress;
-            if excluded || self.outlets.check(ifindex, frame.frame.len()).is_err() {
+        while let Some(device) = place.vm.next_device(map, &mut cursor) {
+            let (ifindex, _) = device;
+            if exclude == Some(ifindex) || self.outlets.check(ifindex, frame.frame.len()).is_err() {
                 continue;
             }
-            if let Some((ifindex, program)) = last.replace((ifindex, program)) {
+            if let Some((ifindex, program)) = last.replace(device) {
                 match place.pool.duplicate(&frame.frame) {
                     Some(copy) => {
                         let copy = Redirected {

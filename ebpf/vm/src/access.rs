@@ -11,7 +11,8 @@ use crate::shared::Shared;
 /// The maps of a machine. Clones are handles on the same maps; use them from any thread while workers run.
 ///
 /// In program arrays a value is the number of a program: its place in [`squalus_engine::Engine::programs`],
-/// as four bytes. Inner maps are set with [`MapAccess::create_inner`].
+/// as four bytes. In device and CPU maps the second half of a value is that number plus one; 0 is no
+/// program. Inner maps are set with [`MapAccess::create_inner`].
 #[derive(Clone)]
 pub struct Maps {
     pub(crate) shared: Arc<Shared>,
@@ -26,7 +27,7 @@ impl std::fmt::Debug for Maps {
 }
 
 impl Maps {
-    fn named(&self, name: &str) -> Result<&Arc<Map>, EngineError> {
+    pub(crate) fn named(&self, name: &str) -> Result<&Arc<Map>, EngineError> {
         let index = self.shared.map_index.get(name);
         index
             .and_then(|index| self.shared.maps.get(*index))
@@ -65,8 +66,22 @@ impl Maps {
         }
         let want = map.sys_value_len();
         check_size(name, "value", value.len(), want)?;
+        if let MapType::DevMap | MapType::DevMapHash | MapType::CpuMap = map.def().kind {
+            self.check_target(value).map_err(refused(name, "update"))?;
+        }
         map.sys_update(key, value, flags)
             .map_err(refused(name, "update"))
+    }
+
+    /// The second half of a target is the number of a program plus one, or 0 or less for none.
+    fn check_target(&self, value: &[u8]) -> Result<(), Errno> {
+        let Some(program) = value.get(4..).and_then(<[u8]>::first_chunk::<4>) else {
+            return Ok(());
+        };
+        match i32::from_ne_bytes(*program) > self.shared.programs.len() as i32 {
+            true => Err(Errno::EBADF),
+            false => Ok(()),
+        }
     }
 
     fn set_program(

@@ -58,6 +58,7 @@
 
 mod access;
 mod error;
+mod events;
 mod host;
 mod native;
 mod redirect;
@@ -70,13 +71,16 @@ use std::time::{Duration, Instant};
 
 pub use squalus_engine::{Engine, EngineError, MapAccess, MapRef, TestResult, TestRun};
 pub use squalus_isa::{Errno, Insn, MapDef, MapFlags, MapType, UpdateFlags, Verdict};
+pub use squalus_maps::{Cursor, PerfRecord};
 pub use squalus_object::Object;
 pub use squalus_runtime::{
-    Clock, DEFAULT_BUDGET, FrameError, FrameMemory, FrameRef, LinkedProgram, Trap, TrapReason,
+    Clock, DEFAULT_BUDGET, Fib, FibCell, FrameError, FrameMemory, FrameRef, LinkedProgram, Trap,
+    TrapReason,
 };
 
 pub use access::Maps;
 pub use error::VmError;
+pub use events::{PerfReader, RingReader};
 pub use host::for_host;
 pub use redirect::Destination;
 pub use worker::{Worker, WorkerStats};
@@ -142,6 +146,7 @@ impl VmBuilder {
             clock: Clock::Real,
             seed: None,
             budget: DEFAULT_BUDGET,
+            routes: None,
         };
         VmBuilder {
             source,
@@ -182,6 +187,13 @@ impl VmBuilder {
     #[must_use]
     pub fn seed(mut self, seed: u64) -> VmBuilder {
         self.settings.seed = Some(seed);
+        self
+    }
+
+    /// The routes that `bpf_fib_lookup` and `bpf_check_mtu` answer from; without, there is no interface.
+    #[must_use]
+    pub fn routes(mut self, routes: Arc<FibCell>) -> VmBuilder {
+        self.settings.routes = Some(routes);
         self
     }
 

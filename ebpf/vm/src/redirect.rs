@@ -1,5 +1,6 @@
 //! Where redirected frames are to go.
 
+use squalus_maps::Target;
 use squalus_runtime::{FrameRef, Redirect};
 
 /// Where a frame with verdict `XDP_REDIRECT` is to go. Taking it there is the matter of whoever runs the
@@ -20,7 +21,7 @@ pub enum Destination {
     },
     /// Out of all interfaces of a map ([`crate::Worker::next_device`] lists them).
     Devices {
-        /// The map's index.
+        /// The map's number.
         map: u32,
         /// Whether the interface that the frame came in by is left out.
         exclude_ingress: bool,
@@ -42,11 +43,23 @@ pub enum Destination {
 impl Destination {
     pub(crate) fn of(frame: &FrameRef<'_>) -> Destination {
         match frame.redirect() {
-            Redirect::Interface(ifindex) if ifindex != 0 => Destination::Device {
+            Redirect::Nowhere => Destination::Nowhere,
+            Redirect::Interface(ifindex) => Destination::Device {
                 ifindex,
                 program: None,
             },
-            _ => Destination::Nowhere,
+            Redirect::Entry { target, .. } => match target {
+                Target::Device { ifindex, program } => Destination::Device { ifindex, program },
+                Target::Cpu { cpu, program, .. } => Destination::Cpu { cpu, program },
+                Target::Socket { id } => Destination::Socket { id },
+            },
+            Redirect::Broadcast {
+                map,
+                exclude_ingress,
+            } => Destination::Devices {
+                map,
+                exclude_ingress,
+            },
         }
     }
 }

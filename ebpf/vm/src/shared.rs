@@ -1,12 +1,12 @@
 //! What all workers and control handles of one machine share.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use squalus_isa::UpdateFlags;
 use squalus_maps::{Map, MapEnv};
 use squalus_object::InitialTarget;
-use squalus_runtime::{Clock, Env, LinkedProgram, Rng};
+use squalus_runtime::{Clock, Env, FibCell, FibReader, LinkedProgram, Rng, TraceLog};
 
 use crate::native::Native;
 use crate::source::{MapSource, Source};
@@ -20,6 +20,7 @@ pub(crate) struct Settings {
     pub clock: Clock,
     pub seed: Option<u64>,
     pub budget: u64,
+    pub routes: Option<Arc<FibCell>>,
 }
 
 pub(crate) struct Shared {
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub left_out: Vec<String>,
     /// Compiled code, if the machine compiles.
     pub native: Option<Native>,
+    /// What programs traced, by CPU; each log is made with the first worker of its CPU.
+    traces: Mutex<BTreeMap<u32, Arc<TraceLog>>>,
 }
 
 impl Shared {
@@ -59,6 +62,7 @@ impl Shared {
             programs,
             left_out: source.left_out.clone(),
             native,
+            traces: Mutex::default(),
         })
     }
 
@@ -70,7 +74,25 @@ impl Shared {
         };
         let mut env = Env::new(cpu, self.settings.clock.clone(), rng);
         env.budget_per_run = self.settings.budget;
+        if let Some(routes) = &self.settings.routes {
+            env.fib = FibReader::new(Arc::clone(routes));
+        }
+        if let Some(seed) = self.settings.seed {
+            env.secret = [seed, !seed];
+        }
+        env.trace = Arc::clone(self.lock_traces().entry(cpu).or_insert(env.trace));
         env
+    }
+
+    /// The logs of all CPUs that had a worker.
+    pub fn traces(&self) -> Vec<(u32, Arc<TraceLog>)> {
+        let traces = self.lock_traces();
+        let pair = |(cpu, log): (&u32, &Arc<TraceLog>)| (*cpu, Arc::clone(log));
+        traces.iter().map(pair).collect()
+    }
+
+    fn lock_traces(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<TraceLog>>> {
+        self.traces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn program_names(&self) -> Vec<String> {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use squalus_interp::Interp;
 use squalus_isa::Verdict;
+use squalus_maps::{Cursor, Target};
 use squalus_runtime::{Env, FrameRef, Trap, TrapReason};
 
 use crate::Destination;
@@ -160,13 +161,14 @@ impl Worker {
     }
 
     /// The next device of a map that a frame was redirected to the whole of: its interface and its program.
-    /// `cursor` begins as `None`.
-    pub fn next_device(
-        &self,
-        _destination: Destination,
-        _cursor: &mut Option<u64>,
-    ) -> Option<(u32, Option<u32>)> {
-        None
+    /// `cursor` begins as the default.
+    pub fn next_device(&self, map: u32, cursor: &mut Cursor) -> Option<(u32, Option<u32>)> {
+        let mut maps = self.shared.maps.iter();
+        let map = maps.find(|candidate| candidate.id() == map)?;
+        match map.next_device(cursor)? {
+            Target::Device { ifindex, program } => Some((ifindex, program)),
+            Target::Cpu { .. } | Target::Socket { .. } => None,
+        }
     }
 
     /// Runs the program on one frame and returns its whole `r0`; 0 (`XDP_ABORTED`) if a check failed.
@@ -248,6 +250,7 @@ impl Worker {
             self.quiescence.resume();
             self.paused = false;
         }
+        self.env.fib.refresh();
     }
 }
 

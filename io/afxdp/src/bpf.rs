@@ -11,8 +11,35 @@ const PROG_LOAD: libc::c_long = 5;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const LINK_CREATE: libc::c_long = 28;
+const PROG_TYPE_SCHED_CLS: u32 = 3;
 const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_TYPE_XDP: u32 = 37;
+const ATTACH_TYPE_TCX_INGRESS: u32 = 46;
+
+/// Kinds of programs, with where they are attached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Hook {
+    /// XDP.
+    Xdp,
+    /// Traffic control, where frames come in (since Linux 6.6).
+    TcIngress,
+}
+
+impl Hook {
+    fn program_type(self) -> u32 {
+        match self {
+            Hook::Xdp => PROG_TYPE_XDP,
+            Hook::TcIngress => PROG_TYPE_SCHED_CLS,
+        }
+    }
+
+    fn attach_type(self) -> u32 {
+        match self {
+            Hook::Xdp => ATTACH_TYPE_XDP,
+            Hook::TcIngress => ATTACH_TYPE_TCX_INGRESS,
+        }
+    }
+}
 
 /// Map types.
 #[derive(Clone, Copy, Debug)]
@@ -119,8 +146,8 @@ pub(crate) fn delete<K: Copy>(map: &OwnedFd, key: &K) -> io::Result<bool> {
     }
 }
 
-/// Loads an XDP program; on rejection the error carries the verifier's last words.
-pub(crate) fn load_xdp(name: &str, instructions: &[u64]) -> io::Result<OwnedFd> {
+/// Loads a program; on rejection the error carries the verifier's last words.
+pub(crate) fn load(hook: Hook, name: &str, instructions: &[u64]) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attributes {
         prog_type: u32,
@@ -139,7 +166,7 @@ pub(crate) fn load_xdp(name: &str, instructions: &[u64]) -> io::Result<OwnedFd> 
     let license = c"Dual MIT/GPL";
     let mut log = vec![0_u8; 64 << 10];
     let mut attributes = Attributes {
-        prog_type: PROG_TYPE_XDP,
+        prog_type: hook.program_type(),
         insn_cnt: instructions.len() as u32,
         insns: instructions.as_ptr().expose_provenance() as u64,
         license: license.as_ptr().expose_provenance() as u64,
@@ -150,7 +177,7 @@ pub(crate) fn load_xdp(name: &str, instructions: &[u64]) -> io::Result<OwnedFd> 
         prog_flags: 0,
         prog_name: object_name(name),
         prog_ifindex: 0,
-        expected_attach_type: ATTACH_TYPE_XDP,
+        expected_attach_type: hook.attach_type(),
     };
     bpf_open(PROG_LOAD, &mut attributes).map_err(|error| {
         if error.raw_os_error() == Some(libc::EPERM) {
@@ -168,8 +195,8 @@ pub(crate) fn load_xdp(name: &str, instructions: &[u64]) -> io::Result<OwnedFd> 
     })
 }
 
-/// Attaches an XDP program to an interface until the link is dropped. `flags` are `XDP_FLAGS_*`.
-pub(crate) fn link_xdp(program: &OwnedFd, ifindex: u32, flags: u32) -> io::Result<OwnedFd> {
+/// Attaches a program to an interface until the link is dropped. For XDP `flags` are `XDP_FLAGS_*`.
+pub(crate) fn link(hook: Hook, program: &OwnedFd, ifindex: u32, flags: u32) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attributes {
         prog_fd: u32,
@@ -180,7 +207,7 @@ pub(crate) fn link_xdp(program: &OwnedFd, ifindex: u32, flags: u32) -> io::Resul
     let mut attributes = Attributes {
         prog_fd: program.as_raw_fd() as u32,
         target_ifindex: ifindex,
-        attach_type: ATTACH_TYPE_XDP,
+        attach_type: hook.attach_type(),
         flags,
     };
     bpf_open(LINK_CREATE, &mut attributes)

@@ -22,10 +22,12 @@
 mod attached;
 mod bpf;
 mod port;
+mod reinject;
 mod rings;
 mod socket;
 mod steer;
 
 pub use attached::{AttachedProgram, attached_program};
 pub use port::{AfXdpConfig, AfXdpPort};
+pub use reinject::Reinjection;
 pub use steer::{AttachMode, Filter, MAX_VIPS, Steering};

@@ -102,6 +102,11 @@ impl AfXdpPort {
         Ok(port)
     }
 
+    /// Adds to what the user should know of the port.
+    pub fn add_notice(&mut self, notice: String) {
+        self.info.notices.push(notice);
+    }
+
     /// Offers the kernel free frames, as many as its ring has room for.
     fn refill(&mut self, pool: &mut Pool) {
         let free = self.socket.fill.free(MAX_RING);

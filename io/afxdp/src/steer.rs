@@ -4,10 +4,11 @@
 //! hands over what is addressed to a VIP (of IPv4 and IPv6, without looking further: fragments and ICMP
 //! errors to a VIP come along) and leaves everything else to the host, which therefore keeps its addresses,
 //! its SSH sessions, ARP and neighbour discovery. Echo requests to the host's own addresses are thus
-//! answered by the host. VLAN-tagged frames stay with the host.
+//! answered by the host. VLAN-tagged frames stay with the host, unless everything is taken.
 //!
 //! The set of VIPs is a map that the control plane changes while frames flow. [`Filter::All`] takes all IPv4
-//! and IPv6 instead, except for neighbour discovery, without which the host could not keep the link alive.
+//! and IPv6 instead, except for neighbour discovery, without which the host could not keep the link alive;
+//! [`Filter::Everything`] takes that too, and ARP, and whatever else comes.
 //!
 //! The program is some thirty instructions, fixed but for the numbers of its two maps, so it is written here
 //! as numbers: no compiler, object file or loader is needed to receive a frame. It is attached through a
@@ -22,7 +23,7 @@ use std::sync::{Mutex, MutexGuard};
 use squalus_port::{Interface, PortError};
 
 use crate::attached::attached_program;
-use crate::bpf::{self, MapType};
+use crate::bpf::{self, Hook, MapType};
 
 /// What loading, attaching and opening takes.
 pub(crate) const NEEDS: &str = "CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF";
@@ -54,6 +55,9 @@ pub enum Filter {
     Vips,
     /// All IPv4 and IPv6, except neighbour discovery.
     All,
+    /// Every frame, as if the program in userspace stood on the interface itself: its owner answers for
+    /// address resolution to reach the host.
+    Everything,
 }
 
 /// An attached steering program. Dropping it, and the ports that use it, detaches the program.
@@ -88,8 +92,8 @@ impl Steering {
         let vips = bpf::create_map(MapType::Hash, "sq_vips", 16, 4, MAX_VIPS)
             .map_err(failed("creating the map of VIPs"))?;
         let code = program(filter, vips.as_raw_fd(), sockets.as_raw_fd());
-        let program =
-            bpf::load_xdp("sq_steer", &code).map_err(failed("loading the steering program"))?;
+        let program = bpf::load(Hook::Xdp, "sq_steer", &code)
+            .map_err(failed("loading the steering program"))?;
         let (link, mode, notices) = attach(&program, &interface, mode)?;
         Ok(Steering {
             interface,
@@ -192,7 +196,7 @@ fn attach(
     mode: AttachMode,
 ) -> Result<(OwnedFd, AttachMode, Vec<String>), PortError> {
     let name = &interface.name;
-    let link = |flags| bpf::link_xdp(program, interface.index, flags);
+    let link = |flags| bpf::link(Hook::Xdp, program, interface.index, flags);
     if mode == AttachMode::Generic {
         let link = link(FLAGS_SKB_MODE).map_err(|error| refused(interface, mode, error))?;
         return Ok((link, mode, Vec::new()));
@@ -330,6 +334,10 @@ fn program(filter: Filter, vips: i32, sockets: i32) -> Vec<u64> {
     let be = |value: u16| i32::from(value.to_be());
     let mut code = Code::default();
     code.op(MOVE, 6, 1, 0, 0);
+    if filter == Filter::Everything {
+        hand_to_socket(&mut code, sockets);
+        return code.finish();
+    }
     code.op(LOAD_U32, 2, 6, 0, 0);
     code.op(LOAD_U32, 3, 6, 4, 0);
     code.need(IPV4_END);
@@ -338,18 +346,23 @@ fn program(filter: Filter, vips: i32, sockets: i32) -> Vec<u64> {
     code.jump(JUMP_IF_NOT_EQUAL_IMM, 5, 0, be(0x0800), "pass");
     match filter {
         Filter::Vips => only_vips(&mut code, vips),
-        Filter::All => all_but_neighbour_discovery(&mut code),
+        Filter::All | Filter::Everything => all_but_neighbour_discovery(&mut code),
     }
     code.label("steer");
+    hand_to_socket(&mut code, sockets);
+    code.label("pass");
+    code.op(MOVE_IMM, 0, 0, 0, XDP_PASS);
+    code.op(EXIT, 0, 0, 0, 0);
+    code.finish()
+}
+
+/// Ends the program with the frame at the socket of its queue.
+fn hand_to_socket(code: &mut Code, sockets: i32) {
     code.op(LOAD_U32, 2, 6, 16, 0); // rx_queue_index
     code.map(1, sockets);
     code.op(MOVE_IMM, 3, 0, 0, XDP_PASS); // for queues without a socket
     code.op(CALL, 0, 0, 0, HELPER_REDIRECT_MAP);
     code.op(EXIT, 0, 0, 0, 0);
-    code.label("pass");
-    code.op(MOVE_IMM, 0, 0, 0, XDP_PASS);
-    code.op(EXIT, 0, 0, 0, 0);
-    code.finish()
 }
 
 /// Builds the key on the stack, as [`vip_key`] does, and looks it up.

@@ -8,7 +8,9 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use squalus_afxdp::{AfXdpConfig, AfXdpPort, AttachMode, Filter, Steering, attached_program};
+use squalus_afxdp::{
+    AfXdpConfig, AfXdpPort, AttachMode, Filter, Reinjection, Steering, attached_program,
+};
 use squalus_packet::{TapConfig, TapPort};
 use squalus_port::{Burst, HostPath, Pool, Port, PortError, PortMode, PortRequest, PortState};
 use squalus_testkit::Namespace;
@@ -298,6 +300,66 @@ fn passed_frames_reach_the_host_through_a_tap() {
         [10, 99, 0, 2],
         "the host asks for the client on the interface"
     );
+}
+
+/// An ARP request for 10.99.0.1 from 10.99.0.2.
+fn arp_request() -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend([2, 0, 0, 0, 0, 0x0b, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend([2, 0, 0, 0, 0, 0x0b, 10, 99, 0, 2]);
+    frame.extend([0, 0, 0, 0, 0, 0, 10, 99, 0, 1]);
+    frame
+}
+
+#[test]
+fn everything_comes_and_goes_back_as_the_interfaces_own() {
+    let Some(namespace) = veth("sq-xdp-all") else {
+        return;
+    };
+    ip(&namespace, "addr add 10.99.0.1/24 dev sqa");
+    let steering = steering(&namespace, AttachMode::Native, Filter::Everything);
+    let tap = namespace
+        .run(|| TapPort::open(&TapConfig::new("sq-pass0")))
+        .unwrap()
+        .unwrap();
+    let reinjection = namespace
+        .run(|| Reinjection::open("sq-pass0", &steering))
+        .unwrap();
+    let _reinjection = match reinjection {
+        Ok(reinjection) => reinjection,
+        Err(error) => {
+            eprintln!("SKIPPED the way back through a tap: {error}");
+            return;
+        }
+    };
+    let mut pool_a = pool();
+    let config = AfXdpConfig {
+        host: Ok(Box::new(tap)),
+        ..config(&steering, PortRequest::AfXdp)
+    };
+    let mut port_a = open(&namespace, config, &mut pool_a).unwrap();
+    let (mut wire, mut pool_b) = (port(&namespace, "sqb"), pool());
+    let mut tagged = experiment(3, 200);
+    tagged.splice(12..12, [0x81, 0x00, 0x60, 0x2a]);
+    let sent = [experiment(1, 60), tagged, arp_request()];
+    send(&mut wire, &mut pool_b, &sent);
+    let from_b =
+        |frame: &[u8]| frame[6..12] == [2, 0, 0, 0, 0, 0x0b] && frame[12..14] != [0x86, 0xdd];
+    assert_eq!(receive(&mut port_a, &mut pool_a, 3, from_b), sent);
+
+    // The host hears the request on its interface, and answers there.
+    let mut burst = Burst::new();
+    let request = pool_a.alloc_from(&arp_request()).unwrap();
+    burst.push(request).unwrap();
+    assert_eq!(port_a.pass(&mut pool_a, &mut burst), 1);
+    let arp = receive(&mut wire, &mut pool_b, 1, |frame| frame[12..14] == [8, 6]);
+    assert_eq!(arp[0][20..32], [0, 2, 2, 0, 0, 0, 0, 0x0a, 10, 99, 0, 1]);
+    let mut again = Burst::new();
+    port_a.recv(&mut pool_a, &mut again);
+    let looped = again
+        .iter()
+        .any(|frame| pool_a.data(frame) == arp_request());
+    assert!(!looped, "a frame that went to the host came back");
 }
 
 #[test]

@@ -231,22 +231,19 @@ impl Pool {
         Some(frame)
     }
 
-    /// A copy of a frame, at the same place of a chunk of its own; `None` if there is no free one.
+    /// A copy of a frame and of what lies in front of it (a program's metadata), at the same place of a chunk
+    /// of its own; `None` if there is no free one.
     ///
     /// # Panics
     /// If the frame is of another pool.
     pub fn duplicate(&mut self, frame: &Frame) -> Option<Frame> {
-        let from = self.offset_of(frame);
+        let from = self.offset_of(frame) - frame.start();
         let mut copy = self.alloc()?;
         (copy.start, copy.len) = (frame.start, frame.len);
-        let to = self.offset_of(&copy);
+        let to = self.offset_of(&copy) - copy.start();
+        let len = frame.start() + frame.len();
         // SAFETY: the two chunks are different, and both are held by the caller.
-        let (from, to) = unsafe {
-            (
-                self.memory.slice(from, frame.len()),
-                self.memory.slice_mut(to, frame.len()),
-            )
-        };
+        let (from, to) = unsafe { (self.memory.slice(from, len), self.memory.slice_mut(to, len)) };
         to.copy_from_slice(from);
         Some(copy)
     }

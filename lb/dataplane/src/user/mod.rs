@@ -2,6 +2,8 @@
 
 mod steered;
 
+use std::sync::Arc;
+
 use squalus_engine::{Engine, MapAccess};
 use squalus_forward::{Forwarder, Options};
 use squalus_port::PortInfo;
@@ -92,11 +94,12 @@ impl UserDataplane {
         }
         let opened =
             squalus_forward::open(std::slice::from_ref(options), self.workers()).map_err(failed)?;
-        for steering in opened.steering {
-            self.maps.follow(steering).map_err(failed)?;
+        for steering in &opened.steering {
+            self.maps.follow(Arc::clone(steering)).map_err(failed)?;
         }
         let (used, there) = (opened.ports.len(), self.workers());
-        let mut infos = self.start(opened.ports)?;
+        let mut infos = self.forwarder.start_opened(opened).map_err(failed)?;
+        self.remember(&infos);
         if let Some(first) = infos.first_mut().filter(|_| used < there) {
             first.notices.push(format!(
                 "{there} forwarding cores, but `{}` has only {used} receive queues: {} do nothing (see `ethtool -L`)",
@@ -114,10 +117,14 @@ impl UserDataplane {
     /// be started.
     pub fn start(&mut self, ports: Vec<Vec<PortAndPool>>) -> Result<Vec<PortInfo>, DataplaneError> {
         let infos = self.forwarder.start(ports).map_err(failed)?;
+        self.remember(&infos);
+        Ok(infos)
+    }
+
+    fn remember(&mut self, infos: &[PortInfo]) {
         if let Some(first) = infos.first() {
             self.asked = first.asked.to_string();
         }
-        Ok(infos)
     }
 
     /// Waits until every worker has ended by itself, which happens when all its ports have come to their
