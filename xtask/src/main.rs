@@ -103,8 +103,26 @@ fn test(args: &[String]) -> Result<()> {
         all.extend(["--", "--show-output"]);
     }
     cargo(&all, &[])?;
-    if args.is_empty() { bpf::test() } else { Ok(()) }
+    if args.is_empty() {
+        cargo(&MODELS, &[])?;
+        bpf::test()
+    } else {
+        Ok(())
+    }
 }
+
+/// The models of the maps' lock-free structures, which need a build of their own.
+const MODELS: [&str; 9] = [
+    "test",
+    "-p",
+    "squalus-maps",
+    "--features",
+    "model",
+    "--lib",
+    "models",
+    "--",
+    "--show-output",
+];
 
 pub(crate) fn cargo(args: &[&str], environment: &[(&str, &str)]) -> Result<()> {
     eprintln!("+ cargo {}", args.join(" "));

@@ -9,16 +9,27 @@
 //!   will use before they start them.
 //! * Loom takes sequentially consistent accesses for acquire and release. A store or an exchange becomes
 //!   one between two full fences here, a load an acquiring load, which is how processors implement them.
+//! * Loom compares a store only with the last access before it, so it would not try a reader before and
+//!   after a writer that reads first. A second atomic beside each one, which everybody stores to before
+//!   any access and nobody reads, makes all accesses to one address depend on each other.
 //! * Bytes that are not written through atomics (what programs write in place) are not explored.
 
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+/// What stands for an atomic.
+#[derive(Clone)]
+struct Cell {
+    atomic: Rc<dyn Any>,
+    accessed: Rc<loom::sync::atomic::AtomicBool>,
+}
 
 thread_local! {
     /// Atomics by address, while a model runs (all its threads are coroutines of one thread).
-    static CELLS: RefCell<Option<HashMap<usize, Rc<dyn Any>>>> = const { RefCell::new(None) };
+    static CELLS: RefCell<Option<HashMap<usize, Cell>>> = const { RefCell::new(None) };
 }
 
 /// Runs `model` with all interleavings of its threads that have at most `preemptions` switches of a thread
@@ -26,7 +37,7 @@ thread_local! {
 #[cfg(test)]
 pub(crate) fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) -> usize {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&runs);
     let mut builder = loom::model::Builder::new();
@@ -41,16 +52,18 @@ pub(crate) fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static
     runs.load(Ordering::Relaxed)
 }
 
-/// The loom atomic that stands for `addr`; `None` outside of a model.
+/// The loom atomic that stands for `addr` and is going to be accessed; `None` outside of a model.
 fn cell<T: 'static>(addr: usize, new: impl FnOnce() -> T) -> Option<Rc<T>> {
-    CELLS.with_borrow_mut(|cells| {
-        let cell = cells
-            .as_mut()?
-            .entry(addr)
-            .or_insert_with(|| Rc::new(new()));
-        let cell = Rc::clone(cell).downcast();
-        Some(cell.expect("an address is always used as the same type"))
-    })
+    let cell = CELLS.with_borrow_mut(|cells| {
+        let cell = cells.as_mut()?.entry(addr).or_insert_with(|| Cell {
+            atomic: Rc::new(new()),
+            accessed: Rc::new(loom::sync::atomic::AtomicBool::new(false)),
+        });
+        Some(cell.clone())
+    })?;
+    cell.accessed.store(true, Ordering::Relaxed);
+    let atomic = cell.atomic.downcast();
+    Some(atomic.expect("an address is always used as the same type"))
 }
 
 /// The memory at `addr` may become another atomic's.
@@ -220,9 +233,9 @@ pub(crate) mod atomic {
         AtomicUsize: usize { fetch_add, fetch_sub, fetch_or, fetch_and };
     }
 
-    /// A pointer, explored as its address.
+    /// A pointer, explored as its address (of eight bytes, as entries of hashes are written).
     #[repr(transparent)]
-    pub(crate) struct AtomicPtr<T>(AtomicUsize, std::marker::PhantomData<*mut T>);
+    pub(crate) struct AtomicPtr<T>(AtomicU64, std::marker::PhantomData<*mut T>);
 
     // SAFETY: as the standard type.
     unsafe impl<T> Send for AtomicPtr<T> {}
@@ -231,7 +244,7 @@ pub(crate) mod atomic {
 
     impl<T> Default for AtomicPtr<T> {
         fn default() -> AtomicPtr<T> {
-            AtomicPtr(AtomicUsize::new(0), std::marker::PhantomData)
+            AtomicPtr(AtomicU64::new(0), std::marker::PhantomData)
         }
     }
 
@@ -239,21 +252,22 @@ pub(crate) mod atomic {
     impl<T> AtomicPtr<T> {
         pub(crate) fn new(pointer: *mut T) -> AtomicPtr<T> {
             AtomicPtr(
-                AtomicUsize::new(pointer.expose_provenance()),
+                AtomicU64::new(pointer.expose_provenance() as u64),
                 std::marker::PhantomData,
             )
         }
 
         pub(crate) fn load(&self, order: Ordering) -> *mut T {
-            std::ptr::with_exposed_provenance_mut(self.0.load(order))
+            std::ptr::with_exposed_provenance_mut(self.0.load(order) as usize)
         }
 
         pub(crate) fn store(&self, pointer: *mut T, order: Ordering) {
-            self.0.store(pointer.expose_provenance(), order);
+            self.0.store(pointer.expose_provenance() as u64, order);
         }
 
         pub(crate) fn swap(&self, pointer: *mut T, order: Ordering) -> *mut T {
-            std::ptr::with_exposed_provenance_mut(self.0.swap(pointer.expose_provenance(), order))
+            let old = self.0.swap(pointer.expose_provenance() as u64, order);
+            std::ptr::with_exposed_provenance_mut(old as usize)
         }
     }
 }
