@@ -139,6 +139,7 @@ impl<'a> ProgramRow<'a> {
                 ProgramKind::Xdp { frags: true } => "xdp.frags",
                 ProgramKind::Tc => "tc",
                 ProgramKind::Other(kind) => kind,
+                ProgramKind::Unknown(_) => "unknown",
             },
             instructions: program.insns.len(),
             subprograms: others.map(|sub| &*sub.name).collect(),

@@ -63,6 +63,7 @@ fn print(object: &Object, disasm: bool) {
             ProgramKind::Xdp { frags: false } => "xdp",
             ProgramKind::Tc => "tc",
             ProgramKind::Other(other) => other,
+            ProgramKind::Unknown(_) => "unknown",
         };
         let state = match decode(&program.insns) {
             Ok(decoded) => format!("{} instructions", decoded.len()),

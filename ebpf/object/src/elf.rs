@@ -4,7 +4,7 @@
 use object::LittleEndian;
 use object::elf::{self, FileHeader64};
 use object::read::SectionIndex;
-use object::read::elf::{FileHeader, Rel as _, SectionHeader, SectionTable, Sym as _};
+use object::read::elf::{FileHeader, Rel as _, Rela as _, SectionHeader, SectionTable, Sym as _};
 
 use crate::ObjectError;
 use crate::limits::NAME_BYTES;
@@ -42,13 +42,15 @@ pub(crate) struct Section<'a> {
     pub(crate) rels: Vec<Rel>,
 }
 
-/// A relocation. The addend is what stands at the place.
+/// A relocation.
 #[derive(Clone, Copy)]
 pub(crate) struct Rel {
     pub(crate) offset: u64,
     pub(crate) kind: u32,
     /// Index of the symbol; always valid.
     pub(crate) symbol: usize,
+    /// The addend, if it is not what stands at the place.
+    pub(crate) addend: Option<i64>,
 }
 
 /// A symbol.
@@ -150,41 +152,59 @@ impl<'a> Elf<'a> {
                 continue;
             }
             let name = self.section_name(index.0);
-            let section_error = |reason: String| ObjectError::Section {
+            let section_error = |reason| ObjectError::Section {
                 section: name.into(),
                 reason,
             };
             let Some(target) = self.sections.get_mut(header.sh_info(LE) as usize) else {
-                return Err(section_error(
-                    "it relocates a section that is not there".into(),
-                ));
+                let reason = "it relocates a section that is not there";
+                return Err(section_error(reason.into()));
             };
             if !target.exec && target.name != ".maps" {
                 continue;
             }
-            let (rels, _) = header
-                .rel(LE, bytes)
-                .map_err(|e| section_error(e.to_string()))?
-                .ok_or_else(|| {
-                    section_error("its relocations have addends (RELA), as only early compilers wrote them; rebuild the object".into())
-                })?;
-            for rel in rels {
-                let symbol = rel.r_sym(LE) as usize;
-                if symbol >= self.symbols.len() {
-                    return Err(section_error(format!(
-                        "it refers to symbol {symbol}, which is not there"
-                    )));
-                }
-                target.rels.push(Rel {
-                    offset: rel.r_offset(LE),
-                    kind: rel.r_type(LE).0,
-                    symbol,
-                });
+            let rels = relocations(header, bytes).map_err(section_error)?;
+            if let Some(rel) = rels.iter().find(|rel| rel.symbol >= self.symbols.len()) {
+                return Err(section_error(format!(
+                    "it refers to symbol {}, which is not there",
+                    rel.symbol
+                )));
             }
+            target.rels.extend(rels);
             target.rels.sort_by_key(|r| r.offset);
         }
         Ok(())
     }
+}
+
+/// The relocations of a section. The first compilers wrote all with addends and of no kind; they are the same as
+/// the later ones for 64-bit immediates, which is all that those compilers relocated.
+fn relocations(
+    header: &elf::SectionHeader64<LittleEndian>,
+    bytes: &[u8],
+) -> Result<Vec<Rel>, String> {
+    let error = |e: object::Error| e.to_string();
+    let mut rels = Vec::new();
+    if let Some((found, _)) = header.rel(LE, bytes).map_err(error)? {
+        rels.extend(found.iter().map(|rel| Rel {
+            offset: rel.r_offset(LE),
+            kind: rel.r_type(LE).0,
+            symbol: rel.r_sym(LE) as usize,
+            addend: None,
+        }));
+    }
+    if let Some((found, _)) = header.rela(LE, bytes).map_err(error)? {
+        rels.extend(found.iter().map(|rel| Rel {
+            offset: rel.r_offset(LE),
+            kind: match rel.r_type(LE, false).0 {
+                0 => R_64_64,
+                kind => kind,
+            },
+            symbol: rel.r_sym(LE, false) as usize,
+            addend: Some(rel.r_addend(LE)),
+        }));
+    }
+    Ok(rels)
 }
 
 /// Checks what kind of file it is.

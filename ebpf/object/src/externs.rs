@@ -7,12 +7,12 @@
 
 use std::collections::HashMap;
 
-use squalus_isa::{MapDef, MapFlags, MapType};
+use squalus_isa::{MapDef, MapFlags, MapType, ValueFields};
 
 use crate::btf::{Btf, Kind, Layout, SecVar, TypeId};
 use crate::config::{ConfigExtern, ConfigKind};
 use crate::elf::{Elf, Place, Symbol};
-use crate::{Kfunc, MapOrigin, MapSpec, ObjectError, Pinning};
+use crate::{Kfunc, MapOrigin, MapSpec, ObjectError};
 
 /// The section, and the map that holds its values.
 const KCONFIG: &str = ".kconfig";
@@ -128,26 +128,22 @@ impl<'a> Externs<'a> {
 
     /// The map of configuration values, all zero for now.
     pub(crate) fn map(&self) -> Option<MapSpec> {
+        let def = MapDef {
+            name: KCONFIG.into(),
+            kind: MapType::Array,
+            key_size: 4,
+            value_size: self.size,
+            max_entries: 1,
+            flags: MapFlags::RDONLY_PROG,
+            inner: None,
+            extra: 0,
+            fields: ValueFields::default(),
+        };
         (self.size > 0).then(|| MapSpec {
-            def: MapDef {
-                name: KCONFIG.into(),
-                kind: MapType::Array,
-                key_size: 4,
-                value_size: self.size,
-                max_entries: 1,
-                flags: MapFlags::RDONLY_PROG,
-                inner: None,
-                extra: 0,
-                fields: Default::default(),
-            },
-            origin: MapOrigin::Data,
             initial: Some(vec![0; self.size as usize]),
             frozen: true,
-            pinning: Pinning::None,
-            numa_node: None,
-            key_type: None,
             value_type: self.section,
-            values: Vec::new(),
+            ..MapSpec::new(def, MapOrigin::Data)
         })
     }
 

@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 pub mod btf;
+mod choose;
 mod config;
 mod core_relo;
 mod elf;
@@ -55,7 +56,7 @@ pub use error::{BtfError, ObjectError};
 pub use object::Object;
 pub use spec::{
     Global, InitialTarget, InitialValue, Kfunc, LineInfo, MapOrigin, MapSpec, Pinning, Program,
-    ProgramKind, Refused, Subprogram, XdpAttach,
+    ProgramKind, Refused, Subprogram, XdpAttach, sized,
 };
 
 /// The number of the helper that replaced instructions call which CO-RE could not resolve: none has it. The

@@ -11,14 +11,14 @@ use std::sync::Arc;
 use squalus_isa::{INSN_SIZE, Insn, opcode};
 
 use crate::core_relo::CoreRelo;
-use crate::elf::{Elf, Place, R_64_32, R_64_64, Rel, Symbol};
+use crate::elf::{Elf, Place, R_64_32, R_64_64, Rel, Symbol, SymbolKind};
 use crate::externs::{Extern, Externs};
 use crate::functions::{Function, Functions};
 use crate::limits::{OBJECT_SLOTS, PROGRAM_SLOTS};
 use crate::lines::Extra;
 use crate::maps::{MapRef, Maps};
-use crate::section::Class;
-use crate::{ObjectError, Program, Refused, Subprogram};
+use crate::section::{Class, tail};
+use crate::{ObjectError, Program, ProgramKind, Refused, Subprogram};
 
 const CALL: u8 = opcode::JMP | opcode::CALL;
 
@@ -31,6 +31,8 @@ pub(crate) struct Linker<'l, 'a> {
     /// Index of the map of configuration values.
     pub(crate) config_map: Option<usize>,
     pub(crate) extra: &'l Extra,
+    /// What programs are whose section's name only says where they are tail-called from.
+    pub(crate) tail_kind: Option<ProgramKind>,
     /// Slots copied so far.
     pub(crate) spent: Cell<usize>,
 }
@@ -71,7 +73,12 @@ impl Linker<'_, '_> {
         section: &str,
     ) -> Result<Program, ObjectError> {
         refuse_section(function.name, section)?;
-        let class = Class::of(section);
+        let mut class = Class::of(section);
+        if let (ProgramKind::Unknown(_), Some(_), Some(kind)) =
+            (&class.kind, tail(section), &self.tail_kind)
+        {
+            class.kind = kind.clone();
+        }
         let mut flat = self.assemble(index)?;
         flat.patch_calls();
         let (subprograms, lines, core) = self.describe(&flat);
@@ -226,7 +233,8 @@ impl Linker<'_, '_> {
             Place::Undefined => return self.resolve_extern(flat, site, insn, rel).map(|()| None),
             Place::Other => return Err(error("the symbol is absolute or common")),
         };
-        let (base, imm) = (i128::from(symbol.value), i128::from(insn.imm));
+        let base = i128::from(symbol.value);
+        let imm = rel.addend.map_or(insn.imm.into(), i128::from);
         match (insn.op, rel.kind) {
             (CALL, R_64_32) if insn.src == opcode::PSEUDO_CALL => self
                 .function_at(section, base + (imm + 1) * INSN_SIZE as i128)
@@ -370,6 +378,40 @@ fn index_imm(index: usize) -> i32 {
     i32::try_from(index).expect("an object in memory has fewer maps and functions than 2^31")
 }
 
+/// What tail-called programs are whose section's name does not say it: the same as the others.
+pub(crate) fn tail_kind(elf: &Elf<'_>, functions: &Functions<'_>) -> Option<ProgramKind> {
+    let entries = functions.all.iter().filter(|f| f.entry);
+    let mut kinds = entries.map(|f| Class::of(elf.section_name(f.section)).kind);
+    kinds.find(|kind| matches!(kind, ProgramKind::Xdp { .. } | ProgramKind::Tc))
+}
+
+/// Implementations of kernel interfaces, which are variables and not programs.
+pub(crate) fn struct_ops(elf: &Elf<'_>) -> Vec<Refused> {
+    let sections = elf.sections.iter().enumerate().filter(|(_, s)| {
+        let name = s.name.trim_start_matches('?');
+        name == ".struct_ops" || name == ".struct_ops.link"
+    });
+    let variables = sections.flat_map(|(index, section)| {
+        let symbols = elf
+            .symbols_in(index)
+            .filter(|s| s.kind == SymbolKind::Object);
+        symbols.map(|symbol| (symbol.name, section.name))
+    });
+    let refuse = |(name, section): (&str, &str)| Refused {
+        name: name.into(),
+        section: section.into(),
+        reason: ObjectError::Unsupported {
+            name: name.into(),
+            section: section.into(),
+            reason: STRUCT_OPS.into(),
+        },
+    };
+    variables.map(refuse).collect()
+}
+
+const STRUCT_OPS: &str =
+    "it implements a kernel interface (struct_ops), which exists only inside the kernel";
+
 /// Sections whose programs exist only within the kernel.
 fn refuse_section(name: &str, section: &str) -> Result<(), ObjectError> {
     let prefix = section.trim_start_matches('?').split('/').next();
@@ -377,9 +419,7 @@ fn refuse_section(name: &str, section: &str) -> Result<(), ObjectError> {
         Some("freplace") => {
             "it replaces a function of a program that is already in the kernel (freplace); load it there with the tool that owns that program"
         }
-        Some("struct_ops" | "struct_ops.s") => {
-            "it implements a kernel interface (struct_ops), which exists only inside the kernel"
-        }
+        Some("struct_ops" | "struct_ops.s") => STRUCT_OPS,
         _ => return Ok(()),
     };
     Err(ObjectError::Unsupported {

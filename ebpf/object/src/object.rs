@@ -8,7 +8,7 @@ use crate::elf::Elf;
 use crate::externs::Externs;
 use crate::functions::Functions;
 use crate::lines::Extra;
-use crate::link::{Linked, Linker};
+use crate::link::{Linked, Linker, struct_ops, tail_kind};
 use crate::maps::Maps;
 use crate::reader::word_at;
 use crate::{Global, Kfunc, MapSpec, ObjectError, Program, Refused};
@@ -56,16 +56,21 @@ impl Object {
             kernel_btf.set_layout(section, layout);
         }
         let extra = Extra::collect(&elf, btf.as_ref())?;
-        let Linked { programs, refused } = Linker {
+        let Linked {
+            programs,
+            mut refused,
+        } = Linker {
             elf: &elf,
             functions: &functions,
             maps: &maps,
             externs: &externs,
             config_map,
             extra: &extra,
+            tail_kind: tail_kind(&elf, &functions),
             spent: Cell::new(0),
         }
         .link()?;
+        refused.extend(struct_ops(&elf));
         if programs.is_empty() {
             return Err(refused
                 .into_iter()

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use squalus_isa::{Insn, MapDef};
+use squalus_isa::{Insn, MapDef, MapType};
 
 use crate::ObjectError;
 use crate::btf::TypeId;
@@ -29,6 +29,9 @@ pub enum Pinning {
     ByName,
     /// Shared by name among loads of the same object (iproute2's `PIN_OBJECT_NS`).
     ByObject,
+    /// As `ByName`, but every load begins with a new map, which takes the name over (Cilium's
+    /// `CILIUM_PIN_REPLACE`).
+    Replace,
 }
 
 /// One entry of a map's static initialiser (libbpf's `.values = { [2] = &inner }`).
@@ -52,8 +55,8 @@ pub enum InitialTarget {
 /// A map the object asks for.
 #[derive(Clone, Debug)]
 pub struct MapSpec {
-    /// Name, type, sizes, flags and inner map. `max_entries` is 0 where the object leaves it to the loader
-    /// (perf event arrays: one entry per CPU). Data sections bear the section's name in full (`.rodata`, `.bss`,
+    /// Name, type, sizes, flags and inner map, as the object states them; [`sized`](crate::sized) fills in what it
+    /// leaves to the loader. Data sections bear the section's name in full (`.rodata`, `.bss`,
     /// `.rodata.str1.1`).
     pub def: MapDef,
     /// Where the definition came from.
@@ -66,6 +69,10 @@ pub struct MapSpec {
     pub pinning: Pinning,
     /// NUMA node asked for, if any.
     pub numa_node: Option<u32>,
+    /// BTF type of keys of inner maps.
+    pub inner_key_type: Option<TypeId>,
+    /// BTF type of values of inner maps.
+    pub inner_value_type: Option<TypeId>,
     /// BTF type of keys.
     pub key_type: Option<TypeId>,
     /// BTF type of values; of a data section its `DATASEC`.
@@ -74,18 +81,59 @@ pub struct MapSpec {
     pub values: Vec<InitialValue>,
 }
 
+impl MapSpec {
+    /// A map without types, values or wishes.
+    pub(crate) fn new(def: MapDef, origin: MapOrigin) -> MapSpec {
+        MapSpec {
+            def,
+            origin,
+            initial: None,
+            frozen: false,
+            pinning: Pinning::None,
+            numa_node: None,
+            inner_key_type: None,
+            inner_value_type: None,
+            key_type: None,
+            value_type: None,
+            values: Vec::new(),
+        }
+    }
+}
+
+/// A definition with the sizes that objects leave to the loader, by libbpf's rules: a perf event array without
+/// entries has one for each of `cpus` CPUs, and a ring buffer a number of bytes that is a power of two and a multiple
+/// of `page_size`.
+#[must_use]
+pub fn sized(def: &MapDef, cpus: u32, page_size: u32) -> MapDef {
+    let mut def = def.clone();
+    match def.kind {
+        MapType::PerfEventArray if def.max_entries == 0 => def.max_entries = cpus,
+        MapType::RingBuf | MapType::UserRingBuf => {
+            let pages = def.max_entries.div_ceil(page_size.max(1)).max(1);
+            let rounded = pages.checked_next_power_of_two();
+            let bytes = rounded.and_then(|pages| pages.checked_mul(page_size));
+            def.max_entries = bytes.unwrap_or(def.max_entries);
+        }
+        _ => {}
+    }
+    def
+}
+
 /// What a program is for, from its section's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProgramKind {
-    /// Runs on received frames. Any section whose name starts with `xdp` counts, as older loaders wanted none in particular.
+    /// Runs on received frames. Any section whose name starts with `xdp` counts, as older loaders wanted none in
+    /// particular, and iproute2's `prog`.
     Xdp {
         /// Whether it accepts frames in several buffers (`xdp.frags`).
         frags: bool,
     },
     /// A traffic control classifier or action.
     Tc,
-    /// Something else: the section's name up to the first slash.
+    /// Another type, in bpftool's words (`kprobe`, `cgroup_skb`).
     Other(String),
+    /// The section's name says nothing: whoever asks for the program by name knows what it is for.
+    Unknown(String),
 }
 
 /// Where an XDP program is to be attached, from its section's name (`xdp/devmap`, `xdp/cpumap`).

@@ -319,7 +319,7 @@ fn section_names_of_all_times_are_understood() {
     assert_eq!(kind("traffic"), ProgramKind::Tc);
     assert_eq!(kind("classify"), ProgramKind::Tc);
     assert_eq!(kind("probe"), ProgramKind::Other("kprobe".into()));
-    assert_eq!(kind("tail"), ProgramKind::Other("1".into()));
+    assert_eq!(kind("tail"), ProgramKind::Xdp { frags: false });
     assert!(!object.program("optional").unwrap().autoload);
     assert!(object.program("plain").unwrap().autoload);
 }
@@ -451,6 +451,6 @@ fn without_section_names_exported_functions_are_programs() {
     let names: Vec<_> = object.programs.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(names, ["pass", "compute"]);
     let compute = object.program("compute").unwrap();
-    assert_eq!(compute.kind, ProgramKind::Other(".text".into()));
+    assert_eq!(compute.kind, ProgramKind::Unknown(".text".into()));
     assert_eq!(compute.subprograms.len(), 2);
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use squalus_isa::{MapDef, MapFlags, MapType};
 
-use super::{Maps, map_error, owned_name, variables};
+use super::{Maps, fields, map_error, owned_name, variables};
 use crate::btf::{Btf, Kind, Member, TypeId};
 use crate::elf::{Elf, Place, R_64_64, R_64_ABS64, Rel, Symbol};
 use crate::functions::Functions;
@@ -59,10 +59,13 @@ pub(super) fn collect(
             return Err(map_error(symbol.name, "it reaches past the end of `.maps`"));
         }
         values.push(raw.values);
-        maps.define(index, symbol.value, raw.spec(symbol.name)?)?;
+        maps.define(index, symbol.value, raw.spec(btf, symbol.name)?)?;
     }
     initial_values(maps, elf, index, functions, &symbols, &values)
 }
+
+/// `pinning` of Cilium's own, beside libbpf's.
+const CILIUM_PIN_REPLACE: u32 = 1 << 4;
 
 /// A definition with each member given once has 12.
 const MEMBERS: usize = 64;
@@ -103,7 +106,18 @@ struct Definition {
     key_type: Option<TypeId>,
     value_type: Option<TypeId>,
     inner: Option<Box<MapDef>>,
+    /// Key and value type of inner maps.
+    inner_types: Option<KeyValue>,
     values: Option<Values>,
+}
+
+/// A key's and a value's type.
+type KeyValue = (Option<TypeId>, Option<TypeId>);
+
+/// What a member `values` says: where it is, and what inner maps are like, if it holds maps.
+struct ValuesMember {
+    values: Values,
+    inner: Option<(Box<MapDef>, KeyValue)>,
 }
 
 impl Definition {
@@ -147,9 +161,9 @@ impl Definition {
             }
             "pinning" if place == Role::Outer => self.pinning = member.number()?,
             "values" if place == Role::Outer => {
-                let (values, inner) = member.values()?;
+                let ValuesMember { values, inner } = member.values()?;
                 self.values = Some(values);
-                self.inner = inner;
+                (self.inner, self.inner_types) = inner.unzip();
             }
             other => {
                 return Err(member.error(format!("member `{other}` is not known here")));
@@ -159,7 +173,7 @@ impl Definition {
     }
 
     /// The kernel's view of it.
-    fn def(&self, name: &str) -> Result<MapDef, ObjectError> {
+    fn def(&self, btf: &Btf, name: &str) -> Result<MapDef, ObjectError> {
         let number = self
             .kind
             .ok_or_else(|| map_error(name, "its definition has no `type`"))?;
@@ -190,14 +204,15 @@ impl Definition {
             flags: MapFlags(self.flags),
             inner: self.inner.clone(),
             extra: self.map_extra,
-            fields: Default::default(),
+            fields: fields::of_value(btf, name, self.value_type)?,
         })
     }
 
-    fn spec(&self, name: &str) -> Result<MapSpec, ObjectError> {
+    fn spec(&self, btf: &Btf, name: &str) -> Result<MapSpec, ObjectError> {
         let pinning = match self.pinning {
             0 => Pinning::None,
             1 => Pinning::ByName,
+            CILIUM_PIN_REPLACE => Pinning::Replace,
             other => {
                 return Err(map_error(
                     name,
@@ -205,16 +220,15 @@ impl Definition {
                 ));
             }
         };
+        let (inner_key_type, inner_value_type) = self.inner_types.unwrap_or_default();
         Ok(MapSpec {
-            def: self.def(name)?,
-            origin: MapOrigin::Btf,
-            initial: None,
-            frozen: false,
             pinning,
             numa_node: self.numa_node,
+            inner_key_type,
+            inner_value_type,
             key_type: self.key_type,
             value_type: self.value_type,
-            values: Vec::new(),
+            ..MapSpec::new(self.def(btf, name)?, MapOrigin::Btf)
         })
     }
 }
@@ -309,7 +323,7 @@ impl MemberReader<'_> {
     }
 
     /// `type *values[]`, what `__array()` writes, with the definition of inner maps if it holds maps.
-    fn values(&self) -> Result<(Values, Option<Box<MapDef>>), ObjectError> {
+    fn values(&self) -> Result<ValuesMember, ObjectError> {
         let target = self
             .btf
             .resolve(self.member.ty)
@@ -326,13 +340,18 @@ impl MemberReader<'_> {
             of,
         };
         match target {
-            Some((_, t)) if matches!(t.kind, Kind::FuncProto { .. }) => {
-                Ok((values(ValuesOf::Programs), None))
-            }
+            Some((_, t)) if matches!(t.kind, Kind::FuncProto { .. }) => Ok(ValuesMember {
+                values: values(ValuesOf::Programs),
+                inner: None,
+            }),
             Some((id, t)) if matches!(t.kind, Kind::Composite { .. }) => {
                 let name = format!("{}.inner", self.map);
-                let inner = Definition::parse(self.btf, &name, id, Role::Inner)?.def(&name)?;
-                Ok((values(ValuesOf::Maps), Some(Box::new(inner))))
+                let inner = Definition::parse(self.btf, &name, id, Role::Inner)?;
+                let def = Box::new(inner.def(self.btf, &name)?);
+                Ok(ValuesMember {
+                    values: values(ValuesOf::Maps),
+                    inner: Some((def, (inner.key_type, inner.value_type))),
+                })
             }
             _ => {
                 Err(self.wrong("an array of pointers to maps or functions as __array() writes it"))
@@ -401,7 +420,10 @@ fn target(
         return None;
     };
     let place = data.get(usize::try_from(rel.offset).ok()?..)?;
-    let addend = Reader::new(place).u64()?;
+    let addend = match rel.addend {
+        Some(addend) => addend.cast_unsigned(),
+        None => Reader::new(place).u64()?,
+    };
     let address = symbol.value.checked_add(addend)?;
     match of {
         ValuesOf::Maps => {

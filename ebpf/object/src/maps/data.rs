@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use squalus_isa::{MapDef, MapFlags, MapType};
+use squalus_isa::{MapDef, MapFlags, MapType, ValueFields};
 
-use super::Maps;
+use super::{Maps, fields};
 use crate::btf::{Btf, Kind, TypeId};
 use crate::elf::{Elf, Section, SymbolKind};
 use crate::limits::DATA_BYTES;
-use crate::{Global, MapOrigin, MapSpec, ObjectError, Pinning};
+use crate::{Global, MapOrigin, MapSpec, ObjectError};
 
 pub(super) fn collect(
     maps: &mut Maps,
@@ -31,9 +31,25 @@ pub(super) fn collect(
         let map = maps.define(index, 0, spec(section, types.get(section.name).copied()))?;
         maps.data.insert(index, map);
         let types = variable_types(btf, types.get(section.name).copied());
+        let first = maps.globals.len();
         collect_globals(maps, elf, index, map, &types)?;
+        if let Some(btf) = btf {
+            maps.specs[map].def.fields = variable_fields(btf, maps.globals.get(first..))?;
+        }
     }
     Ok(())
+}
+
+/// Variables that the kernel keeps for itself: locks and timers that are no part of a struct.
+fn variable_fields(btf: &Btf, globals: Option<&[Global]>) -> Result<ValueFields, ObjectError> {
+    let mut found = ValueFields::default();
+    for global in globals.unwrap_or_default() {
+        let within = fields::of_value(btf, &global.section, global.ty)?;
+        let shift = |at: u32| at.saturating_add(global.offset as u32);
+        found.spin_lock = found.spin_lock.or(within.spin_lock.map(shift));
+        found.timer = found.timer.or(within.timer.map(shift));
+    }
+    Ok(found)
 }
 
 /// The `DATASEC` types by name.
@@ -81,30 +97,26 @@ fn spec(section: &Section<'_>, value_type: Option<TypeId>) -> MapSpec {
     } else {
         section.data.to_vec()
     };
-    MapSpec {
-        def: MapDef {
-            name: section.name.into(),
-            kind: MapType::Array,
-            key_size: 4,
-            value_size: size,
-            max_entries: 1,
-            flags: if frozen {
-                MapFlags::RDONLY_PROG
-            } else {
-                MapFlags::default()
-            },
-            inner: None,
-            extra: 0,
-            fields: Default::default(),
+    let def = MapDef {
+        name: section.name.into(),
+        kind: MapType::Array,
+        key_size: 4,
+        value_size: size,
+        max_entries: 1,
+        flags: if frozen {
+            MapFlags::RDONLY_PROG
+        } else {
+            MapFlags::default()
         },
-        origin: MapOrigin::Data,
+        inner: None,
+        extra: 0,
+        fields: ValueFields::default(),
+    };
+    MapSpec {
         initial: Some(initial),
         frozen,
-        pinning: Pinning::None,
-        numa_node: None,
-        key_type: None,
         value_type,
-        values: Vec::new(),
+        ..MapSpec::new(def, MapOrigin::Data)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod btf_def;
 mod data;
+mod fields;
 mod legacy;
 
 use std::collections::{HashMap, HashSet};
@@ -39,7 +40,7 @@ impl Maps {
         functions: &Functions<'_>,
     ) -> Result<Maps, ObjectError> {
         let mut maps = Maps::default();
-        legacy::collect(&mut maps, elf)?;
+        legacy::collect(&mut maps, elf, btf, functions)?;
         btf_def::collect(&mut maps, elf, btf, functions)?;
         data::collect(&mut maps, elf, btf)?;
         Ok(maps)
