@@ -9,7 +9,7 @@ use squalus_object::btf::BtfFeatures;
 use squalus_object::{FUNC_INFO_SIZE, LINE_INFO_SIZE, Object, ObjectError, Program, host};
 
 use crate::choose::choose;
-use crate::maps::{Creator, create_plain};
+use crate::maps::{Creator, create_after_prototype};
 use crate::privilege::Needs;
 use crate::sys::{self, MapExtras, MapFd, Records, XdpLoad};
 use crate::{KernelEngine, KernelError, LoadOptions, verifier};
@@ -85,7 +85,7 @@ impl KernelEngine {
     ) -> Result<KernelEngine, KernelError> {
         let cpus = sys::possible_cpus()?;
         let create = |def: MapDef| {
-            let fd = create_plain(&def, MapExtras::default(), cpus)?;
+            let fd = create_after_prototype(&def, MapExtras::default(), None, cpus)?;
             Ok(LoadedMap { def, fd })
         };
         let maps = maps.into_iter().map(create);

@@ -11,6 +11,9 @@ use crate::privilege::Needs;
 use crate::sys::{self, MapExtras, MapFd};
 use crate::{KernelError, LoadOptions, bpffs};
 
+/// The object's BTF in the kernel, and the types of a map's keys and values in it.
+type Types<'l> = (BorrowedFd<'l>, u32, u32);
+
 /// What is the same for all maps of an object.
 pub(crate) struct Creator<'l> {
     pub(crate) options: &'l LoadOptions,
@@ -76,23 +79,13 @@ impl Creator<'_> {
         others: &[Option<LoadedMap>],
     ) -> Result<MapFd, KernelError> {
         let extras = MapExtras {
-            btf: self
-                .btf
-                .zip(types(spec))
-                .map(|(fd, (key, value))| (fd, key, value)),
+            btf: self.types(spec),
             numa_node: spec.numa_node.unwrap_or(0),
             ifindex: self.options.offload.unwrap_or(0),
             ..MapExtras::default()
         };
         let inner = inner_maps(spec, object, others)?;
-        let fd = match inner.first() {
-            // The kernel copies from the prototype what inner maps must be like, types of values included.
-            Some((_, first)) if !self.options.overrides_inner(&def.name) => {
-                let inner = Some(first.as_fd());
-                create_map(def, MapExtras { inner, ..extras }, self.cpus)?
-            }
-            _ => create_plain(def, extras, self.cpus)?,
-        };
+        let fd = create_after_prototype(def, extras, self.inner_types(spec), self.cpus)?;
         let failed = |errno| KernelError::CreateMap {
             map: def.name.clone(),
             errno,
@@ -103,6 +96,25 @@ impl Creator<'_> {
             set_fd(&fd, index, inner.as_fd()).map_err(failed)?;
         }
         Ok(fd)
+    }
+
+    /// Key and value type in the object's BTF. Maps of the kernel's own things have none that it accepts.
+    fn types(&self, spec: &MapSpec) -> Option<Types<'_>> {
+        let value = spec.value_type.filter(|_| !is_untyped(spec.def.kind))?;
+        let key = spec.key_type.map_or(0, |key| key.0);
+        Some((self.btf?, key, value.0))
+    }
+
+    /// The types that the object gives to inner maps; the caller's prototype has none.
+    fn inner_types(&self, spec: &MapSpec) -> Option<Types<'_>> {
+        let given = self
+            .options
+            .inner
+            .iter()
+            .any(|(name, _)| *name == spec.def.name);
+        let value = spec.inner_value_type.filter(|_| !given)?;
+        let key = spec.inner_key_type.map_or(0, |key| key.0);
+        Some((self.btf?, key, value.0))
     }
 
     fn pin_path(&self, spec: &MapSpec) -> Option<PathBuf> {
@@ -219,11 +231,10 @@ fn ring_size(bytes: u32) -> u32 {
     pages.checked_mul(page).unwrap_or(bytes)
 }
 
-/// Key and value type in the object's BTF. Maps of the kernel's own things have none that it accepts.
-fn types(spec: &MapSpec) -> Option<(u32, u32)> {
+fn is_untyped(kind: MapType) -> bool {
     use MapType as T;
-    let untyped = matches!(
-        spec.def.kind,
+    matches!(
+        kind,
         T::PerfEventArray
             | T::CgroupArray
             | T::StackTrace
@@ -240,36 +251,39 @@ fn types(spec: &MapSpec) -> Option<(u32, u32)> {
             | T::Stack
             | T::RingBuf
             | T::UserRingBuf
-    );
-    let value = spec.value_type.filter(|_| !untyped)?;
-    Some((spec.key_type.map_or(0, |key| key.0), value.0))
+    )
 }
 
-/// Creates a map of an object, if it is a map of maps after a prototype of its inner maps.
-pub(crate) fn create_plain(
+/// Creates a map, if it is a map of maps after a prototype, from which the kernel copies what inner maps must be
+/// like, `inner_types` included.
+pub(crate) fn create_after_prototype(
     def: &MapDef,
     extras: MapExtras<'_>,
+    inner_types: Option<Types<'_>>,
     cpus: usize,
 ) -> Result<MapFd, KernelError> {
-    let prototype = prototype(def, cpus)?;
+    let prototype = match (&def.inner, def.kind.is_map_in_map()) {
+        (Some(inner), true) => {
+            let extras = MapExtras {
+                btf: inner_types,
+                ..MapExtras::default()
+            };
+            Some(create_map(inner, extras, cpus)?)
+        }
+        (None, true) => {
+            return Err(KernelError::Option {
+                name: def.name.clone(),
+                reason: "the object does not say what its inner maps are like; give a prototype"
+                    .to_owned(),
+            });
+        }
+        (_, false) => None,
+    };
     let extras = MapExtras {
         inner: prototype.as_ref().map(MapFd::as_fd),
         ..extras
     };
     create_map(def, extras, cpus)
-}
-
-/// The map that shows the kernel what inner maps of `def` are like.
-fn prototype(def: &MapDef, cpus: usize) -> Result<Option<MapFd>, KernelError> {
-    match (&def.inner, def.kind.is_map_in_map()) {
-        (Some(inner), true) => create_map(inner, MapExtras::default(), cpus).map(Some),
-        (None, true) => Err(KernelError::Option {
-            name: def.name.clone(),
-            reason: "the object does not say what its inner maps are like; give a prototype"
-                .to_owned(),
-        }),
-        (_, false) => Ok(None),
-    }
 }
 
 /// Creates a map, with errors that say what to do. If the kernel does not take the types, the map goes without

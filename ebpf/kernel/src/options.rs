@@ -57,11 +57,6 @@ impl LoadOptions {
         }
         Ok(())
     }
-
-    /// Whether inner maps of this map of maps are as the caller says, not as the object declares.
-    pub(crate) fn overrides_inner(&self, map: &str) -> bool {
-        self.inner.iter().any(|(name, _)| name == map)
-    }
 }
 
 fn map<'o>(object: &'o mut Object, name: &str) -> Result<&'o mut MapDef, KernelError> {

@@ -1,4 +1,5 @@
 //! Attachments that outlive their engine, in network namespaces. Needs root; says so where it has to skip.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

@@ -27,7 +27,9 @@ impl Object {
             }
         }
         let chosen = self.programs.iter().zip(wanted);
-        Ok(chosen.filter_map(|(p, wanted)| wanted.then_some(p)).collect())
+        Ok(chosen
+            .filter_map(|(p, wanted)| wanted.then_some(p))
+            .collect())
     }
 
     /// The programs in the static initialisers of program arrays that a program refers to.
