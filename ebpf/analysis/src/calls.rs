@@ -7,7 +7,7 @@ use crate::machine::{Effect, FrameRead, Machine};
 use crate::{Access, Area, FuncId, Interval, MapRef, Name, Scalar, State, Value};
 
 /// The register of argument `n`, from 0.
-fn arg(n: usize) -> Reg {
+pub(crate) fn arg(n: usize) -> Reg {
     Reg::new(n as u8 + 1).expect("helpers take five arguments at most")
 }
 
@@ -43,6 +43,9 @@ impl Machine<'_> {
                 self.touch_memory(func, state, &memory, &mut effect);
             }
         }
+        if proto.follows_pointers() {
+            effect.reads = FrameRead::AllFrames;
+        }
         if proto.ret == RetKind::TailCall && func != 0 {
             effect.replaced = true;
             self.summaries[func as usize].writes.wild = true;
@@ -50,9 +53,15 @@ impl Machine<'_> {
         if proto.id == HelperId::MAP_LOOKUP_ELEM {
             effect.index = key_on_stack(state);
         }
+        if let Some(over) = proto.iterates() {
+            self.call_back(func, state, over, &mut effect);
+        }
         let result = self.result(state, proto, fresh);
         if proto.changes_packet {
             state.packet_moved();
+        }
+        if proto.args.contains(&ArgKind::RingRecord) {
+            state.records_released();
         }
         state.retire(fresh);
         state.set_reg(Reg::R0, result);
@@ -73,7 +82,7 @@ impl Machine<'_> {
     fn argument_proved(&self, state: &State, proto: &Proto, n: usize, kind: ArgKind) -> bool {
         let value = state.reg(arg(n));
         match kind {
-            ArgKind::Anything => true,
+            ArgKind::Anything | ArgKind::Vararg => true,
             ArgKind::Ctx => value == Value::Ctx(0),
             ArgKind::ConstMapPtr => matches!(value, Value::Map { map, null: None }
                 if self.map_allowed(proto, map)),
@@ -87,14 +96,20 @@ impl Machine<'_> {
             | ArgKind::MemRead { .. }
             | ArgKind::MemWrite
             | ArgKind::MemUpdate
-            | ArgKind::FixedOut { .. } => self
+            | ArgKind::MapValueUpdate
+            | ArgKind::FixedIn { .. }
+            | ArgKind::FixedOut { .. }
+            | ArgKind::FixedUpdate { .. } => self
                 .memory(state, n, kind)
                 .is_some_and(|memory| memory.access.is_proved()),
             ArgKind::CallbackCtx | ArgKind::ConstAllocSize => true,
             ArgKind::SpinLock => self.is_field(value, |fields| fields.spin_lock),
             ArgKind::Timer => self.is_field(value, |fields| fields.timer),
             ArgKind::ConstStr => self.is_const_str(value),
-            ArgKind::Callback | ArgKind::RingRecord => false,
+            // Compiled code looks at the address when it calls back.
+            ArgKind::Callback => proto.iterates().is_some() || matches!(value, Value::Function(_)),
+            ArgKind::RingRecord => matches!(value, Value::Record { off, null: None, .. }
+                if off == Interval::at(0)),
         }
     }
 
@@ -142,7 +157,9 @@ impl Machine<'_> {
         };
         let len = match kind {
             ArgKind::MapKey => map().map(|def| def.key_size.into()),
-            ArgKind::MapValue | ArgKind::MapValueOut => map().map(|def| def.value_size.into()),
+            ArgKind::MapValue | ArgKind::MapValueOut | ArgKind::MapValueUpdate => {
+                map().map(|def| def.value_size.into())
+            }
             ArgKind::MemRead { nullable } => {
                 if nullable && pointer == Value::constant(0) {
                     return None;
@@ -150,7 +167,9 @@ impl Machine<'_> {
                 Some(state.reg(arg(n + 1)).scalar().umax)
             }
             ArgKind::MemWrite | ArgKind::MemUpdate => Some(state.reg(arg(n + 1)).scalar().umax),
-            ArgKind::FixedOut { size } => Some(size.into()),
+            ArgKind::FixedIn { size }
+            | ArgKind::FixedOut { size }
+            | ArgKind::FixedUpdate { size } => Some(size.into()),
             _ => return None,
         };
         let write = matches!(
@@ -158,9 +177,15 @@ impl Machine<'_> {
             ArgKind::MemWrite
                 | ArgKind::MemUpdate
                 | ArgKind::MapValueOut
+                | ArgKind::MapValueUpdate
                 | ArgKind::FixedOut { .. }
+                | ArgKind::FixedUpdate { .. }
         );
-        let read = !write || kind == ArgKind::MemUpdate;
+        let updates = matches!(
+            kind,
+            ArgKind::MemUpdate | ArgKind::MapValueUpdate | ArgKind::FixedUpdate { .. }
+        );
+        let read = !write || updates;
         let len = len.and_then(|len| u32::try_from(len).ok()).map(i64::from);
         Some(match len {
             Some(len) => Memory {
@@ -248,7 +273,8 @@ impl Machine<'_> {
                 }
                 _ => Value::TOP,
             },
-            RetKind::TailCall | RetKind::RingRecordOrNull => Value::TOP,
+            RetKind::TailCall => Value::TOP,
+            RetKind::RingRecordOrNull => reserved(state, proto, fresh),
         }
     }
 
@@ -298,22 +324,42 @@ impl Machine<'_> {
             escapes: passes_stack,
             ..Effect::default()
         };
+        self.enter(state, callee);
+        let Some(exit) = self.summaries[callee as usize].exit.clone() else {
+            effect.ends = true;
+            return effect;
+        };
+        self.called(func, state, callee);
+        state.learn_bounds_of(&exit);
+        state.retire(fresh);
+        state.set_reg(Reg::R0, exit.reg(Reg::R0).renamed(Some(fresh)));
+        for n in 0..5 {
+            state.set_reg(arg(n), Value::TOP);
+        }
+        effect
+    }
+
+    /// Notes that `callee` is called in `state`, with the arguments in its registers.
+    pub(crate) fn enter(&mut self, state: &State, callee: FuncId) {
         let mut entry = state.callee(callee);
         if self.cfg.is_recursive(callee) {
             for n in 0..5 {
                 entry.set_reg(arg(n), Value::TOP);
             }
         }
-        let summary = &mut self.summaries[callee as usize];
-        summary.calls.push(entry);
-        let Some(exit) = summary.exit.clone() else {
-            effect.ends = true;
-            return effect;
-        };
-        let (moves_packet, writes) = (summary.moves_packet, summary.writes.clone());
-        if moves_packet {
+        self.summaries[callee as usize].calls.push(entry);
+    }
+
+    /// Does to the caller's state what `callee` may do, but for its result.
+    pub(crate) fn called(&mut self, func: FuncId, state: &mut State, callee: FuncId) {
+        let summary = &self.summaries[callee as usize];
+        if summary.moves_packet {
             state.packet_moved();
         }
+        if summary.releases_records {
+            state.records_released();
+        }
+        let writes = summary.writes.clone();
         let own = &mut self.summaries[func as usize].writes;
         if writes.wild {
             own.wild = true;
@@ -326,19 +372,27 @@ impl Machine<'_> {
                 own.add(owner, Interval { lo, hi });
             }
         }
-        state.learn_bounds_of(&exit);
-        state.retire(fresh);
-        state.set_reg(Reg::R0, exit.reg(Reg::R0).renamed(Some(fresh)));
-        for n in 0..5 {
-            state.set_reg(arg(n), Value::TOP);
-        }
-        effect
     }
 
     pub(crate) fn function_at(&self, slot: usize) -> FuncId {
         let subs = self.program.subprograms();
         (subs.partition_point(|sub| sub.start <= slot) - 1) as FuncId
     }
+}
+
+/// What a reservation in a ring buffer gives, if its length is known.
+fn reserved(state: &State, proto: &Proto, fresh: Name) -> Value {
+    let size = proto
+        .args
+        .iter()
+        .position(|kind| *kind == ArgKind::ConstAllocSize);
+    let size = size.map(|n| state.reg(arg(n)).scalar());
+    let len = size.and_then(|size| u32::try_from(size.as_constant()?).ok());
+    len.map_or(Value::TOP, |len| Value::Record {
+        len,
+        off: Interval::at(0),
+        null: Some(fresh),
+    })
 }
 
 /// The four-byte key that a lookup's second argument points to, if it is on the function's own stack.

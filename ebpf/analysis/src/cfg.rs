@@ -1,7 +1,7 @@
 //! Basic blocks of a program and its subprograms.
 
-use squalus_isa::{CallTarget, Inst};
-use squalus_runtime::LinkedProgram;
+use squalus_isa::{CallTarget, ImmSource, Inst};
+use squalus_runtime::{LinkedProgram, proto};
 
 use crate::FuncId;
 
@@ -32,20 +32,23 @@ pub struct Cfg {
     block_of: Vec<usize>,
     entries: Vec<usize>,
     callees: Vec<Vec<FuncId>>,
+    callbacks: Vec<Vec<FuncId>>,
     recursive: Vec<bool>,
 }
 
 impl Cfg {
-    /// Finds the blocks of `program`.
+    /// Finds the blocks of `program`. A function with helpers that call back is taken to call those
+    /// functions back whose address it takes itself; with `any_callback`, all whose address is taken.
     #[must_use]
-    pub fn new(program: &LinkedProgram) -> Cfg {
+    pub fn new(program: &LinkedProgram, any_callback: bool) -> Cfg {
         let (blocks, block_of) = split(program);
         let entries: Vec<usize> = program
             .subprograms()
             .iter()
             .map(|sub| block_of[index(program, sub.start)])
             .collect();
-        let callees = callees(program);
+        let callbacks = callbacks(program, any_callback);
+        let callees = callees(program, &callbacks);
         let recursive = (0..callees.len())
             .map(|f| reaches(&callees, f as FuncId, f as FuncId))
             .collect();
@@ -54,6 +57,7 @@ impl Cfg {
             block_of,
             entries,
             callees,
+            callbacks,
             recursive,
         };
         cfg.number();
@@ -84,7 +88,13 @@ impl Cfg {
         self.entries.len()
     }
 
-    /// The functions that a function calls.
+    /// The functions that helpers may call back when a function calls them.
+    #[must_use]
+    pub fn callbacks(&self, func: FuncId) -> &[FuncId] {
+        &self.callbacks[func as usize]
+    }
+
+    /// The functions that a function calls, or has called back.
     #[must_use]
     pub fn callees(&self, func: FuncId) -> &[FuncId] {
         &self.callees[func as usize]
@@ -200,18 +210,49 @@ fn function_at(program: &LinkedProgram, slot: usize) -> FuncId {
     (after - 1) as FuncId
 }
 
-fn callees(program: &LinkedProgram) -> Vec<Vec<FuncId>> {
-    let mut callees = vec![Vec::new(); program.subprograms().len()];
+fn callees(program: &LinkedProgram, callbacks: &[Vec<FuncId>]) -> Vec<Vec<FuncId>> {
+    let mut callees = callbacks.to_vec();
     for decoded in program.insts() {
         if let Inst::Call(CallTarget::Local(target)) = decoded.inst {
             callees[function_at(program, decoded.slot) as usize].push(function_at(program, target));
         }
     }
-    for list in &mut callees {
-        list.sort_unstable();
-        list.dedup();
-    }
+    callees.iter_mut().for_each(sort);
     callees
+}
+
+/// For each function with helpers that call back, the functions they may call.
+fn callbacks(program: &LinkedProgram, any: bool) -> Vec<Vec<FuncId>> {
+    let mut taken = vec![Vec::new(); program.subprograms().len()];
+    let mut iterates = vec![false; taken.len()];
+    for decoded in program.insts() {
+        let func = function_at(program, decoded.slot) as usize;
+        match decoded.inst {
+            Inst::LoadImm {
+                imm: ImmSource::Func(target),
+                ..
+            } => taken[func].push(function_at(program, target)),
+            Inst::Call(CallTarget::Helper(id)) => {
+                iterates[func] |= proto(id).is_some_and(|proto| proto.iterates().is_some());
+            }
+            _ => {}
+        }
+    }
+    let mut all = taken.concat();
+    sort(&mut all);
+    taken.iter_mut().for_each(sort);
+    let each = taken.into_iter().zip(iterates);
+    each.map(|(own, iterates)| match (iterates, any) {
+        (false, _) => Vec::new(),
+        (true, true) => all.clone(),
+        (true, false) => own,
+    })
+    .collect()
+}
+
+fn sort(list: &mut Vec<FuncId>) {
+    list.sort_unstable();
+    list.dedup();
 }
 
 /// Whether calls lead from `from` to `to` in one step or more.

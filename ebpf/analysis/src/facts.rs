@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use squalus_isa::{Reg, format_inst};
-use squalus_runtime::{CtxField, LinkedProgram};
+use squalus_runtime::{CtxField, LinkError, LinkedProgram};
 
 use crate::{Cfg, FuncId, Interval, Scalar, State, Value};
 
@@ -16,6 +16,10 @@ pub enum Area {
     MapValue,
     /// In a stack frame of this run.
     Stack,
+    /// In a key that a callback was lent.
+    Key,
+    /// In a record that is reserved in a ring buffer.
+    Record,
     /// In any of these.
     Any,
 }
@@ -76,6 +80,8 @@ pub struct FunctionFacts {
     /// Whether something else than what [`InstFacts::frame`] names may use its frame: another function or
     /// a checked access.
     pub frame_escapes: bool,
+    /// Whether what it returns is never a number.
+    pub returns_pointer: bool,
 }
 
 /// How many accesses are proved, and how many are left to run-time checks.
@@ -124,6 +130,16 @@ impl Facts {
     #[must_use]
     pub fn entry(&self, block: usize) -> Option<&State> {
         self.entries.get(block)?.as_ref()
+    }
+
+    /// The first call of a helper or kernel function that the runtime has not and execution may reach.
+    ///
+    /// # Errors
+    /// Which, and where.
+    pub fn supported(&self, program: &LinkedProgram) -> Result<(), LinkError> {
+        let reached = self.insts.iter().enumerate();
+        let mut reached = reached.filter(|(_, facts)| facts.is_some());
+        reached.try_for_each(|(n, _)| program.unsupported(n))
     }
 
     /// Facts about a function.

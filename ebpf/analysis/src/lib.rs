@@ -21,6 +21,7 @@
 //!   while a check for an area other than the stack leaves them alone.
 #![forbid(unsafe_code)]
 
+mod callbacks;
 mod calls;
 mod cfg;
 mod compare;

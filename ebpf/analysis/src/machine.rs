@@ -21,6 +21,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) summaries: Vec<Summary>,
     /// Which maps are alike.
     pub(crate) shapes: Shapes,
+    /// Whether some function may be called back where the graph has no edge to it.
+    pub(crate) strange_callback: bool,
 }
 
 /// What an instruction does besides changing the state.
@@ -88,7 +90,7 @@ impl Machine<'_> {
                 let value = state.reg(dst).scalar().endian(kind, bits);
                 state.set_reg(dst, Value::Scalar(value));
             }
-            Inst::LoadImm { dst, imm } => state.set_reg(dst, immediate(imm)),
+            Inst::LoadImm { dst, imm } => state.set_reg(dst, self.immediate(imm)),
             Inst::Load {
                 size,
                 signed,
@@ -170,12 +172,38 @@ impl Machine<'_> {
                 });
                 (Area::MapValue, fits)
             }
+            Value::MapKey { map, off } => {
+                let len = self.def(*map).map(|def| def.key_size.into());
+                let fits = len.is_some_and(|len| off.fits(size, len));
+                (Area::Key, fits && !write)
+            }
+            Value::Record {
+                len,
+                off,
+                null: None,
+            } => (Area::Record, off.fits(size, (*len).into())),
             _ => (Area::Any, false),
         };
         if proved {
             Access::Proved(area)
         } else {
             Access::Checked(area)
+        }
+    }
+
+    fn immediate(&self, imm: ImmSource) -> Value {
+        match imm {
+            ImmSource::Value(value) => Value::constant(value),
+            ImmSource::Map(map) => Value::Map {
+                map: MapRef::Direct(map),
+                null: None,
+            },
+            ImmSource::MapValue { map, offset } => Value::MapValue {
+                map: MapRef::Direct(map),
+                off: Interval::at(offset.into()),
+                null: None,
+            },
+            ImmSource::Func(slot) => Value::Function(self.function_at(slot)),
         }
     }
 
@@ -204,9 +232,10 @@ impl Machine<'_> {
             checked => checked,
         };
         let aligned = match place.pointer {
-            Value::Stack { off, .. } | Value::MapValue { off, .. } => off
-                .as_constant()
-                .is_some_and(|off| off % i64::from(place.size) == 0),
+            Value::Stack { off, .. } | Value::MapValue { off, .. } | Value::Record { off, .. } => {
+                off.as_constant()
+                    .is_some_and(|off| off % i64::from(place.size) == 0)
+            }
             _ => false,
         };
         Ok(match access {
@@ -404,22 +433,6 @@ fn operand(state: &State, operand: Operand) -> Value {
     }
 }
 
-fn immediate(imm: ImmSource) -> Value {
-    match imm {
-        ImmSource::Value(value) => Value::constant(value),
-        ImmSource::Map(map) => Value::Map {
-            map: MapRef::Direct(map),
-            null: None,
-        },
-        ImmSource::MapValue { map, offset } => Value::MapValue {
-            map: MapRef::Direct(map),
-            off: Interval::at(offset.into()),
-            null: None,
-        },
-        ImmSource::Func(_) => Value::TOP,
-    }
-}
-
 fn context(field: CtxField) -> Value {
     let packet = |base| Value::Packet {
         base,
@@ -568,20 +581,10 @@ fn learn_null(state: &mut State, pointer: &Value, test: Test) -> Option<()> {
         Test::Is(Cond::Ne) => false,
         _ => return Some(()),
     };
-    match pointer {
-        Value::Map {
-            null: Some(name), ..
-        }
-        | Value::MapValue {
-            null: Some(name), ..
-        } => {
-            state.learn_null(*name, is_null);
-            Some(())
-        }
-        Value::Map { null: None, .. } => (!is_null).then_some(()),
-        Value::MapValue {
-            null: None, off, ..
-        } if off.lo >= 0 => (!is_null).then_some(()),
-        _ => Some(()),
+    match pointer.null_name() {
+        Some(name) => state.learn_null(name, is_null),
+        None if pointer.is_present() && is_null => return None,
+        None => {}
     }
+    Some(())
 }

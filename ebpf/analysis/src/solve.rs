@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use squalus_isa::{CallTarget, HelperId, Inst, MapFlags, MapType, Operand, Reg};
-use squalus_runtime::{LinkedProgram, SourceLine, proto};
+use squalus_runtime::{ArgKind, LinkedProgram, SourceLine, proto};
 
 use crate::machine::{Effect, FrameRead, Machine, branch};
 use crate::shape::Shapes;
@@ -81,10 +81,14 @@ impl FrameWrites {
 pub(crate) struct Summary {
     /// Whether it or a function it calls may move the packet.
     pub(crate) moves_packet: bool,
+    /// Whether it or a function it calls may give back a record of a ring buffer.
+    pub(crate) releases_records: bool,
     /// What it or a function it calls may write of frames other than its own.
     pub(crate) writes: FrameWrites,
     /// What holds when it returns; only `r0` and packet bounds count.
     pub(crate) exit: Option<State>,
+    /// Whether it may return a number.
+    pub(crate) returns_number: bool,
     /// States of calls met since this was last emptied.
     pub(crate) calls: Vec<State>,
 }
@@ -94,17 +98,33 @@ pub(crate) struct Summary {
 /// # Errors
 /// If an instruction that may be reached does what no XDP program may do, see [`Refusal`].
 pub fn analyse(program: &LinkedProgram) -> Result<Facts, AnalysisError> {
-    let cfg = Cfg::new(program);
+    // Where a callback comes from elsewhere than the function that passes it on, the graph must know of
+    // more calls. That is rare, so it is found out.
+    match analyse_with(program, false)? {
+        Some(facts) => Ok(facts),
+        None => Ok(analyse_with(program, true)?.expect("the graph has all calls")),
+    }
+}
+
+/// `None` if callbacks are called that the graph does not know, which cannot be with `any_callback`.
+fn analyse_with(
+    program: &LinkedProgram,
+    any_callback: bool,
+) -> Result<Option<Facts>, AnalysisError> {
+    let cfg = Cfg::new(program, any_callback);
     let mut solver = Solver::new(program, &cfg);
     solver.solve()?;
+    if solver.machine.strange_callback && !any_callback {
+        return Ok(None);
+    }
     let (insts, functions) = solver.collect()?;
     let entries = solver.entries;
-    Ok(Facts {
+    Ok(Some(Facts {
         cfg,
         insts,
         entries,
         functions,
-    })
+    }))
 }
 
 struct Solver<'a> {
@@ -128,6 +148,7 @@ impl<'a> Solver<'a> {
                 frozen: frozen(program),
                 summaries: summaries(program, cfg),
                 shapes: Shapes::new(program),
+                strange_callback: false,
             },
             entries: vec![None; cfg.blocks().len()],
             joins: vec![0; cfg.blocks().len()],
@@ -222,15 +243,20 @@ impl<'a> Solver<'a> {
 
     /// Passes on the states of a call that the last step made.
     fn take_calls(&mut self, block: usize, n: usize) {
-        let Inst::Call(CallTarget::Local(target)) = self.machine.program.insts()[n].inst else {
-            return;
+        let cfg = self.machine.cfg;
+        let callees = match self.machine.program.insts()[n].inst {
+            Inst::Call(CallTarget::Local(target)) => &[self.machine.function_at(target)],
+            Inst::Call(CallTarget::Helper(_)) => cfg.callbacks(cfg.blocks()[block].func),
+            _ => return,
         };
-        let callee = self.machine.function_at(target);
-        self.callers[callee as usize].insert(block);
-        let calls = std::mem::take(&mut self.machine.summaries[callee as usize].calls);
-        let entry = self.machine.cfg.entry(callee);
-        for call in calls {
-            self.flow(entry, &call);
+        for &callee in callees {
+            let calls = std::mem::take(&mut self.machine.summaries[callee as usize].calls);
+            if !calls.is_empty() {
+                self.callers[callee as usize].insert(block);
+            }
+            for call in calls {
+                self.flow(cfg.entry(callee), &call);
+            }
         }
     }
 
@@ -244,6 +270,7 @@ impl<'a> Solver<'a> {
         exit = exit.only_result(result);
         let joins = &mut self.exit_joins[func as usize];
         let summary = &mut self.machine.summaries[func as usize];
+        summary.returns_number |= matches!(state.reg(Reg::R0), Value::Scalar(_));
         let changed = match &mut summary.exit {
             None => {
                 summary.exit = Some(exit);
@@ -296,6 +323,9 @@ impl<'a> Solver<'a> {
                     break;
                 }
             }
+        }
+        for (facts, summary) in functions.iter_mut().zip(&self.machine.summaries) {
+            facts.returns_pointer = summary.exit.is_some() && !summary.returns_number;
         }
         Ok((insts, functions))
     }
@@ -363,28 +393,39 @@ fn summaries(program: &LinkedProgram, cfg: &Cfg) -> Vec<Summary> {
     let mut summaries = vec![Summary::default(); cfg.functions()];
     for block in cfg.blocks() {
         for decoded in &program.insts()[block.first..block.end] {
-            if let Inst::Call(CallTarget::Helper(id)) = decoded.inst {
+            if let Inst::Call(CallTarget::Helper(id)) = decoded.inst
+                && let Some(proto) = proto(id)
+            {
                 let replaced = id == HelperId::TAIL_CALL && block.func != 0;
-                summaries[block.func as usize].moves_packet |= changes_packet(id) || replaced;
+                let summary = &mut summaries[block.func as usize];
+                summary.moves_packet |= proto.changes_packet || replaced;
+                summary.releases_records |= proto.args.contains(&ArgKind::RingRecord) || replaced;
             }
         }
     }
     let mut changed = true;
     while std::mem::take(&mut changed) {
         for func in 0..summaries.len() {
-            let callees = cfg.callees(func as FuncId);
-            let moves = callees.iter().any(|&c| summaries[c as usize].moves_packet);
-            if moves && !summaries[func].moves_packet {
-                summaries[func].moves_packet = true;
-                changed = true;
-            }
+            let own = (
+                summaries[func].moves_packet,
+                summaries[func].releases_records,
+            );
+            let callees = cfg.callees(func as FuncId).iter();
+            let all = callees.fold(own, |(moves, releases), &callee| {
+                let callee = &summaries[callee as usize];
+                (
+                    moves | callee.moves_packet,
+                    releases | callee.releases_records,
+                )
+            });
+            (
+                summaries[func].moves_packet,
+                summaries[func].releases_records,
+            ) = all;
+            changed |= all != own;
         }
     }
     summaries
-}
-
-fn changes_packet(id: HelperId) -> bool {
-    proto(id).is_some_and(|proto| proto.changes_packet)
 }
 
 /// Bounds that widening stops at: those the program itself compares with, and the usual widths.

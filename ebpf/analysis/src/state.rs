@@ -126,6 +126,15 @@ impl State {
         self.rooms.clear();
     }
 
+    /// Forgets all pointers into ring buffer records: one of them was given back.
+    pub fn records_released(&mut self) {
+        for place in &mut self.places {
+            if matches!(place, Value::Record { .. }) {
+                *place = Value::TOP;
+            }
+        }
+    }
+
     /// After a call that did not move the packet: the callee's bounds hold too.
     pub fn learn_bounds_of(&mut self, callee: &State) {
         self.packet = self.packet.max(callee.packet);
@@ -219,14 +228,12 @@ impl State {
     /// Decides whether pointers named `name` are null.
     pub fn learn_null(&mut self, name: Name, is_null: bool) {
         for place in &mut self.places {
-            let (Value::Map { null, .. } | Value::MapValue { null, .. }) = place else {
-                continue;
-            };
-            if *null == Some(name) {
-                *null = None;
-                if is_null {
-                    *place = Value::constant(0);
-                }
+            if place.null_name() == Some(name) {
+                *place = if is_null {
+                    Value::constant(0)
+                } else {
+                    place.with_null(None)
+                };
             }
         }
     }

@@ -188,6 +188,24 @@ pub enum Value {
         /// Set if it can be null instead (the offset is 0 then); pointers of one name are null together.
         null: Option<Name>,
     },
+    /// The address of a subprogram.
+    Function(FuncId),
+    /// An address inside a key that a callback was lent; it can only be read.
+    MapKey {
+        /// Which map.
+        map: MapRef,
+        /// Offset into the key.
+        off: Interval,
+    },
+    /// An address inside a record that was reserved in a ring buffer and not given back.
+    Record {
+        /// How many bytes were reserved.
+        len: u32,
+        /// Offset into the record.
+        off: Interval,
+        /// Set if it can be null instead (the offset is 0 then); pointers of one name are null together.
+        null: Option<Name>,
+    },
 }
 
 impl Value {
@@ -220,7 +238,42 @@ impl Value {
     pub fn has_name(&self, name: Name) -> bool {
         match self {
             Value::Packet { name: own, .. } => own.is_some_and(|(own, _)| own == name),
-            Value::Map { null, .. } | Value::MapValue { null, .. } => *null == Some(name),
+            _ => self.null_name() == Some(name),
+        }
+    }
+
+    /// The name of a pointer that can be null.
+    #[must_use]
+    pub const fn null_name(&self) -> Option<Name> {
+        match self {
+            Value::Map { null, .. } | Value::MapValue { null, .. } | Value::Record { null, .. } => {
+                *null
+            }
+            _ => None,
+        }
+    }
+
+    /// The value with another name, if it is a pointer that can be null.
+    #[must_use]
+    pub(crate) const fn with_null(mut self, name: Option<Name>) -> Value {
+        if let Value::Map { null, .. } | Value::MapValue { null, .. } | Value::Record { null, .. } =
+            &mut self
+        {
+            *null = name;
+        }
+        self
+    }
+
+    /// Whether this is a pointer that is never null, as long as it is inside what it points into.
+    #[must_use]
+    pub(crate) fn is_present(&self) -> bool {
+        match *self {
+            Value::Map { null, .. } => null.is_none(),
+            Value::MapValue { null, off, .. } | Value::Record { null, off, .. } => {
+                null.is_none() && off.lo >= 0
+            }
+            Value::MapKey { off, .. } => off.lo >= 0,
+            Value::Function(_) => true,
             _ => false,
         }
     }
@@ -235,21 +288,9 @@ impl Value {
                 off,
                 name: None,
             },
-            Value::Map { null: Some(_), .. } | Value::MapValue { null: Some(_), .. }
-                if fresh.is_none() =>
-            {
-                Value::TOP
-            }
-            Value::Map { map, null } => Value::Map {
-                map,
-                null: null.and(fresh),
-            },
-            Value::MapValue { map, off, null } => Value::MapValue {
-                map,
-                off,
-                null: null.and(fresh),
-            },
-            other => other,
+            _ if self.null_name().is_none() => self,
+            _ if fresh.is_none() => Value::TOP,
+            _ => self.with_null(fresh),
         }
     }
 
@@ -280,11 +321,17 @@ impl Value {
                 off,
                 null: None,
             }),
-            same @ (Value::Map { .. } | Value::PacketEnd | Value::MapValue { .. })
-                if constant == Some(0) =>
-            {
-                Some(same)
-            }
+            Value::MapKey { map, off } => off.shift(by).map(|off| Value::MapKey { map, off }),
+            Value::Record {
+                len,
+                off,
+                null: None,
+            } => off.shift(by).map(|off| Value::Record {
+                len,
+                off,
+                null: None,
+            }),
+            same if constant == Some(0) => Some(same),
             _ => None,
         };
         moved.unwrap_or(Value::TOP)
@@ -355,15 +402,40 @@ impl Value {
                     null: join_null(na, nb, at),
                 }
             }
-            (Value::MapValue { map, off, .. }, Value::Scalar(s))
-            | (Value::Scalar(s), Value::MapValue { map, off, .. })
-                if s.as_constant() == Some(0) && off == Interval::at(0) =>
-            {
-                Value::MapValue {
-                    map,
-                    off,
-                    null: Some(at),
+            (Value::MapKey { map: ma, off: a }, Value::MapKey { map: mb, off: b }) => {
+                match how.shapes.join(ma, mb) {
+                    Some(map) => Value::MapKey {
+                        map,
+                        off: hull(a, b),
+                    },
+                    None => Value::TOP,
                 }
+            }
+            (
+                Value::Record {
+                    len: la,
+                    off: a,
+                    null: na,
+                },
+                Value::Record {
+                    len: lb,
+                    off: b,
+                    null: nb,
+                },
+            ) if a == b || na.is_none() && nb.is_none() => Value::Record {
+                len: la.min(lb),
+                off: hull(a, b),
+                null: join_null(na, nb, at),
+            },
+            (
+                pointer @ (Value::MapValue { off, .. } | Value::Record { off, .. }),
+                Value::Scalar(s),
+            )
+            | (
+                Value::Scalar(s),
+                pointer @ (Value::MapValue { off, .. } | Value::Record { off, .. }),
+            ) if s.as_constant() == Some(0) && off == Interval::at(0) => {
+                pointer.with_null(Some(at))
             }
             _ => Value::TOP,
         }
@@ -412,6 +484,11 @@ impl std::fmt::Debug for Value {
             Value::Map { map, null: n } => write!(f, "map{} {map:?}", null(n)),
             Value::MapValue { map, off, null: n } => {
                 write!(f, "value{} {map:?}{:?}", null(n), Tail(off))
+            }
+            Value::Function(func) => write!(f, "function{func}"),
+            Value::MapKey { map, off } => write!(f, "key {map:?}{:?}", Tail(off)),
+            Value::Record { len, off, null: n } => {
+                write!(f, "record{} of {len}{:?}", null(n), Tail(off))
             }
         }
     }

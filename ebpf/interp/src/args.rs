@@ -25,7 +25,7 @@ impl Machine<'_> {
         let mut map = None;
         for (n, kind) in proto.args.iter().enumerate() {
             let value = self.regs[n + 1];
-            if value.kind == Kind::Uninit {
+            if value.kind == Kind::Uninit && *kind != ArgKind::Vararg {
                 return Err(TrapReason::Uninitialised);
             }
             self.check_arg(proto, *kind, n, &mut map)?;
@@ -43,7 +43,7 @@ impl Machine<'_> {
         let value = self.regs[n + 1];
         let require = |ok: bool| ok.then_some(()).ok_or(TrapReason::Argument);
         match kind {
-            ArgKind::Anything | ArgKind::CallbackCtx => Ok(()),
+            ArgKind::Anything | ArgKind::CallbackCtx | ArgKind::Vararg => Ok(()),
             ArgKind::Ctx => require(value == self.ctx()),
             ArgKind::ConstMapPtr => {
                 *map = Some(check_map(proto, value)?);
@@ -53,10 +53,11 @@ impl Machine<'_> {
                 let map = map.ok_or(TrapReason::Argument)?;
                 self.give(value, map.def().key_size.into(), Use::Reads)
             }
-            ArgKind::MapValue | ArgKind::MapValueOut => {
+            ArgKind::MapValue | ArgKind::MapValueOut | ArgKind::MapValueUpdate => {
                 let map = map.ok_or(TrapReason::Argument)?;
                 let how = match kind {
                     ArgKind::MapValue => Use::Reads,
+                    ArgKind::MapValueUpdate => Use::Updates,
                     _ => Use::Writes,
                 };
                 self.give(value, map.def().value_size.into(), how)
@@ -67,12 +68,14 @@ impl Machine<'_> {
             ArgKind::MemRead { .. } => self.give(value, self.size_after(n)?, Use::Reads),
             ArgKind::MemWrite => self.give(value, self.size_after(n)?, Use::Writes),
             ArgKind::MemUpdate => self.give(value, self.size_after(n)?, Use::Updates),
+            ArgKind::FixedIn { size } => self.give(value, size.into(), Use::Reads),
             ArgKind::FixedOut { size } => self.give(value, size.into(), Use::Writes),
+            ArgKind::FixedUpdate { size } => self.give(value, size.into(), Use::Updates),
             ArgKind::Size { zero } => {
                 require(value.is_scalar() && value.bits < MAX_SIZE && (value.bits != 0 || zero))
             }
             ArgKind::ConstAllocSize => require(value.is_scalar()),
-            ArgKind::Callback => Err(TrapReason::Argument),
+            ArgKind::Callback => require(matches!(value.kind, Kind::Function { .. })),
             ArgKind::SpinLock => require(is_field(value, |fields| fields.spin_lock)),
             ArgKind::Timer => require(is_field(value, |fields| fields.timer)),
             ArgKind::RingRecord => require(self.is_record(value)),

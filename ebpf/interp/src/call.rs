@@ -15,6 +15,9 @@ impl Machine<'_> {
         if proto.ret == RetKind::TailCall {
             return Ok(self.tail_call(args));
         }
+        if let Some(over) = proto.iterates() {
+            return self.iterate(over, map);
+        }
         let env: *mut Env = self.env;
         // SAFETY: the environment is this run's; every argument was checked against the prototype.
         let result = unsafe { (proto.function)(env, args[0], args[1], args[2], args[3], args[4]) };

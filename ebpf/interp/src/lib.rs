@@ -17,6 +17,7 @@
 mod alu;
 mod args;
 mod call;
+mod frames;
 mod machine;
 mod memory;
 mod stack;

@@ -8,6 +8,7 @@ use squalus_maps::Map;
 use squalus_runtime::{CtxField, Env, LinkedProgram, Trap, TrapReason, ctx_field};
 
 use crate::alu::{alu, compare, endian, sign_extend};
+use crate::frames::Caller;
 use crate::memory;
 use crate::stack::{StackPlace, Stacks};
 use crate::value::{Kind, MapValue, Value};
@@ -31,14 +32,6 @@ pub(crate) enum Flow {
     Done(u64),
 }
 
-/// Where a call goes on when it returns.
-#[derive(Clone, Copy, Debug)]
-struct Caller {
-    program: usize,
-    at: usize,
-    saved: [Value; 4],
-}
-
 pub(crate) struct Machine<'a> {
     pub programs: &'a [Arc<LinkedProgram>],
     pub env: &'a mut Env,
@@ -46,10 +39,10 @@ pub(crate) struct Machine<'a> {
     pub regs: [Value; Reg::COUNT],
     /// How often the packet may have moved.
     pub epoch: u32,
-    program: usize,
+    pub program: usize,
     /// Index of the current instruction.
-    at: usize,
-    callers: [Option<Caller>; squalus_runtime::MAX_CALL_FRAMES],
+    pub at: usize,
+    pub callers: [Option<Caller>; squalus_runtime::MAX_CALL_FRAMES],
     visits: Option<&'static [AtomicU8]>,
 }
 
@@ -263,7 +256,10 @@ impl Machine<'_> {
         let maps = self.maps();
         match imm {
             ImmSource::Value(value) => Ok(Value::scalar(value)),
-            ImmSource::Func(_) => Err(TrapReason::Unsupported),
+            ImmSource::Func(slot) => {
+                let address = squalus_runtime::function_address(slot);
+                Ok(Value::new(address, Kind::Function { slot }))
+            }
             ImmSource::Map(index) => {
                 let map = maps.get(index as usize).ok_or(TrapReason::Unsupported)?;
                 let address = Arc::as_ptr(map).expose_provenance() as u64;
@@ -410,6 +406,15 @@ impl Machine<'_> {
                     Ok(plain(true))
                 }
             }
+            Kind::MapKey { base, len } => {
+                if !within(base, base + u64::from(len)) {
+                    Err(TrapReason::MapValue)
+                } else if write {
+                    Err(TrapReason::ReadOnly)
+                } else {
+                    Ok(plain(false))
+                }
+            }
             Kind::Record { base, len, id } => {
                 let live = self.env.held.record(base).is_some_and(|r| r.id == id);
                 if live && within(base, base + len) {
@@ -421,44 +426,9 @@ impl Machine<'_> {
             Kind::Ctx => Err(TrapReason::Context),
             Kind::Uninit => Err(TrapReason::Uninitialised),
             Kind::Scalar if base.bits < NULL_PAGE => Err(TrapReason::NullPointer),
-            Kind::Scalar | Kind::PacketEnd | Kind::Map => Err(TrapReason::NotPointer),
+            Kind::Scalar | Kind::PacketEnd | Kind::Map | Kind::Function { .. } => {
+                Err(TrapReason::NotPointer)
+            }
         }
-    }
-
-    /// Calls the subprogram at `target`.
-    fn call(&mut self, target: usize) -> Checked<Flow> {
-        let caller = Caller {
-            program: self.program,
-            at: self.at + 1,
-            saved: [self.regs[6], self.regs[7], self.regs[8], self.regs[9]],
-        };
-        if !self.stacks.push() {
-            return Err(TrapReason::CallDepth);
-        }
-        self.callers[self.stacks.depth()] = Some(caller);
-        self.regs[0] = Value::UNINIT;
-        self.regs[6..10].fill(Value::UNINIT);
-        self.regs[Reg::FP.index()] = self.stacks.frame_pointer();
-        Ok(Flow::Jump(target))
-    }
-
-    /// Returns from a subprogram, or ends the run.
-    fn exit(&mut self) -> Checked<Flow> {
-        let Some(caller) = self.callers[self.stacks.depth()].take() else {
-            let value = self.read(Reg::R0)?;
-            return if value.is_scalar() {
-                Ok(Flow::Done(value.bits))
-            } else {
-                Err(TrapReason::Return)
-            };
-        };
-        self.stacks.pop();
-        self.regs[1..6].fill(Value::UNINIT);
-        self.regs[6..10].copy_from_slice(&caller.saved);
-        self.regs[Reg::FP.index()] = self.stacks.frame_pointer();
-        Ok(Flow::Return {
-            program: caller.program,
-            at: caller.at,
-        })
     }
 }

@@ -23,6 +23,10 @@ pub(crate) enum Kind {
     MapValue { base: u64, value: MapValue },
     /// A map.
     Map,
+    /// A subprogram of the running program, by its slot.
+    Function { slot: usize },
+    /// Into a key of `len` bytes at `base`, lent to a callback: for reading only.
+    MapKey { base: u64, len: u32 },
     /// Into the record number `id` that the run reserved in a ring buffer: `len` bytes at `base`.
     Record { base: u64, len: u64, id: u64 },
 }
@@ -84,6 +88,7 @@ impl Value {
                 | Kind::Meta { .. }
                 | Kind::Stack { .. }
                 | Kind::MapValue { .. }
+                | Kind::MapKey { .. }
                 | Kind::Record { .. }
         )
     }

@@ -8,6 +8,8 @@ use cranelift_codegen::ir::{
 use squalus_analysis::InstFacts;
 use squalus_isa::{AluOp, Cond, Endian, ImmSource, Inst, Operand, Reg, Width};
 
+use squalus_runtime::function_address;
+
 use crate::translate::Translator;
 
 impl Translator<'_, '_> {
@@ -133,7 +135,10 @@ impl Translator<'_, '_> {
                 let address = base as u64 + u64::from(offset);
                 self.b.ins().iconst(I64, address.cast_signed())
             }
-            ImmSource::Func(_) => self.b.ins().iconst(I64, 0),
+            ImmSource::Func(slot) => {
+                let address = function_address(slot);
+                self.b.ins().iconst(I64, address.cast_signed())
+            }
         }
     }
 

@@ -37,6 +37,9 @@ impl Translator<'_, '_> {
         if proto.ret == RetKind::TailCall {
             return self.tail_call(known);
         }
+        if let Some(over) = proto.iterates() {
+            return self.iterate(known, over, slot);
+        }
         let result = match self.inline(known, proto) {
             Some(result) => result,
             None => self.call_helper(known, proto.function, proto.args.len()),
@@ -226,6 +229,18 @@ impl Translator<'_, '_> {
             return self.b.switch_to_block(never);
         }
         self.charge(slot);
+        self.open_frame(slot);
+        let args = self.args(known, 5);
+        let callee = self.function(callee as FuncId);
+        let call = self.b.ins().call(callee, &args);
+        let (value, status) = (self.b.inst_results(call)[0], self.b.inst_results(call)[1]);
+        self.leave_if(status);
+        self.close_frame();
+        self.set(Reg::R0, value);
+    }
+
+    /// Notes one more call; the run ends if there are too many. Returns the number of the new frame.
+    pub(crate) fn open_frame(&mut self, slot: usize) -> Ir {
         let flags = self.flags(Region::Env);
         let state = self.load_env(I64, Env::OFFSET_SCRATCH);
         let at = RunState::OFFSET_DEPTH;
@@ -243,21 +258,20 @@ impl Translator<'_, '_> {
         let place = self.b.ins().iadd(state, offset);
         let frames = RunState::OFFSET_FRAMES;
         self.b.ins().store(flags, zero, place, frames);
+        inner
+    }
 
-        let args = self.args(known, 5);
-        let callee = self.function(callee as FuncId);
-        let call = self.b.ins().call(callee, &args);
-        let (value, status) = (self.b.inst_results(call)[0], self.b.inst_results(call)[1]);
-        self.leave_if(status);
+    /// Notes that a call returned.
+    pub(crate) fn close_frame(&mut self) {
+        let (flags, at) = (self.flags(Region::Env), RunState::OFFSET_DEPTH);
         let state = self.load_env(I64, Env::OFFSET_SCRATCH);
         let inner = self.b.ins().load(I64, flags, state, at);
         let depth = self.b.ins().iadd_imm_s(inner, -1);
         self.b.ins().store(flags, depth, state, at);
-        self.set(Reg::R0, value);
     }
 
     /// Passes on that the run was ended in a callee.
-    fn leave_if(&mut self, status: Ir) {
+    pub(crate) fn leave_if(&mut self, status: Ir) {
         let (leave, on) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(leave);
         self.b.ins().brif(status, leave, &[], on, &[]);

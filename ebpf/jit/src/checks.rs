@@ -44,13 +44,19 @@ impl Request {
     const PACKET: u64 = 1 << 34;
     const MAP_VALUE: u64 = 1 << 35;
     const STACK: u64 = 1 << 36;
+    const KEY: u64 = 1 << 37;
+    const RECORD: u64 = 1 << 38;
+    const ANYWHERE: u64 =
+        Request::PACKET | Request::MAP_VALUE | Request::STACK | Request::KEY | Request::RECORD;
 
     pub(crate) fn new(area: Area, len: u32, write: bool, atomic: bool) -> Request {
         let areas = match area {
             Area::Packet => Request::PACKET,
             Area::MapValue => Request::MAP_VALUE,
             Area::Stack => Request::STACK,
-            Area::Any => Request::PACKET | Request::MAP_VALUE | Request::STACK,
+            Area::Key => Request::KEY,
+            Area::Record => Request::RECORD,
+            Area::Any => Request::ANYWHERE,
         };
         let flag = |on: bool, bit: u64| if on { bit } else { 0 };
         let flags = flag(write, Request::WRITE) | flag(atomic, Request::ATOMIC);
@@ -63,11 +69,6 @@ impl Request {
 
     fn has(self, bit: u64) -> bool {
         self.0 & bit != 0
-    }
-
-    fn is_anywhere(self) -> bool {
-        let all = Request::PACKET | Request::MAP_VALUE | Request::STACK;
-        self.0 & all == all
     }
 }
 
@@ -101,9 +102,15 @@ fn find(env: &Env, context: &Context, address: u64, request: Request) -> Result<
             Ok(())
         };
     }
-    // Records are not an area of their own for the analysis, hence looked for where anything may be.
-    if request.is_anywhere() && env.held.holds(address, len) {
+    if request.has(Request::RECORD) && env.held.holds(address, len) {
         return aligned(address, request);
+    }
+    if request.has(Request::KEY) && in_key(env, address, len) {
+        return if request.has(Request::WRITE) {
+            Err(TrapReason::ReadOnly)
+        } else {
+            Ok(())
+        };
     }
     if request.has(Request::MAP_VALUE)
         && let Some(flags) = value_holding(context, address, len)
@@ -127,10 +134,10 @@ fn aligned(address: u64, request: Request) -> Result<(), TrapReason> {
 }
 
 fn reason(address: u64, request: Request) -> TrapReason {
-    let any = Request::PACKET | Request::MAP_VALUE | Request::STACK;
-    match request.0 & any {
+    match request.0 & Request::ANYWHERE {
         Request::PACKET => TrapReason::Packet,
-        Request::MAP_VALUE => TrapReason::MapValue,
+        Request::MAP_VALUE | Request::KEY => TrapReason::MapValue,
+        Request::RECORD => TrapReason::Record,
         Request::STACK => TrapReason::Stack,
         _ if address < NULL_PAGE => TrapReason::NullPointer,
         _ => TrapReason::NotPointer,
@@ -141,11 +148,20 @@ fn within(address: u64, len: u64, first: u64, end: u64) -> bool {
     address >= first && address <= end && end - address >= len
 }
 
-fn in_frame(env: &Env, address: u64, len: u64) -> bool {
+fn run_state(env: &Env) -> &RunState {
     let state: *const RunState = std::ptr::with_exposed_provenance(env.scratch[0] as usize);
     // SAFETY: during a run the first scratch word is the address of the run's state, which nobody writes
     // while compiled code waits for this check.
-    let state = unsafe { &*state };
+    unsafe { &*state }
+}
+
+fn in_key(env: &Env, address: u64, len: u64) -> bool {
+    let frames = run_state(env).depth as usize + 1;
+    env.keys.holds(address, len, frames)
+}
+
+fn in_frame(env: &Env, address: u64, len: u64) -> bool {
+    let state = run_state(env);
     let open = state.frames.iter().take(state.depth as usize + 1);
     let mut open = open.filter(|&&frame| frame != 0);
     open.any(|&frame| within(address, len, frame, frame + STACK_SIZE as u64))
@@ -207,7 +223,10 @@ impl Args<'_> {
         let size = || self.args.get(n + 1).copied().unwrap_or(u64::MAX);
         let require = |ok: bool, reason| if ok { Ok(()) } else { Err(reason) };
         match kind {
-            ArgKind::Anything | ArgKind::CallbackCtx | ArgKind::ConstAllocSize => Ok(()),
+            ArgKind::Anything
+            | ArgKind::Vararg
+            | ArgKind::CallbackCtx
+            | ArgKind::ConstAllocSize => Ok(()),
             ArgKind::Ctx => {
                 let ctx = std::ptr::from_ref(self.env).addr() as u64;
                 require(value == ctx, TrapReason::Argument)
@@ -221,6 +240,11 @@ impl Args<'_> {
                 let len = self.map(self.args[0], |map| map.def().value_size)?;
                 self.memory(value, len.into(), kind == ArgKind::MapValueOut)
             }
+            ArgKind::MapValueUpdate => {
+                let len = self.map(self.args[0], |map| map.def().value_size)?;
+                self.memory(value, len.into(), false)?;
+                self.memory(value, len.into(), true)
+            }
             ArgKind::MemRead { nullable: true } if value == 0 => {
                 require(size() == 0, TrapReason::Argument)
             }
@@ -230,7 +254,12 @@ impl Args<'_> {
                 self.memory(value, size(), false)?;
                 self.memory(value, size(), true)
             }
+            ArgKind::FixedIn { size } => self.memory(value, size.into(), false),
             ArgKind::FixedOut { size } => self.memory(value, size.into(), true),
+            ArgKind::FixedUpdate { size } => {
+                self.memory(value, size.into(), false)?;
+                self.memory(value, size.into(), true)
+            }
             ArgKind::Size { zero } => require(
                 value < MAX_SIZE && (zero || value > 0),
                 TrapReason::Argument,

@@ -4,7 +4,7 @@ use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
 use cranelift_codegen::ir::{InstBuilder, Value as Ir, types::I64};
 use squalus_analysis::{Base, InstFacts, Interval, Scalar, Value};
 use squalus_isa::Reg;
-use squalus_runtime::{Env, TrapReason};
+use squalus_runtime::{Env, TrapReason, function_address};
 
 use crate::translate::Translator;
 
@@ -38,11 +38,20 @@ impl Translator<'_, '_> {
                     let end = self.load_env(I64, Env::OFFSET_DATA_END);
                     self.check_offset(reg, end, Interval::at(0), slot);
                 }
-                Value::Map { null, .. } | Value::MapValue { null, .. } => {
-                    if null.is_none() {
+                value @ (Value::Map { .. }
+                | Value::MapValue { .. }
+                | Value::MapKey { .. }
+                | Value::Record { .. }) => {
+                    if value.null_name().is_none() {
                         let value = self.raw_reg(reg);
                         self.must(IntCC::NotEqual, value, 0, slot);
                     }
+                }
+                Value::Function(func) => {
+                    let start = self.input.program.subprograms()[func as usize].start;
+                    let value = self.raw_reg(reg);
+                    let address = function_address(start).cast_signed();
+                    self.must(IntCC::Equal, value, address, slot);
                 }
                 Value::Stack { .. } => {}
             }

@@ -16,6 +16,7 @@
 
 mod alu;
 mod call;
+mod callback;
 mod checks;
 mod fact_checks;
 mod host;

@@ -185,6 +185,7 @@ impl Translator<'_, '_> {
             Area::Packet => self.flags(Region::Packet),
             Area::MapValue => self.flags(Region::MapValue),
             Area::Stack => self.flags(Region::Stack),
+            Area::Key | Area::Record => self.flags(Region::Lent),
             Area::Any => MemFlagsData::new().with_notrap(),
         }
     }

@@ -33,6 +33,17 @@ pub(crate) enum Region {
     Stack,
     Packet,
     MapValue,
+    Lent,
+}
+
+impl Region {
+    const ALL: [Region; 5] = [
+        Region::Env,
+        Region::Stack,
+        Region::Packet,
+        Region::MapValue,
+        Region::Lent,
+    ];
 }
 
 /// A function under construction.
@@ -45,7 +56,7 @@ pub(crate) struct Translator<'a, 'b> {
     blocks: Vec<Option<Block>>,
     trap: Option<Block>,
     frame: Option<StackSlot>,
-    regions: [Option<AliasRegion>; 4],
+    regions: [Option<AliasRegion>; Region::ALL.len()],
     calling: CallConv,
     signatures: Vec<(usize, usize, SigRef)>,
     functions: Vec<(FuncId, FuncRef)>,
@@ -98,11 +109,11 @@ fn signature(calling: CallConv, params: usize, returns: usize) -> Signature {
 }
 
 /// Alias regions. If some access can be anywhere, only the environment, which no access reaches, has one.
-fn regions(b: &mut FunctionBuilder<'_>, facts: &Facts) -> [Option<AliasRegion>; 4] {
+fn regions(b: &mut FunctionBuilder<'_>, facts: &Facts) -> [Option<AliasRegion>; Region::ALL.len()] {
     let anywhere = facts
         .reachable()
         .any(|inst| inst.access == Some(Access::Checked(Area::Any)));
-    [Region::Env, Region::Stack, Region::Packet, Region::MapValue].map(|region| {
+    Region::ALL.map(|region| {
         if anywhere && region != Region::Env {
             return None;
         }

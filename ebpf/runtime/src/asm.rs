@@ -279,6 +279,12 @@ impl Asm {
         })
     }
 
+    /// `dst` = the address of the subprogram at `label`.
+    pub fn function(&mut self, dst: u8, label: Label) -> &mut Asm {
+        self.refer(label, true);
+        self.wide(dst, o::PSEUDO_FUNC, 0, 0)
+    }
+
     /// Returns.
     pub fn exit(&mut self) -> &mut Asm {
         self.with_src(o::JMP | o::EXIT, 0, 0, 0)

@@ -4,7 +4,7 @@ use core::mem::offset_of;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
 
-use crate::{Clock, FibReader, Frame, Held, Redirect, Rng, TraceLog, TrapReason};
+use crate::{Clock, FibReader, Frame, Held, LentKeys, Redirect, Rng, TraceLog, TrapReason};
 
 /// Most tail calls in one run (`MAX_TAIL_CALL_CNT`).
 pub const MAX_TAIL_CALLS: u32 = 33;
@@ -64,6 +64,8 @@ pub struct Env {
     pub clock: Clock,
     /// What this run holds and must give back.
     pub held: Held,
+    /// Keys that callbacks were lent.
+    pub keys: LentKeys,
 }
 
 impl Env {
@@ -125,6 +127,7 @@ impl Env {
             budget_per_run: DEFAULT_BUDGET,
             clock,
             held: Held::NOTHING,
+            keys: LentKeys::new(),
         }
     }
 

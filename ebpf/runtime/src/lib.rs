@@ -10,6 +10,7 @@
 //! them.
 
 pub mod asm;
+mod callback;
 mod clock;
 mod csum;
 mod ctx;
@@ -28,6 +29,9 @@ mod siphash;
 mod trace;
 mod trap;
 
+pub use callback::{
+    Iterates, LentKeys, MAX_LENT_KEY, MAX_LOOPS, Walk, function_address, loop_rounds,
+};
 pub use clock::{Clock, ClockId, Rng};
 pub use csum::{csum_diff, csum_partial};
 pub use ctx::{CtxField, ctx_field};

@@ -49,8 +49,11 @@ pub struct Subprogram {
 /// A program ready for an engine: instructions decoded, targets checked, maps linked.
 ///
 /// Guaranteed: slot 0 starts an instruction; every jump stays inside its subprogram and hits an
-/// instruction; no subprogram can run past its end; every helper has a [`proto`] (but [`POISON_HELPER`]); every map index is
-/// valid, and an address inside a map's value is inside the value of a single-CPU array.
+/// instruction; no subprogram can run past its end; an address of a function is that of a subprogram; every
+/// map index is valid, and an address inside a map's value is inside the value of a single-CPU array.
+///
+/// Helpers and kernel functions that the runtime has not are no errors here, because dead code may call
+/// them: [`LinkedProgram::unsupported`] tells of each.
 #[derive(Clone, Debug)]
 pub struct LinkedProgram {
     name: String,
@@ -97,14 +100,18 @@ fn at(line: Option<&SourceLine>) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
     /// A helper the runtime has not.
-    #[error("helper {0} is not supported in userspace")]
+    #[error(
+        "{0} is not available in userspace, and execution can come here: run the program in the kernel, or build it without this call"
+    )]
     Helper(HelperId),
     /// A kernel function.
-    #[error("kernel function with BTF id {0} can only be called in the kernel")]
+    #[error(
+        "kernel function with BTF id {0} can only be called in the kernel, and execution can come here: run the program there, or build it without this call"
+    )]
     Kfunc(i32),
-    /// The address of a subprogram, for a helper with callbacks.
-    #[error("callback functions are not supported in userspace")]
-    Callback,
+    /// The address of the program itself, or of nothing.
+    #[error("instruction {0} is no subprogram, so its address cannot be taken")]
+    Callback(usize),
     /// A map the object does not have.
     #[error("there is no map with index {0}")]
     Map(u32),
@@ -215,6 +222,34 @@ impl LinkedProgram {
         self.lines.get(after.checked_sub(1)?)
     }
 
+    /// What the instruction with this index in [`LinkedProgram::insts`] calls that the runtime has not. A
+    /// call that CO-RE could not resolve ([`POISON_HELPER`]) is none: reaching it ends the run.
+    ///
+    /// # Errors
+    /// [`Reject::Helper`] or [`Reject::Kfunc`], with the place in the source.
+    pub fn unsupported(&self, index: usize) -> Result<(), LinkError> {
+        let Some(decoded) = self.insts.get(index) else {
+            return Ok(());
+        };
+        let what = match decoded.inst {
+            Inst::Call(CallTarget::Kfunc(id)) => Reject::Kfunc(id),
+            Inst::Call(CallTarget::Helper(id)) if proto(id).is_none() && id != POISON_HELPER => {
+                Reject::Helper(id)
+            }
+            _ => return Ok(()),
+        };
+        Err(self.rejected(decoded.slot, what))
+    }
+
+    fn rejected(&self, slot: usize, what: Reject) -> LinkError {
+        LinkError::Instruction {
+            program: self.name.clone(),
+            slot,
+            line: self.line(slot).cloned(),
+            what,
+        }
+    }
+
     fn check(&self) -> Result<(), LinkError> {
         for sub in &self.subprograms {
             let inside = self
@@ -223,12 +258,7 @@ impl LinkedProgram {
                 .filter(|d| (sub.start..sub.end).contains(&d.slot));
             for decoded in inside {
                 self.check_one(decoded, *sub)
-                    .map_err(|what| LinkError::Instruction {
-                        program: self.name.clone(),
-                        slot: decoded.slot,
-                        line: self.line(decoded.slot).cloned(),
-                        what,
-                    })?;
+                    .map_err(|what| self.rejected(decoded.slot, what))?;
             }
         }
         Ok(())
@@ -240,10 +270,6 @@ impl LinkedProgram {
                 if !(sub.start..sub.end).contains(&target) =>
             {
                 return Err(Reject::JumpOut(target));
-            }
-            Inst::Call(CallTarget::Kfunc(id)) => return Err(Reject::Kfunc(id)),
-            Inst::Call(CallTarget::Helper(id)) if proto(id).is_none() && id != POISON_HELPER => {
-                return Err(Reject::Helper(id));
             }
             Inst::LoadImm { imm, .. } => self.check_imm(imm)?,
             _ => {}
@@ -258,7 +284,10 @@ impl LinkedProgram {
     fn check_imm(&self, imm: ImmSource) -> Result<(), Reject> {
         match imm {
             ImmSource::Value(_) => Ok(()),
-            ImmSource::Func(_) => Err(Reject::Callback),
+            ImmSource::Func(target) => {
+                let is = target != 0 && self.index_of(target).is_some();
+                is.then_some(()).ok_or(Reject::Callback(target))
+            }
             ImmSource::Map(map) => self.map(map).map(|_| ()),
             ImmSource::MapValue { map, offset } => {
                 let def = self.map(map)?.def();

@@ -3,9 +3,14 @@
 use squalus_isa::HelperId;
 
 use crate::Env;
+use crate::callback::engine_only;
 use crate::helpers;
 
-use ArgKind::{Anything, ConstMapPtr, Ctx, MapKey, MapValue, MemRead, MemWrite, Size};
+use ArgKind::{
+    Anything, Callback, CallbackCtx, ConstAllocSize, ConstMapPtr, ConstStr, Ctx, FixedIn, FixedOut,
+    FixedUpdate, MapKey, MapValue, MapValueOut, MapValueUpdate, MemRead, MemUpdate, MemWrite,
+    RingRecord, Size, Vararg,
+};
 
 /// A helper's implementation: the environment and the five argument registers.
 ///
@@ -47,6 +52,21 @@ pub enum ArgKind {
         /// Length in bytes.
         size: u32,
     },
+    /// Readable and writable memory as long as the map's value.
+    MapValueUpdate,
+    /// Readable memory of a fixed length.
+    FixedIn {
+        /// Length in bytes.
+        size: u32,
+    },
+    /// Readable and writable memory of a fixed length.
+    FixedUpdate {
+        /// Length in bytes.
+        size: u32,
+    },
+    /// Anything: the helper looks at it if an argument before says so. A register that was never written
+    /// holds what it happens to.
+    Vararg,
     /// The address of a subprogram.
     Callback,
     /// Any initialised value, passed on to the callback.
@@ -94,6 +114,18 @@ pub struct Proto {
     pub may_trap: bool,
     /// The function. Tail calls and callbacks are the engine's business; theirs fails always.
     pub function: HelperFn,
+}
+
+impl Proto {
+    /// Whether the helper reads memory at addresses that it is given as numbers, as text formats may say
+    /// (`%s`). Reading is safe wherever they lead, but the program expects its stack there.
+    #[must_use]
+    pub const fn follows_pointers(&self) -> bool {
+        matches!(
+            self.id,
+            HelperId::TRACE_PRINTK | HelperId::TRACE_VPRINTK | HelperId::SNPRINTF
+        )
+    }
 }
 
 /// The helper with this number, if the runtime has it.
@@ -160,6 +192,21 @@ static PROTOS: &[Proto] = &[
         &[ConstMapPtr, MapKey, Anything],
         helpers::map_lookup_percpu_elem,
     ),
+    scalar(
+        HelperId::MAP_PUSH_ELEM,
+        &[ConstMapPtr, MapValue, Anything],
+        helpers::map_push_elem,
+    ),
+    scalar(
+        HelperId::MAP_POP_ELEM,
+        &[ConstMapPtr, MapValueOut],
+        helpers::map_pop_elem,
+    ),
+    scalar(
+        HelperId::MAP_PEEK_ELEM,
+        &[ConstMapPtr, MapValueUpdate],
+        helpers::map_peek_elem,
+    ),
     scalar(HelperId::KTIME_GET_NS, &[], helpers::ktime_get_ns),
     scalar(HelperId::KTIME_GET_BOOT_NS, &[], helpers::ktime_get_boot_ns),
     scalar(
@@ -168,6 +215,7 @@ static PROTOS: &[Proto] = &[
         helpers::ktime_get_coarse_ns,
     ),
     scalar(HelperId::KTIME_GET_TAI_NS, &[], helpers::ktime_get_tai_ns),
+    scalar(HelperId::JIFFIES64, &[], helpers::jiffies64),
     scalar(HelperId::GET_PRANDOM_U32, &[], helpers::get_prandom_u32),
     scalar(
         HelperId::GET_SMP_PROCESSOR_ID,
@@ -175,6 +223,11 @@ static PROTOS: &[Proto] = &[
         helpers::get_smp_processor_id,
     ),
     scalar(HelperId::GET_NUMA_NODE_ID, &[], helpers::get_numa_node_id),
+    scalar(
+        HelperId::GET_CURRENT_PID_TGID,
+        &[],
+        helpers::get_current_pid_tgid,
+    ),
     Proto {
         ret: RetKind::TailCall,
         ..scalar(
@@ -216,7 +269,110 @@ static PROTOS: &[Proto] = &[
         helpers::xdp_store_bytes,
     ),
     scalar(HelperId::REDIRECT, &[Anything, Anything], helpers::redirect),
-    scalar(HelperId::TRACE_PRINTK, &[READ, SIZE], helpers::trace_printk),
+    scalar(
+        HelperId::LOOP,
+        &[Anything, Callback, CallbackCtx, Anything],
+        engine_only,
+    ),
+    scalar(
+        HelperId::FOR_EACH_MAP_ELEM,
+        &[ConstMapPtr, Callback, CallbackCtx, Anything],
+        engine_only,
+    ),
+    scalar(
+        HelperId::REDIRECT_MAP,
+        &[ConstMapPtr, Anything, Anything],
+        helpers::redirect_map,
+    ),
+    scalar(
+        HelperId::FIB_LOOKUP,
+        &[Ctx, MemUpdate, SIZE, Anything],
+        helpers::fib_lookup,
+    ),
+    scalar(
+        HelperId::CHECK_MTU,
+        &[Ctx, Anything, FixedUpdate { size: 4 }, Anything, Anything],
+        helpers::check_mtu,
+    ),
+    scalar(
+        HelperId::PERF_EVENT_OUTPUT,
+        &[Ctx, ConstMapPtr, Anything, READ, SIZE_OR_ZERO],
+        helpers::perf_event_output,
+    ),
+    scalar(
+        HelperId::RINGBUF_OUTPUT,
+        &[ConstMapPtr, READ, SIZE_OR_ZERO, Anything],
+        helpers::ringbuf_output,
+    ),
+    Proto {
+        ret: RetKind::RingRecordOrNull,
+        ..scalar(
+            HelperId::RINGBUF_RESERVE,
+            &[ConstMapPtr, ConstAllocSize, Anything],
+            helpers::ringbuf_reserve,
+        )
+    },
+    scalar(
+        HelperId::RINGBUF_SUBMIT,
+        &[RingRecord, Anything],
+        helpers::ringbuf_submit,
+    ),
+    scalar(
+        HelperId::RINGBUF_DISCARD,
+        &[RingRecord, Anything],
+        helpers::ringbuf_discard,
+    ),
+    scalar(
+        HelperId::RINGBUF_QUERY,
+        &[ConstMapPtr, Anything],
+        helpers::ringbuf_query,
+    ),
+    scalar(
+        HelperId::TRACE_PRINTK,
+        &[READ, SIZE, Vararg, Vararg, Vararg],
+        helpers::trace_printk,
+    ),
+    scalar(
+        HelperId::TRACE_VPRINTK,
+        &[READ, SIZE, READ_OR_NULL, SIZE_OR_ZERO],
+        helpers::trace_vprintk,
+    ),
+    scalar(
+        HelperId::SNPRINTF,
+        &[MemWrite, SIZE_OR_ZERO, ConstStr, READ_OR_NULL, SIZE_OR_ZERO],
+        helpers::snprintf,
+    ),
+    scalar(
+        HelperId::STRTOL,
+        &[READ, SIZE, Anything, FixedOut { size: 8 }],
+        helpers::strtol,
+    ),
+    scalar(
+        HelperId::STRTOUL,
+        &[READ, SIZE, Anything, FixedOut { size: 8 }],
+        helpers::strtoul,
+    ),
+    scalar(HelperId::STRNCMP, &[READ, SIZE, ConstStr], helpers::strncmp),
+    scalar(
+        HelperId::TCP_RAW_GEN_SYNCOOKIE_IPV4,
+        &[FixedIn { size: 20 }, READ, SIZE_OR_ZERO],
+        helpers::tcp_raw_gen_syncookie_ipv4,
+    ),
+    scalar(
+        HelperId::TCP_RAW_GEN_SYNCOOKIE_IPV6,
+        &[FixedIn { size: 40 }, READ, SIZE_OR_ZERO],
+        helpers::tcp_raw_gen_syncookie_ipv6,
+    ),
+    scalar(
+        HelperId::TCP_RAW_CHECK_SYNCOOKIE_IPV4,
+        &[FixedIn { size: 20 }, FixedIn { size: 20 }],
+        helpers::tcp_raw_check_syncookie_ipv4,
+    ),
+    scalar(
+        HelperId::TCP_RAW_CHECK_SYNCOOKIE_IPV6,
+        &[FixedIn { size: 40 }, FixedIn { size: 20 }],
+        helpers::tcp_raw_check_syncookie_ipv6,
+    ),
 ];
 
 #[cfg(test)]
@@ -248,6 +404,6 @@ mod tests {
             assert!(squalus_isa::helper::name(proto.id).is_some());
             assert!(protos()[n + 1..].iter().all(|other| other.id != proto.id));
         }
-        assert!(super::proto(HelperId::PERF_EVENT_OUTPUT).is_none());
+        assert!(super::proto(HelperId::SK_LOOKUP_TCP).is_none());
     }
 }

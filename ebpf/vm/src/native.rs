@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use squalus_analysis::analyse;
+use squalus_analysis::Facts;
 use squalus_jit::{CompiledProgram, compile, run_linked};
 use squalus_runtime::{Env, FrameRef, LinkedProgram};
 
@@ -14,10 +14,10 @@ pub(crate) struct Native {
 }
 
 impl Native {
-    pub fn compile(programs: &[Arc<LinkedProgram>]) -> Result<Native, VmError> {
-        let compiled = programs
-            .iter()
-            .map(|program| Ok(compile(program, &analyse(program)?)?));
+    /// Compiles programs from what the analysis found of each.
+    pub fn compile(programs: &[Arc<LinkedProgram>], facts: &[Facts]) -> Result<Native, VmError> {
+        let compiled = programs.iter().zip(facts);
+        let compiled = compiled.map(|(program, facts)| Ok(compile(program, facts)?));
         let programs = compiled.collect::<Result<_, VmError>>()?;
         Ok(Native { programs })
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use squalus_analysis::{Facts, analyse};
 use squalus_isa::UpdateFlags;
 use squalus_maps::{Map, MapEnv};
 use squalus_object::InitialTarget;
@@ -50,9 +51,10 @@ impl Shared {
             set_initial(spec, map, &maps, &map_index, &program_index)?;
         }
         let programs = link(source, &maps)?;
+        let facts = analyse_all(&programs)?;
         let native = match settings.kind {
             EngineKind::Interp => None,
-            EngineKind::Jit => Some(Native::compile(&programs)?),
+            EngineKind::Jit => Some(Native::compile(&programs, &facts)?),
         };
         Ok(Shared {
             settings,
@@ -137,6 +139,17 @@ fn link(source: &Source, maps: &Arc<[Arc<Map>]>) -> Result<Vec<Arc<LinkedProgram
         Ok(Arc::new(linked))
     });
     programs.collect()
+}
+
+/// Analyses the programs, so that each engine refuses the same ones: those that may come to what no userspace
+/// engine has. Dead code may call what it likes.
+fn analyse_all(programs: &[Arc<LinkedProgram>]) -> Result<Vec<Facts>, VmError> {
+    let facts = programs.iter().map(|program| {
+        let facts = analyse(program)?;
+        facts.supported(program)?;
+        Ok(facts)
+    });
+    facts.collect()
 }
 
 /// Sets what the object wants in a map before any program runs, then freezes it if it is constant.
