@@ -128,6 +128,7 @@ fn vips() -> Vec<Vip> {
 pub fn subject(object: &[u8], switches: &[(&str, &[u8])]) -> Subject {
     let switches = switches.iter();
     Subject {
+        programs: None,
         object: object.to_vec(),
         globals: switches
             .map(|(name, value)| ((*name).to_owned(), value.to_vec()))

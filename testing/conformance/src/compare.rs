@@ -138,7 +138,7 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(crate) type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Differences in what the maps hold.
 pub(crate) fn compare_maps(engines: &[&mut dyn Engine], watch: &Watch) -> Vec<Difference> {
@@ -158,7 +158,7 @@ pub(crate) fn compare_maps(engines: &[&mut dyn Engine], watch: &Watch) -> Vec<Di
 }
 
 /// All maps to read back, inner maps too.
-fn watched(engine: &dyn MapAccess) -> Vec<(MapName, MapDef)> {
+pub(crate) fn watched(engine: &dyn MapAccess) -> Vec<(MapName, MapDef)> {
     let mut maps = Vec::new();
     for def in engine.maps() {
         let name = MapName::Name(def.name.clone());
@@ -207,7 +207,7 @@ fn keys(engine: &dyn MapAccess, map: &MapName, def: &MapDef) -> Result<Vec<Vec<u
 }
 
 /// What a map holds, masked; an absent inner map holds nothing, as does one that cannot be read.
-fn contents(
+pub(crate) fn contents(
     engine: &dyn MapAccess,
     map: &(MapName, MapDef),
     watch: &Watch,

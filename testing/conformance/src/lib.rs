@@ -15,14 +15,17 @@
 //! form ([`Case::parse`]) reproduces it anywhere.
 #![forbid(unsafe_code)]
 
+pub mod assemble;
 pub mod balancer;
 mod case;
 mod compare;
 pub mod engines;
 pub mod frames;
 mod hunt;
+pub mod instructions;
 pub mod maps;
 mod minimise;
+pub mod objects;
 pub mod programs;
 mod rng;
 mod text;

@@ -2,6 +2,8 @@
 //!
 //! `SQUALUS_ENGINES=kernel,interp,jit` chooses the engines (default: all that can run here).
 
+mod objects;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -36,6 +38,9 @@ enum What {
     },
     /// Random programs.
     Programs,
+    /// All XDP programs of objects: who takes them, and whether they do the same everywhere. Prints a row of a
+    /// table for each folder.
+    Objects(objects::Objects),
 }
 
 #[derive(Args)]
@@ -75,6 +80,7 @@ fn run(options: &Options) -> Outcome<()> {
         What::Balancer(balancer) => run_balancer(options, &kinds, balancer),
         What::Maps { replay } => run_maps(options, &kinds, replay.as_ref()),
         What::Programs => run_programs(options, &kinds),
+        What::Objects(what) => objects::run(options.seed, &kinds, what),
     }
 }
 
