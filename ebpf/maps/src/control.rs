@@ -261,17 +261,13 @@ impl Map {
     /// [`Map::freeze`] as the syscall does it.
     ///
     /// # Errors
-    /// `ENOTSUPP` if values have locks or timers, `EPERM` with `BPF_F_RDONLY`, `EBUSY` if it is frozen.
+    /// `ENOTSUPP` if values have locks or timers, `EPERM` with `BPF_F_RDONLY` or if it is frozen.
     pub fn sys_freeze(&self) -> Result<(), Errno> {
         if !self.def.fields.is_empty() {
             return Err(Errno::ENOTSUPP);
         }
-        if self.def.flags.contains(MapFlags::RDONLY) {
-            return Err(Errno::EPERM);
-        }
-        if self.frozen.swap(true, Ordering::AcqRel) {
-            return Err(Errno::EBUSY);
-        }
+        self.check_write()?;
+        self.freeze();
         Ok(())
     }
 

@@ -4,8 +4,10 @@
 use proptest::prelude::*;
 use squalus_isa::{MapDef, MapFlags, MapType};
 
-/// So many random cases. Failures are printed whole, so none is kept in a file.
+/// So many random cases, times `SQUALUS_CASES`. Failures are printed whole, so none is kept in a file.
 pub fn cases(cases: u32) -> ProptestConfig {
+    let times = std::env::var("SQUALUS_CASES").map_or(1, |times| times.parse().unwrap());
+    let cases = cases * times;
     ProptestConfig {
         failure_persistence: None,
         ..ProptestConfig::with_cases(cases)
@@ -58,8 +60,16 @@ pub const CPUS: u32 = 3;
 /// Keys of a small domain, so that operations meet.
 pub fn key(kind: MapType, size: u32) -> BoxedStrategy<Vec<u8>> {
     let size = size as usize;
+    if size == 0 {
+        return Just(Vec::new()).boxed();
+    }
     match kind {
-        MapType::Array | MapType::PerCpuArray | MapType::ArrayOfMaps => (0..12_u32)
+        MapType::Array
+        | MapType::PerCpuArray
+        | MapType::ArrayOfMaps
+        | MapType::DevMap
+        | MapType::CpuMap
+        | MapType::XskMap => (0..12_u32)
             .prop_map(|index| index.to_ne_bytes().to_vec())
             .boxed(),
         MapType::LpmTrie => (
@@ -93,8 +103,7 @@ pub fn op(kind: MapType, key_size: u32, program_side: bool) -> BoxedStrategy<Op>
             Just(None).boxed()
         }
     };
-    let flags =
-        prop_oneof![6 => Just(0_u64), 2 => Just(1), 2 => Just(2), 1 => Just(3), 1 => Just(1 << 40)];
+    let flags = prop_oneof![6 => Just(0_u64), 2 => Just(1), 2 => Just(2), 1 => 3..8_u64, 1 => Just(1 << 40)];
     prop_oneof![
         8 => (key(), any::<u8>(), flags, cpu())
             .prop_map(|(key, seed, flags, program)| Op::Update { key, seed, flags, program }),
