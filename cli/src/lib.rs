@@ -7,6 +7,7 @@
 use std::io::IsTerminal;
 
 pub mod bench;
+mod clock;
 pub mod dashes;
 pub mod decap;
 pub mod demo;

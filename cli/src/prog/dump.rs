@@ -6,11 +6,129 @@ use anyhow::{Result, bail};
 use serde::{Serialize, Serializer};
 use squalus_engine::{MapAccess, MapRef};
 use squalus_isa::{MapDef, MapType};
-use squalus_object::btf::{TypeId, Value};
-use squalus_object::{MapOrigin, MapSpec, Object};
+use squalus_kernel::LiveMaps;
+use squalus_object::btf::{Btf, Kind, TypeId, Value};
+use squalus_object::{MapOrigin, Object};
 
 /// Arrays with more entries than this are looked through only if named.
 const LONG_ARRAY: u32 = 1 << 20;
+
+/// Who knows the types of maps by their names.
+pub trait Types {
+    /// The types of a map's entries.
+    fn types(&self, map: &str) -> Option<MapTypes<'_>>;
+}
+
+/// The types of a map's entries.
+pub struct MapTypes<'t> {
+    btf: &'t Btf,
+    entries: EntryTypes,
+}
+
+enum EntryTypes {
+    Pair {
+        key: TypeId,
+        value: TypeId,
+    },
+    /// Of a data section: its variables by their offsets.
+    Variables(Vec<(String, TypeId, usize)>),
+}
+
+/// Nobody knows.
+pub struct NoTypes;
+
+impl Types for NoTypes {
+    fn types(&self, _: &str) -> Option<MapTypes<'_>> {
+        None
+    }
+}
+
+impl Types for Object {
+    fn types(&self, map: &str) -> Option<MapTypes<'_>> {
+        let spec = self.map(map)?;
+        let btf = self.btf.as_ref()?;
+        if spec.origin != MapOrigin::Data {
+            let (key, value) = spec.key_type.zip(spec.value_type)?;
+            let entries = EntryTypes::Pair { key, value };
+            return Some(MapTypes { btf, entries });
+        }
+        let globals = self.globals().iter().filter(|g| g.section == spec.def.name);
+        let variables = globals.filter_map(|g| Some((g.name.clone(), g.ty?, g.offset)));
+        MapTypes::of_section(btf, variables.collect())
+    }
+}
+
+impl Types for LiveMaps {
+    fn types(&self, map: &str) -> Option<MapTypes<'_>> {
+        let (btf, key, value) = LiveMaps::types(self, map)?;
+        let Kind::DataSec { vars, .. } = &btf.get(value)?.kind else {
+            let entries = EntryTypes::Pair { key, value };
+            return Some(MapTypes { btf, entries });
+        };
+        let variables = vars.iter().filter_map(|var| {
+            let Kind::Var { ty, .. } = btf.get(var.var)?.kind else {
+                return None;
+            };
+            Some((btf.type_name(var.var).to_owned(), ty, var.offset as usize))
+        });
+        MapTypes::of_section(btf, variables.collect())
+    }
+}
+
+impl<'t> MapTypes<'t> {
+    fn of_section(btf: &'t Btf, mut variables: Vec<(String, TypeId, usize)>) -> Option<Self> {
+        variables.sort_by_key(|(_, _, offset)| *offset);
+        let entries = EntryTypes::Variables(variables);
+        Some(MapTypes { btf, entries })
+    }
+
+    /// An entry as bpftool shows it if it knows the types of both sides.
+    fn format(&self, map: &str, key: &[u8], content: &Content) -> Option<Value> {
+        let (key_type, value_type) = match &self.entries {
+            EntryTypes::Pair { key, value } => (*key, *value),
+            EntryTypes::Variables(variables) => return self.section(map, variables, content),
+        };
+        let key = self.btf.value(key_type, key)?;
+        let (name, value) = match content {
+            Content::Value(bytes) => ("value", self.btf.value(value_type, bytes)?),
+            Content::Values(values) => {
+                let of_cpu = |of: &OfCpu| {
+                    Some(Value::Struct(vec![
+                        ("cpu".to_owned(), Value::Unsigned(of.cpu as u64)),
+                        ("value".to_owned(), self.btf.value(value_type, &of.value)?),
+                    ]))
+                };
+                let values = values.iter().map(of_cpu).collect::<Option<_>>()?;
+                ("values", Value::List(values))
+            }
+        };
+        Some(Value::Struct(vec![
+            ("key".to_owned(), key),
+            (name.to_owned(), value),
+        ]))
+    }
+
+    fn section(
+        &self,
+        map: &str,
+        variables: &[(String, TypeId, usize)],
+        content: &Content,
+    ) -> Option<Value> {
+        let Content::Value(bytes) = content else {
+            return None;
+        };
+        let variable = |(name, ty, offset): &(String, TypeId, usize)| {
+            let value = self.btf.value(*ty, bytes.get(*offset..)?)?;
+            Some(Value::Struct(vec![(name.clone(), value)]))
+        };
+        let variables: Vec<Value> = variables.iter().filter_map(variable).collect();
+        if variables.is_empty() {
+            return None;
+        }
+        let section = Value::Struct(vec![(map.to_owned(), Value::List(variables))]);
+        Some(Value::Struct(vec![("value".to_owned(), section)]))
+    }
+}
 
 /// A map's entries.
 #[derive(Debug, Serialize)]
@@ -69,11 +187,7 @@ pub fn check(access: &dyn MapAccess, names: &[&str]) -> Result<()> {
 ///
 /// # Errors
 /// If the engine refuses to read a map.
-pub fn all(
-    access: &dyn MapAccess,
-    object: Option<&Object>,
-    names: &[&str],
-) -> Result<Vec<MapDump>> {
+pub fn all(access: &dyn MapAccess, types: &dyn Types, names: &[&str]) -> Result<Vec<MapDump>> {
     let defs = access.maps();
     let mut dumps = Vec::new();
     for def in defs.iter().filter(|def| can_be_listed(def.kind)) {
@@ -83,11 +197,10 @@ pub fn all(
         }
         if def.max_entries > LONG_ARRAY && is_array(def.kind) && !named {
             let (name, entries) = (&def.name, def.max_entries);
-            eprintln!("map {name}: {entries} entries are not searched; --dump-maps={name} does");
+            eprintln!("map {name}: {entries} entries are not searched unless it is named");
             continue;
         }
-        let spec = object.and_then(|object| Some((object, object.map(&def.name)?)));
-        let found = dump(access, def, spec)?;
+        let found = dump(access, def, types.types(&def.name))?;
         dumps.extend(
             found
                 .into_iter()
@@ -118,15 +231,11 @@ fn can_be_listed(kind: MapType) -> bool {
 }
 
 /// One map; of a map of maps every inner map.
-fn dump(
-    access: &dyn MapAccess,
-    def: &MapDef,
-    spec: Option<(&Object, &MapSpec)>,
-) -> Result<Vec<MapDump>> {
+fn dump(access: &dyn MapAccess, def: &MapDef, types: Option<MapTypes<'_>>) -> Result<Vec<MapDump>> {
     let map = MapRef::Name(&def.name);
     let Some(inner) = def.inner.as_deref().filter(|_| def.kind.is_map_in_map()) else {
         let elements = elements(access, map, def, |key, content| {
-            formatted(spec?, key, content)
+            types.as_ref()?.format(&def.name, key, content)
         })?;
         return Ok(vec![MapDump {
             name: def.name.clone(),
@@ -202,54 +311,6 @@ impl Content {
         };
         Content::Values(values.map(of_cpu).collect())
     }
-}
-
-/// An entry as bpftool shows it if it knows the types of both sides.
-fn formatted((object, spec): (&Object, &MapSpec), key: &[u8], content: &Content) -> Option<Value> {
-    if spec.origin == MapOrigin::Data {
-        let Content::Value(bytes) = content else {
-            return None;
-        };
-        let section = Value::Struct(vec![(
-            spec.def.name.clone(),
-            variables(object, spec, bytes)?,
-        )]);
-        return Some(Value::Struct(vec![("value".to_owned(), section)]));
-    }
-    let btf = object.btf.as_ref()?;
-    let (key_type, value_type): (TypeId, TypeId) = spec.key_type.zip(spec.value_type)?;
-    let key = btf.value(key_type, key)?;
-    let (name, value) = match content {
-        Content::Value(bytes) => ("value", btf.value(value_type, bytes)?),
-        Content::Values(values) => {
-            let of_cpu = |of: &OfCpu| {
-                Some(Value::Struct(vec![
-                    ("cpu".to_owned(), Value::Unsigned(of.cpu as u64)),
-                    ("value".to_owned(), btf.value(value_type, &of.value)?),
-                ]))
-            };
-            let values = values.iter().map(of_cpu).collect::<Option<_>>()?;
-            ("values", Value::List(values))
-        }
-    };
-    Some(Value::Struct(vec![
-        ("key".to_owned(), key),
-        (name.to_owned(), value),
-    ]))
-}
-
-/// The variables of a data section by their place.
-fn variables(object: &Object, spec: &MapSpec, bytes: &[u8]) -> Option<Value> {
-    let btf = object.btf.as_ref()?;
-    let of_section = |global: &&squalus_object::Global| global.section == spec.def.name;
-    let mut globals: Vec<_> = object.globals().iter().filter(of_section).collect();
-    globals.sort_by_key(|global| global.offset);
-    let variables = globals.iter().filter_map(|global| {
-        let value = btf.value(global.ty?, bytes.get(global.offset..)?)?;
-        Some(Value::Struct(vec![(global.name.clone(), value)]))
-    });
-    let variables: Vec<Value> = variables.collect();
-    (!variables.is_empty()).then_some(Value::List(variables))
 }
 
 impl fmt::Display for MapDump {

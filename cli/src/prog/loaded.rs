@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use squalus_bench::engines::EngineName;
 use squalus_engine::{Engine, MapAccess};
-use squalus_kernel::{KernelEngine, LoadOptions};
+use squalus_kernel::{KernelEngine, KernelError, LoadOptions};
 use squalus_object::Object;
 use squalus_runtime::Trap;
 use squalus_vm::{Vm, VmBuilder};
@@ -28,6 +28,22 @@ pub fn parse(path: &Path) -> Result<Object> {
     Object::parse(&bytes).with_context(|| path.display().to_string())
 }
 
+/// Loads all programs, or, if that fails, the wanted one and those it jumps to.
+fn load_into_kernel(bytes: &[u8], wanted: Option<&str>) -> Result<KernelEngine, KernelError> {
+    let all = KernelEngine::load(bytes, &LoadOptions::default());
+    match (all, wanted) {
+        (Err(_), Some(name)) => {
+            let only = vec![name.to_owned()];
+            let options = LoadOptions {
+                only,
+                ..LoadOptions::default()
+            };
+            KernelEngine::load(bytes, &options)
+        }
+        (all, _) => all,
+    }
+}
+
 /// A loaded object.
 pub enum Loaded {
     Kernel(KernelEngine),
@@ -35,14 +51,14 @@ pub enum Loaded {
 }
 
 impl Loaded {
-    /// Loads an object's programs. If one of them hinders in userspace and it is not `wanted`, that one alone is
-    /// loaded.
+    /// Loads an object's programs. If one of them hinders and it is not `wanted`, only that one is loaded, and those
+    /// it jumps to.
     ///
     /// # Errors
     /// If the engine cannot run the object.
     pub fn load(engine: EngineName, bytes: &[u8], wanted: Option<&str>) -> Result<Loaded> {
         let Some(kind) = engine.userspace() else {
-            let engine = KernelEngine::load(bytes, &LoadOptions::default());
+            let engine = load_into_kernel(bytes, wanted);
             return Ok(Loaded::Kernel(
                 engine.context("cannot load the object into the kernel")?,
             ));
@@ -51,9 +67,15 @@ impl Loaded {
         let builder = |object| VmBuilder::new(object).engine(kind);
         let vm = match wanted {
             None => builder(object).build(),
-            Some(name) => builder(object.clone())
-                .build()
-                .or_else(|_| builder(object).only(&[name]).build()),
+            Some(name) => match builder(object.clone()).build() {
+                Ok(vm) => Ok(vm),
+                Err(_) => {
+                    let together = object.with_jump_targets(&[name])?;
+                    let names: Vec<String> = together.iter().map(|p| p.name.clone()).collect();
+                    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                    builder(object).only(&names).build()
+                }
+            },
         };
         let vm = vm
             .with_context(|| format!("cannot load the object into the {} engine", engine.name()))?;

@@ -1,14 +1,20 @@
 //! `squalus prog`: objects and programs on any engine.
 
+mod attach;
 mod capture;
 mod compare;
 mod disasm;
 mod dump;
+mod foreground;
 mod list;
+mod load;
 mod loaded;
+mod maps;
+mod place;
 mod recording;
 mod replay;
 mod run;
+mod status;
 mod words;
 
 use std::io::{ErrorKind, Write};
@@ -26,6 +32,17 @@ pub enum ProgCommand {
     /// Run a program on a frame or a capture, as `bpftool prog run` does.
     #[command(visible_alias = "test")]
     Run(run::RunArgs),
+    /// Load an object's programs into the kernel.
+    Load(load::LoadArgs),
+    /// Attach a program to an interface: in the kernel, where it stays, or in userspace as long as this runs.
+    Attach(Box<attach::AttachArgs>),
+    /// Take the program off an interface.
+    #[command(visible_alias = "unload")]
+    Detach(attach::DetachArgs),
+    /// Show the programs on interfaces.
+    Status(status::StatusArgs),
+    /// Show what is in maps, with the names and types of BTF.
+    Dump(maps::DumpArgs),
     /// Replay a recorded balancer packet by packet and compare verdicts, bytes and counters.
     Replay(replay::ReplayArgs),
 }
@@ -39,6 +56,11 @@ pub fn run(command: &ProgCommand) -> Result<bool> {
         ProgCommand::List(args) => list::run(args),
         ProgCommand::Disasm(args) => disasm::run(args),
         ProgCommand::Run(args) => run::run(args),
+        ProgCommand::Load(args) => load::run(args),
+        ProgCommand::Attach(args) => attach::run(args),
+        ProgCommand::Detach(args) => attach::detach(args),
+        ProgCommand::Status(args) => status::run(args),
+        ProgCommand::Dump(args) => maps::run(args),
         ProgCommand::Replay(args) => replay::run(args),
     }
 }

@@ -11,7 +11,7 @@ use squalus_engine::TestRun;
 use squalus_object::Object;
 
 use super::capture;
-use super::dump::{self, MapDump};
+use super::dump::{self, MapDump, NoTypes};
 use super::loaded::{self, Loaded, TrapReport};
 use super::words::Words;
 
@@ -205,8 +205,11 @@ impl Job<'_> {
             return Ok(None);
         };
         // The kernel may take an object that we don't: its maps are then shown without types.
-        let object = Object::parse(self.bytes).ok();
-        dump::all(loaded.maps(), object.as_ref(), &names).map(Some)
+        match Object::parse(self.bytes) {
+            Ok(object) => dump::all(loaded.maps(), &object, &names),
+            Err(_) => dump::all(loaded.maps(), &NoTypes, &names),
+        }
+        .map(Some)
     }
 }
 

@@ -140,7 +140,7 @@ impl KernelEngine {
         mode: Mode,
     ) -> Result<Attached, KernelError> {
         let program = self.program(program)?;
-        let ifindex = index_of(interface)?;
+        let ifindex = interface_index(interface)?;
         let link = |mode: Mode| sys::link_create_xdp(program.fd.as_fd(), ifindex, mode.flag());
         let failed = |mode| move |errno| attach_error(interface, ifindex, mode, errno);
         let (link, mode, fallback) = match mode {
@@ -215,11 +215,14 @@ fn attach_error(interface: &str, ifindex: u32, mode: Mode, errno: Errno) -> Kern
 /// # Errors
 /// If there is no such interface, or the kernel cannot be asked.
 pub fn attached_program(interface: &str) -> Result<Option<AttachedProgram>, KernelError> {
-    query(index_of(interface)?)
+    query(interface_index(interface)?)
 }
 
 /// The number of an interface of the calling thread's network namespace.
-pub(crate) fn index_of(interface: &str) -> Result<u32, KernelError> {
+///
+/// # Errors
+/// If there is no such interface.
+pub fn interface_index(interface: &str) -> Result<u32, KernelError> {
     sys::interface_index(interface).ok_or_else(|| {
         let all = sys::interfaces().unwrap_or_default();
         let names: Vec<String> = all.into_iter().map(|(_, name)| name).collect();

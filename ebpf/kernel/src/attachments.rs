@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use squalus_isa::Errno;
 
-use crate::attach::{index_of, query};
+use crate::attach::{interface_index, query};
 use crate::privilege::Needs;
 use crate::sys::{self, LinkInfo};
 use crate::{AttachedProgram, KernelEngine, KernelError, Mode, ProgramInfo, bpffs, netlink};
@@ -126,7 +126,7 @@ impl Attachments {
         replace: bool,
     ) -> Result<AttachReport, KernelError> {
         let loaded = engine.program(program)?;
-        let ifindex = index_of(interface)?;
+        let ifindex = interface_index(interface)?;
         let path = self.path(ifindex)?;
         let Some(current) = query(ifindex)? else {
             return self.attach_fresh(engine, program, interface, mode, path);
@@ -193,7 +193,7 @@ impl Attachments {
     /// # Errors
     /// If there is no such interface, nothing is attached to it, or another program than `which` says.
     pub fn detach(&self, interface: &str, which: Which) -> Result<AttachedProgram, KernelError> {
-        let ifindex = index_of(interface)?;
+        let ifindex = interface_index(interface)?;
         let current = query(ifindex)?.ok_or_else(|| KernelError::NothingAttached {
             interface: interface.to_owned(),
         })?;
@@ -221,7 +221,7 @@ impl Attachments {
     /// If there is no such interface, or the kernel cannot be asked.
     pub fn status(&self, interface: Option<&str>) -> Result<Vec<Status>, KernelError> {
         let interfaces = match interface {
-            Some(name) => vec![(index_of(name)?, name.to_owned())],
+            Some(name) => vec![(interface_index(name)?, name.to_owned())],
             None => sys::interfaces().map_err(|errno| KernelError::System {
                 what: "listing interfaces",
                 errno,

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use squalus_engine::EngineError;
 use squalus_isa::Errno;
 
 use crate::privilege::Needs;
@@ -81,6 +82,20 @@ impl KernelEngine {
     /// If there is no such program.
     pub fn program_info(&self, name: &str) -> Result<ProgramInfo, KernelError> {
         ProgramInfo::of(self.program(name)?.fd.as_fd())
+    }
+
+    /// The kernel's number of a map.
+    ///
+    /// # Errors
+    /// If there is no such map.
+    pub fn map_id(&self, name: &str) -> Result<u32, KernelError> {
+        let map = self.maps.iter().find(|map| map.def.name == name);
+        let map = map.ok_or_else(|| EngineError::NoMap(name.to_owned()))?;
+        let info = map.fd.info().map_err(|errno| KernelError::System {
+            what: "asking about a map",
+            errno,
+        })?;
+        Ok(info.id)
     }
 
     /// Gives a program a name in a bpf file system, which keeps it loaded when the engine is dropped.

@@ -29,7 +29,7 @@ mod privilege;
 mod sys;
 mod verifier;
 
-pub use attach::{Attached, AttachedProgram, Mode, attached_program};
+pub use attach::{Attached, AttachedProgram, Mode, attached_program, interface_index};
 pub use attachments::{AttachReport, Attachments, Holder, RunningProgram, Status, Which};
 pub use bpffs::{create_directory, default_directory};
 pub use engine::KernelEngine;

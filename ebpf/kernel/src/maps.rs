@@ -123,7 +123,7 @@ impl Creator<'_> {
         }
         let shared = self.options.shared.as_ref();
         let shared = shared.filter(|_| spec.pinning != Pinning::None);
-        let directory = self.options.pin.as_ref().or(shared)?;
+        let directory = shared.or(self.options.pin.as_ref())?;
         Some(directory.join(bpffs::file_name(&spec.def.name)))
     }
 

@@ -26,12 +26,13 @@ pub struct LoadOptions {
     /// Load these programs only, and those that their program arrays are initialised with. Empty: all XDP
     /// programs that load by themselves. A program named here is loaded for XDP whatever its section.
     pub only: Vec<String>,
-    /// Directory in a bpf file system for all maps. Maps pinned there under their full name are taken as they
-    /// are (if they fit the object); the others are created and pinned. Data sections stay private.
-    pub pin: Option<PathBuf>,
-    /// The same for maps that the object itself wants shared by name (`LIBBPF_PIN_BY_NAME`), if `pin` is not
-    /// given. Without either nothing is pinned, whatever the object declares.
+    /// Directory in a bpf file system for maps that the object itself wants shared by name
+    /// (`LIBBPF_PIN_BY_NAME`). Maps pinned there under their full name are taken as they are (if they fit the
+    /// object); the others are created and pinned.
     pub shared: Option<PathBuf>,
+    /// The same for all other maps, and for these too if `shared` is not given. Data sections stay private.
+    /// Without either nothing is pinned, whatever the object declares.
+    pub pin: Option<PathBuf>,
     /// Number of an interface: programs and maps are for its hardware and go to its driver.
     pub offload: Option<u32>,
 }

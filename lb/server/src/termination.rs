@@ -36,7 +36,8 @@ impl Termination {
         }
     }
 
-    async fn next(&mut self) {
+    /// Returns at the next signal.
+    pub async fn next(&mut self) {
         std::future::poll_fn(|context| {
             let interrupted = self.interrupt.poll_recv(context).is_ready();
             let terminated = self.terminate.poll_recv(context).is_ready();
