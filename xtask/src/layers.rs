@@ -18,8 +18,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ebpf/analysis", &["ebpf/isa", "ebpf/maps", "ebpf/runtime"]),
     ("ebpf/interp", &["ebpf/isa", "ebpf/maps", "ebpf/runtime"]),
     (
-        "ebpf/jit",
+        "ebpf/ssa",
         &["ebpf/isa", "ebpf/maps", "ebpf/runtime", "ebpf/analysis"],
+    ),
+    (
+        "ebpf/jit",
+        &[
+            "ebpf/isa",
+            "ebpf/maps",
+            "ebpf/runtime",
+            "ebpf/analysis",
+            "ebpf/ssa",
+        ],
     ),
     ("ebpf/vm", &["ebpf"]),
     ("ebpf/kernel", &["ebpf/isa", "ebpf/engine", "ebpf/object"]),

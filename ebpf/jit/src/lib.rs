@@ -14,17 +14,12 @@
 //! compiled code calls, and [`run_linked`], whose caller promises that the environment is valid and that
 //! programs, maps and facts belong together.
 
-mod alu;
-mod call;
-mod callback;
 mod checks;
-mod fact_checks;
 mod host;
-mod load_store;
+mod lower;
 mod memory;
 mod run;
-mod stack;
-mod translate;
+mod walk;
 
 use std::io;
 use std::sync::Arc;
@@ -36,6 +31,7 @@ use cranelift_codegen::{Context as Codegen, FinalizedRelocTarget};
 use cranelift_frontend::FunctionBuilderContext;
 use squalus_analysis::{Facts, FuncId};
 use squalus_runtime::{Env, LinkedProgram};
+use squalus_ssa::Pass;
 
 use checks::Context;
 use memory::CodeMemory;
@@ -73,6 +69,30 @@ pub struct Options {
     /// run with [`squalus_runtime::TrapReason::Unsupported`] if it is false. Facts are used for nothing
     /// else but accesses then. For tests of the analysis.
     pub check_facts: bool,
+    /// Passes that are left out.
+    pub without: u32,
+}
+
+impl Options {
+    fn wants(&self, pass: Pass) -> bool {
+        self.without & 1 << pass as u32 == 0
+    }
+}
+
+fn support(context: &Context) -> squalus_ssa::support::Support {
+    let check = checks::check as unsafe extern "C" fn(_, _, _, _) -> _;
+    let check_args = checks::check_args as unsafe extern "C" fn(_, _, _, _, _) -> _;
+    let begin_walk = walk::begin_walk as unsafe extern "C" fn(_, _, _, _) -> _;
+    let next_element = walk::next_element as unsafe extern "C" fn(_, _, _, _) -> _;
+    squalus_ssa::support::Support {
+        context: std::ptr::from_ref(context).expose_provenance(),
+        check: check as usize,
+        check_args: check_args as usize,
+        begin_walk: begin_walk as usize,
+        next_element: next_element as usize,
+        depth_offset: run::RunState::OFFSET_DEPTH,
+        frames_offset: run::RunState::OFFSET_FRAMES,
+    }
 }
 
 /// A program as machine code.
@@ -154,6 +174,7 @@ pub fn compile_with(
     let context = Box::new(Context {
         maps: program.maps().iter().map(Arc::clone).collect(),
     });
+    let support = support(&context);
     let mut image = Image::default();
     let mut builder = FunctionBuilderContext::new();
     for func in 0..facts.cfg().functions() {
@@ -163,14 +184,22 @@ pub fn compile_with(
         if facts.entry(facts.cfg().entry(func)).is_none() {
             continue;
         }
-        let input = translate::Input {
+        let input = squalus_ssa::Input {
             program,
             facts,
-            func,
-            context: &context,
-            check_facts: options.check_facts,
+            support: &support,
+            profile: None,
+            stack: options.wants(Pass::Stack),
         };
-        image.add(&input, &*isa, &mut builder, options)?;
+        let mut function = squalus_ssa::build(input, func);
+        let debug = std::env::var_os("SSA").is_some();
+        if debug { println!("built {function}"); }
+        squalus_ssa::verify(&function).map_err(|e| JitError::Codegen { program: program.name().to_owned(), slot: 0, reason: format!("{e}\n{function}") })?;
+        squalus_ssa::optimize(&mut function, program.maps(), |pass| options.wants(pass), |name, function| {
+            if debug { println!("{name} {function}"); }
+            if let Err(e) = squalus_ssa::verify(function) { panic!("{name}: {e}\n{function}"); }
+        });
+        image.add(&function, &context, program, &*isa, &mut builder, options)?;
     }
     image.link(program)?;
     Ok(CompiledProgram {
@@ -210,17 +239,20 @@ impl Image {
 
     fn add(
         &mut self,
-        input: &translate::Input<'_>,
+        function: &squalus_ssa::ir::Function,
+        context: &Context,
+        program: &LinkedProgram,
         isa: &dyn TargetIsa,
         builder: &mut FunctionBuilderContext,
         options: Options,
     ) -> Result<(), JitError> {
+        let func = function.id;
         let failed = |reason: String| JitError::Codegen {
-            program: input.program.name().to_owned(),
-            slot: input.program.subprograms()[input.func as usize].start,
+            program: program.name().to_owned(),
+            slot: program.subprograms()[func as usize].start,
             reason,
         };
-        let mut codegen = Codegen::for_function(translate::function(input, isa, builder));
+        let mut codegen = Codegen::for_function(lower::lower(function, context, isa, builder));
         codegen.set_disasm(options.keep_text);
         if options.keep_text {
             self.clif += &format!("{}\n", codegen.func.display());
@@ -232,7 +264,7 @@ impl Image {
             .compiled_code()
             .ok_or_else(|| failed("no code came out".to_owned()))?;
         if let Some(text) = &compiled.vcode {
-            self.assembly += &format!("function {}:\n{text}\n", input.func);
+            self.assembly += &format!("function {}:\n{text}\n", func);
         }
         let base = self.bytes.len();
         for reloc in compiled.buffer.relocs() {

@@ -9,6 +9,7 @@ use std::io;
 use squalus_isa::MapDef;
 
 use crate::arena::Arena;
+use crate::inline::PerCpuValues;
 use crate::key::{Key, Stored};
 use crate::layout::{Layout, read_copies};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
@@ -93,6 +94,20 @@ impl Entries {
 
     pub(crate) fn is_per_cpu(&self) -> bool {
         self.per_cpu.is_some()
+    }
+
+    /// Address of the first slot, and bytes between slots.
+    pub(crate) fn slots(&self) -> (usize, usize) {
+        (self.arena.at(0) as usize, self.stride)
+    }
+
+    pub(crate) fn per_cpu_values(&self) -> Option<PerCpuValues> {
+        self.per_cpu.as_ref().map(|values| PerCpuValues {
+            values: values.arena.at(0) as usize,
+            plane: values.plane,
+            stride: values.stride,
+            copies: self.copies,
+        })
     }
 
     /// The stored key of a slot.

@@ -12,6 +12,7 @@ use squalus_isa::{Errno, MapDef, MapFlags, MapType, UpdateFlags};
 
 use crate::Map;
 use crate::entries::{Entries, Value};
+use crate::inline::HashLayout;
 use crate::index::{Index, Outcome, Place, Writer};
 use crate::key::{Fixed, Raw};
 use crate::lru::Clock;
@@ -133,6 +134,11 @@ impl Hash {
             self.index.set(place.set).touch(place.way, lru.now());
         }
         self.entries.value(slot, cpu)
+    }
+
+    /// Where things are, for compiled code. Not for maps of maps.
+    pub(crate) fn layout(&self) -> HashLayout {
+        HashLayout::new(&self.index, &self.entries, self.lru.as_ref())
     }
 
     /// The inner map under `key`, or null.

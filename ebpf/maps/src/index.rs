@@ -108,6 +108,15 @@ impl Index {
         unsafe { &*at.cast::<Set>() }
     }
 
+    /// Address and number of the sets chosen by the hash.
+    pub(crate) fn layout(&self) -> (usize, u32) {
+        (self.arena.at(0) as usize, self.sets)
+    }
+
+    pub(crate) fn secrets(&self) -> (u64, u64) {
+        self.hasher.secrets()
+    }
+
     /// Sets chosen by the hash.
     pub(crate) fn sets(&self) -> u32 {
         self.sets

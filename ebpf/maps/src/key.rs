@@ -115,6 +115,13 @@ pub(crate) struct Hasher {
 }
 
 impl Hasher {
+    pub(crate) const CONSTANTS: [u64; 3] = [C0, C1, C2];
+
+    /// What the hash depends on besides the key: [`HashLayout::mask`](crate::HashLayout) and `last`.
+    pub(crate) fn secrets(self) -> (u64, u64) {
+        (self.mask, self.last)
+    }
+
     pub(crate) fn new(seed: u64) -> Hasher {
         let mask = fold(seed ^ C0, C1);
         Hasher {

@@ -22,6 +22,7 @@ mod control;
 mod entries;
 mod hash;
 mod index;
+mod inline;
 mod key;
 mod layout;
 mod lpm;
@@ -51,6 +52,7 @@ use squalus_isa::{Errno, MapDef, MapFlags, MapType};
 
 pub use array::ArrayBase;
 pub use batch::{Batch, BatchError};
+pub use inline::{HashLayout, PerCpuValues};
 pub use perf::{PERF_CURRENT_CPU, PerfEvents, PerfRecord};
 pub use program::Cursor;
 pub use reclaim::{Reclaimer, Worker};

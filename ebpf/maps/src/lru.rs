@@ -46,6 +46,11 @@ impl Clock {
         self.now.0.load(Ordering::Relaxed)
     }
 
+    /// Where [`Clock::now`] reads.
+    pub(crate) fn address(&self) -> usize {
+        std::ptr::from_ref(&self.now.0).expose_provenance()
+    }
+
     /// The stamp of a new entry. Time goes on.
     pub(crate) fn insert(&self) -> u8 {
         let count = self.inserted.0.fetch_add(1, Ordering::Relaxed);

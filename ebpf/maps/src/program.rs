@@ -7,7 +7,7 @@ use crate::index::Place;
 use crate::refs::MapCell;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::targets;
-use crate::{ArrayBase, Kind, Map, PerfEvents, Ring, Target};
+use crate::{ArrayBase, HashLayout, Kind, Map, PerfEvents, Ring, Target};
 
 /// Where a walk over the elements of a map stands. The default is before the first one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -298,6 +298,15 @@ impl Map {
         match &self.kind {
             Kind::Array(array) => Some(array.base()),
             Kind::MapArray(maps) => Some(maps.base()),
+            _ => None,
+        }
+    }
+
+    /// Where things are in a hash of values, for code that looks up in line.
+    #[must_use]
+    pub fn hash_layout(&self) -> Option<HashLayout> {
+        match &self.kind {
+            Kind::Hash(hash) => Some(hash.layout()),
             _ => None,
         }
     }

@@ -21,11 +21,11 @@ const AWAY: u32 = 1 << 31;
 #[repr(C, align(64))]
 pub(crate) struct Set {
     /// A byte for each way: 0 if free.
-    tags: AtomicU64,
+    pub(crate) tags: AtomicU64,
     /// When each way was last used (LRU maps).
-    stamps: [AtomicU8; WAYS],
-    slots: [AtomicU32; WAYS],
-    seq: AtomicU32,
+    pub(crate) stamps: [AtomicU8; WAYS],
+    pub(crate) slots: [AtomicU32; WAYS],
+    pub(crate) seq: AtomicU32,
     lock: AtomicU32,
     /// How many entries have this set as home but live in another.
     displaced: AtomicU32,

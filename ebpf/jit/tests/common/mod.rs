@@ -169,6 +169,7 @@ pub fn agree(codes: &[Vec<Insn>], defs: &[MapDef], packet: &[u8]) -> Ran {
         let options = Options {
             keep_text: true,
             check_facts,
+            ..Options::default()
         };
         let programs = compile_all(&loaded, options);
         let jit = run_jit(&loaded, &programs, packet);

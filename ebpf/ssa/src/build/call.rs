@@ -1,0 +1,431 @@
+//! Calls of helpers and subprograms. Small helpers become a few instructions; others get copies of the
+//! stack bytes they use, so that the stack itself needs no memory.
+
+use std::ops::Range;
+
+use squalus_analysis::{FuncId, InstFacts, MapRef, Value as Known};
+use squalus_isa::{CallTarget, HelperId, MapType, Reg};
+use squalus_maps::ArrayBase;
+use squalus_runtime::{
+    ArgKind, Env, MAX_CALL_FRAMES, Proto, RetKind, STACK_SIZE, TrapReason, proto, protos,
+};
+
+use super::Builder;
+use super::cells::{arg, argument};
+use super::emit::target;
+use crate::ir::{BinOp, Cmp, Effect, Fixed, Op, Order, Region, Terminator, Ty, Value};
+
+/// A copy of stack bytes that a helper gets.
+struct Copy {
+    temp: u32,
+    bytes: Range<i32>,
+    cells: Range<usize>,
+    /// Whether the helper writes there.
+    written: bool,
+}
+
+impl Builder<'_> {
+    pub(super) fn call(&mut self, n: usize, known: &InstFacts, target: CallTarget) {
+        match target {
+            CallTarget::Helper(id) => self.helper(n, known, id),
+            CallTarget::Local(target) => self.local_call(known, target),
+            // The analysis ends here, and so does the code.
+            CallTarget::Kfunc(_) => {}
+        }
+    }
+
+    fn helper(&mut self, n: usize, known: &InstFacts, id: HelperId) {
+        let Some(proto) = proto(id) else {
+            // A call that CO-RE could not resolve: the analysis ends here, and so does the code.
+            return;
+        };
+        if known.unproved_args != 0 {
+            self.check_args(known, proto);
+        }
+        if proto.ret == RetKind::TailCall {
+            return self.tail_call(known);
+        }
+        if let Some(over) = proto.iterates() {
+            return self.iterate(known, over);
+        }
+        let result = match self.inline(n, known, proto) {
+            Some(result) => result,
+            None => self.call_helper(known, proto),
+        };
+        if proto.may_trap {
+            let reason = self.emit.load_env(Ty::I32, Env::OFFSET_TRAP);
+            let reason = self.emit.resize(reason, Ty::I64);
+            self.emit.trap_by(reason);
+        }
+        self.set(Reg::R0, result);
+    }
+
+    pub(super) fn args(&mut self, known: &InstFacts, count: usize) -> Vec<Value> {
+        let arg_of = |n| if n < count { self.reg(known, arg(n)) } else { self.undefined };
+        (0..5).map(arg_of).collect()
+    }
+
+    /// Calls the helper's function, with copies in place of stack bytes that are values.
+    fn call_helper(&mut self, known: &InstFacts, proto: &'static Proto) -> Value {
+        let mut args = self.args(known, proto.args.len());
+        let mut copies = Vec::new();
+        for (n, kind) in proto.args.iter().enumerate() {
+            if let Some(copy) = self.copy_in(known, n, writes(*kind)) {
+                args[n] = self.emit.function.fixed(Fixed::Temp(copy.temp));
+                copies.push(copy);
+            }
+        }
+        let effect = self.effect(known, proto, &copies);
+        let name = squalus_isa::helper::name(proto.id).unwrap_or("helper");
+        let result = self.emit.native((name, proto.function as usize), args, effect);
+        for copy in copies.iter().filter(|copy| copy.written) {
+            self.copy_out(copy);
+        }
+        result
+    }
+
+    fn copy_in(&mut self, known: &InstFacts, n: usize, written: bool) -> Option<Copy> {
+        let bytes = argument(known, n, self.func)?;
+        let cells = self.cells.within(bytes.clone());
+        if cells.is_empty() {
+            return None;
+        }
+        let temps = &mut self.emit.function.temps;
+        temps.push((bytes.end - bytes.start) as u32);
+        let temp = temps.len() as u32 - 1;
+        let address = self.emit.function.fixed(Fixed::Temp(temp));
+        for n in cells.clone() {
+            let off = self.cells.all()[n].off - bytes.start;
+            let value = self.vars[Reg::COUNT + n];
+            self.emit.store(Region::Temp(temp), address, off, value);
+        }
+        Some(Copy {
+            temp,
+            bytes,
+            cells,
+            written,
+        })
+    }
+
+    fn copy_out(&mut self, copy: &Copy) {
+        let address = self.emit.function.fixed(Fixed::Temp(copy.temp));
+        for n in copy.cells.clone() {
+            let cell = self.cells.all()[n];
+            let off = cell.off - copy.bytes.start;
+            let value = self.emit.load(cell.ty, Region::Temp(copy.temp), address, off);
+            self.vars[Reg::COUNT + n] = value;
+        }
+    }
+
+    /// What the helper may do to memory that the program sees.
+    fn effect(&self, known: &InstFacts, proto: &Proto, copies: &[Copy]) -> Effect {
+        if proto.args.is_empty() {
+            return Effect {
+                reads: vec![Region::Env],
+                writes: vec![Region::Env],
+                pure: false,
+            };
+        }
+        let mut reads = vec![Region::Env, Region::MapIndex];
+        let mut writes = vec![Region::Env, Region::MapIndex];
+        for copy in copies {
+            reads.push(Region::Temp(copy.temp));
+            if copy.written {
+                writes.push(Region::Temp(copy.temp));
+            }
+        }
+        let changes_values = !proto.pure && proto.id != HelperId::MAP_LOOKUP_ELEM;
+        if changes_values {
+            writes.extend([Region::MapValue(None), Region::Lent]);
+        }
+        if proto.changes_packet || proto.id == HelperId::XDP_STORE_BYTES {
+            writes.push(Region::Packet);
+        }
+        for (n, kind) in proto.args.iter().enumerate() {
+            if copies.iter().any(|copy| argument(known, n, self.func).as_ref() == Some(&copy.bytes)) {
+                continue;
+            }
+            if let Some(region) = pointed(&known.reg(arg(n)), *kind) {
+                reads.push(region);
+                if self::writes(*kind) || known.unproved_args != 0 {
+                    writes.push(region);
+                }
+            }
+        }
+        if changes_values {
+            reads.extend([Region::MapValue(None), Region::Packet, Region::Lent]);
+        }
+        Effect {
+            reads,
+            writes,
+            pure: proto.pure,
+        }
+    }
+
+    /// Has the arguments checked that are not proved.
+    fn check_args(&mut self, known: &InstFacts, proto: &'static Proto) {
+        self.emit.function.temps.push(40);
+        let temp = self.emit.function.temps.len() as u32 - 1;
+        let place = self.emit.function.fixed(Fixed::Temp(temp));
+        for (n, arg) in self.args(known, 5).into_iter().enumerate() {
+            self.emit.store(Region::Temp(temp), place, n as i32 * 8, arg);
+        }
+        let number = protos().iter().position(|p| p.id == proto.id).unwrap_or_default();
+        let number = self.emit.number(Ty::I64, number as u64);
+        let mask = self.emit.number(Ty::I64, known.unproved_args.into());
+        let context = self.emit.number(Ty::I64, self.input.support.context as u64);
+        let effect = Effect {
+            reads: vec![Region::Env, Region::MapIndex, Region::Temp(temp)],
+            writes: Vec::new(),
+            pure: false,
+        };
+        let function = ("check_args", self.input.support.check_args);
+        let reason = self.emit.native(function, vec![place, mask, number, context], effect);
+        self.emit.trap_by(reason);
+    }
+
+    /// The helper as instructions, if it is small enough.
+    fn inline(&mut self, _n: usize, known: &InstFacts, proto: &Proto) -> Option<Value> {
+        if known.unproved_args != 0 {
+            return None;
+        }
+        Some(match proto.id {
+            HelperId::GET_SMP_PROCESSOR_ID => {
+                let cpu = self.emit.load_env(Ty::I32, Env::OFFSET_CPU);
+                self.emit.resize(cpu, Ty::I64)
+            }
+            HelperId::GET_NUMA_NODE_ID => {
+                let node = self.emit.load_env(Ty::I32, Env::OFFSET_NUMA_NODE);
+                self.emit.resize(node, Ty::I64)
+            }
+            HelperId::MAP_LOOKUP_ELEM => {
+                let Known::Map {
+                    map: MapRef::Direct(index),
+                    null: None,
+                } = known.reg(Reg::R1)
+                else {
+                    return None;
+                };
+                let map = &self.input.program.maps()[index as usize];
+                match map.array_base() {
+                    Some(array) => {
+                        let (copies, kind) = (map.copies(), map.def().kind);
+                        self.array_lookup(known, array, copies, kind)
+                    }
+                    None if map.hash_layout().is_some() => {
+                        let key = self.key(known, map.def().key_size);
+                        self.emit.ins(Op::Lookup { map: index, key }, Ty::I64)
+                    }
+                    None => return None,
+                }
+            }
+            _ => return None,
+        })
+    }
+
+    /// The key of a lookup as words of 8 bytes, the last one filled up with zeros.
+    fn key(&mut self, known: &InstFacts, len: u32) -> Vec<Value> {
+        let own = argument(known, 1, self.func).map(|bytes| (bytes.start, self.cells.within(bytes)));
+        let mut words = Vec::new();
+        for at in (0..len as i32).step_by(8) {
+            let end = (at + 8).min(len as i32);
+            let word = match &own {
+                Some((start, cells)) if !cells.is_empty() => {
+                    let bytes = start + at..start + end;
+                    let cells = self.cells.within(bytes);
+                    self.join_cells(start + at, cells, Ty::I64)
+                }
+                _ => self.key_word(known, at, end),
+            };
+            words.push(word);
+        }
+        words
+    }
+
+    /// Bytes of a key in memory as a word.
+    fn key_word(&mut self, known: &InstFacts, mut at: i32, end: i32) -> Value {
+        let pointer = known.reg(Reg::R2);
+        let base = self.reg(known, Reg::R2);
+        let region = pointed(&pointer, ArgKind::MapKey).unwrap_or(Region::Any);
+        let (start, mut word) = (at, None);
+        while at < end {
+            let mut widths = [Ty::I64, Ty::I32, Ty::I16].into_iter();
+            let ty = widths.find(|ty| ty.bytes() as i32 <= end - at).unwrap_or(Ty::I8);
+            let part = self.emit.load(ty, region, base, at);
+            let part = self.emit.resize(part, Ty::I64);
+            let shift = (at - start) as u64 * 8;
+            word = Some(match word {
+                None => part,
+                Some(low) => {
+                    let part = self.emit.bin_with(BinOp::Shl, part, shift);
+                    self.emit.bin(BinOp::Or, low, part)
+                }
+            });
+            at += ty.bytes() as i32;
+        }
+        word.unwrap_or(self.undefined)
+    }
+
+    /// An array's element is at a computed address; a map of maps holds the inner map's address there.
+    fn array_lookup(&mut self, known: &InstFacts, array: ArrayBase, copies: u32, kind: MapType) -> Value {
+        let entries = u64::from(array.entries);
+        let index = match known.index.and_then(|index| index.as_constant()) {
+            Some(index) => self.emit.number(Ty::I64, index),
+            None => self.key(known, 4)[0],
+        };
+        let base = self.emit.number(Ty::I64, array.base as u64);
+        let offset = self.emit.bin_with(BinOp::Mul, index, array.stride as u64);
+        let mut address = self.emit.bin(BinOp::Add, base, offset);
+        if copies > 1 {
+            let plane = self.cpu_offset(copies, array.cpu_stride);
+            address = self.emit.bin(BinOp::Add, address, plane);
+        }
+        let inside = match known.index {
+            Some(index) if index.umax < entries => None,
+            _ => Some(self.emit.cmp_with(Cmp::ULt, index, entries)),
+        };
+        if kind.is_map_in_map() {
+            return self.load_if(inside, address);
+        }
+        match inside {
+            None => address,
+            Some(inside) => {
+                let zero = self.emit.number(Ty::I64, 0);
+                self.emit.select(inside, address, zero)
+            }
+        }
+    }
+
+    /// The distance of this CPU's values from CPU 0's. A CPU the map has no values for gets the first.
+    fn cpu_offset(&mut self, copies: u32, stride: usize) -> Value {
+        let cpu = self.emit.load_env(Ty::I32, Env::OFFSET_CPU);
+        let has = self.emit.cmp_with(Cmp::ULt, cpu, copies.into());
+        let zero = self.emit.number(Ty::I32, 0);
+        let cpu = self.emit.select(has, cpu, zero);
+        let cpu = self.emit.resize(cpu, Ty::I64);
+        self.emit.bin_with(BinOp::Mul, cpu, stride as u64)
+    }
+
+    /// The inner map's address at `address`, or 0 if it is not inside.
+    fn load_if(&mut self, inside: Option<Value>, address: Value) -> Value {
+        // The control plane may replace the inner map at any time; the order of what is reached through it
+        // matters.
+        let load = |base| Op::Load {
+            region: Region::MapIndex,
+            base,
+            off: 0,
+            order: Order::Acquire,
+        };
+        let Some(inside) = inside else {
+            return self.emit.ins(load(address), Ty::I64);
+        };
+        let (then, other, on) = (
+            self.emit.function.make_block(),
+            self.emit.function.make_block(),
+            self.emit.function.make_block(),
+        );
+        let result = self.emit.function.make(Op::Param, Ty::I64, self.emit.slot);
+        self.emit.function.block_mut(on).params.push(result);
+        self.emit.end(Terminator::Branch {
+            condition: inside,
+            then: target(then),
+            other: target(other),
+        });
+        self.emit.block = then;
+        let word = self.emit.ins(load(address), Ty::I64);
+        self.jump_with(on, word);
+        self.emit.block = other;
+        let zero = self.emit.number(Ty::I64, 0);
+        self.jump_with(on, zero);
+        self.emit.block = on;
+        result
+    }
+
+    pub(super) fn jump_with(&mut self, block: crate::ir::Block, arg: Value) {
+        let mut to = target(block);
+        to.args.push(arg);
+        self.emit.end(Terminator::Jump(to));
+    }
+
+    fn tail_call(&mut self, known: &InstFacts) {
+        let args = self.args(known, 3);
+        self.emit.ins(Op::TailCall(args[0], args[1], args[2]), Ty::I64);
+        let zero = self.emit.number(Ty::I64, 0);
+        self.set(Reg::R0, zero);
+    }
+
+    fn local_call(&mut self, known: &InstFacts, target: usize) {
+        let subs = self.input.program.subprograms();
+        let callee = subs.partition_point(|sub| sub.start <= target) - 1;
+        if callee == 0 {
+            // The program calling itself, which the kernel never lets happen.
+            return self.emit.trap(TrapReason::CallDepth);
+        }
+        self.emit.charge();
+        self.open_frame();
+        let args = self.args(known, 5);
+        let func = callee as FuncId;
+        let value = self.emit.ins(Op::Local { func, args }, Ty::I64);
+        self.close_frame();
+        self.set(Reg::R0, value);
+    }
+
+    /// Notes one more call; the run ends if there are too many. Returns the number of the new frame.
+    pub(super) fn open_frame(&mut self) -> Value {
+        let (depth_at, frames_at) = (self.input.support.depth_offset, self.input.support.frames_offset);
+        let state = self.emit.load_env(Ty::I64, Env::OFFSET_SCRATCH);
+        let depth = self.emit.load(Ty::I64, Region::Env, state, depth_at);
+        let full = self.emit.cmp_with(Cmp::UGe, depth, MAX_CALL_FRAMES as u64 - 1);
+        self.emit.trap_if(full, TrapReason::CallDepth);
+        let inner = self.emit.moved(depth, 1);
+        self.emit.store(Region::Env, state, depth_at, inner);
+        let offset = self.emit.bin_with(BinOp::Shl, inner, 3);
+        let place = self.emit.bin(BinOp::Add, state, offset);
+        let zero = self.emit.number(Ty::I64, 0);
+        self.emit.store(Region::Env, place, frames_at, zero);
+        inner
+    }
+
+    /// Notes that a call returned.
+    pub(super) fn close_frame(&mut self) {
+        let at = self.input.support.depth_offset;
+        let state = self.emit.load_env(Ty::I64, Env::OFFSET_SCRATCH);
+        let inner = self.emit.load(Ty::I64, Region::Env, state, at);
+        let depth = self.emit.moved(inner, -1);
+        self.emit.store(Region::Env, state, at, depth);
+    }
+}
+
+/// Whether a helper writes through such an argument.
+fn writes(kind: ArgKind) -> bool {
+    matches!(
+        kind,
+        ArgKind::MemWrite
+            | ArgKind::MemUpdate
+            | ArgKind::MapValueOut
+            | ArgKind::FixedOut { .. }
+            | ArgKind::CallbackCtx
+            | ArgKind::SpinLock
+            | ArgKind::Timer
+            | ArgKind::RingRecord
+    )
+}
+
+/// The memory that an argument of a helper points into, if it is memory.
+fn pointed(pointer: &Known, kind: ArgKind) -> Option<Region> {
+    if matches!(
+        kind,
+        ArgKind::Ctx | ArgKind::ConstMapPtr | ArgKind::Size { .. } | ArgKind::Anything | ArgKind::Callback
+    ) {
+        return None;
+    }
+    Some(match pointer {
+        Known::Stack { .. } => Region::Frame,
+        Known::Packet { .. } => Region::Packet,
+        Known::MapValue { .. } => Region::MapValue(None),
+        Known::MapKey { .. } | Known::Record { .. } => Region::Lent,
+        _ => Region::Any,
+    })
+}
+
+const _: () = assert!(STACK_SIZE == 512);

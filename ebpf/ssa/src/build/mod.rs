@@ -1,0 +1,380 @@
+//! From bytecode and facts to SSA.
+//!
+//! The eBPF registers, and the bytes of the stack frame that are [cells](cells), are *variables*: where paths
+//! meet, a block has a parameter for each variable that is read later on. Facts are spent here: what is known
+//! to be constant is a number, branches that cannot be taken are left out, and an access gets a check only if
+//! nothing proved it.
+//!
+//! A block of the bytecode can be built twice: *hot* and general. The hot copies are those that a profile
+//! saw run; an edge that it did not see leads from a hot block to the general copy of its target, and from
+//! there nothing leads back. So in hot blocks only hot paths meet, and what is constant on them stays so.
+
+mod alu;
+mod call;
+mod callback;
+mod cells;
+mod emit;
+mod live;
+mod memory;
+
+use squalus_analysis::{Facts, FuncId, InstFacts, MapRef, Value as Known};
+use squalus_isa::{Decoded, ImmSource, Inst, Operand, Reg};
+use squalus_runtime::{LinkedProgram, STACK_SIZE, TrapReason, function_address};
+
+use crate::ir::{Block, Fixed, Function, Op, Terminator, Ty, Value};
+use crate::support::{Profile, Support};
+use cells::{Cells, own_offset};
+pub(crate) use emit::Emitter;
+use emit::target;
+use live::Live;
+
+/// What a function is made from.
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    /// The program.
+    pub program: &'a LinkedProgram,
+    /// What the analysis found for it.
+    pub facts: &'a Facts,
+    /// Functions that compiled code calls.
+    pub support: &'a Support,
+    /// Which blocks ran how often, if hot blocks are to be built apart.
+    pub profile: Option<&'a Profile>,
+    /// Whether bytes of the stack become values.
+    pub stack: bool,
+}
+
+/// Builds one function of a program. Its entry block must be reachable.
+#[must_use]
+pub fn build(input: Input<'_>, func: FuncId) -> Function {
+    let cells = if input.stack {
+        Cells::find(input.program, input.facts, func)
+    } else {
+        Cells::default()
+    };
+    let live = Live::find(input.program, input.facts, func, &cells);
+    let mut builder = Builder {
+        input,
+        func,
+        emit: Emitter::new(func),
+        vars: Vec::new(),
+        cells,
+        live,
+        nodes: Vec::new(),
+        number: Vec::new(),
+        undefined: Value(0),
+    };
+    builder.prologue();
+    builder.body();
+    builder.emit.function
+}
+
+/// A copy of a block of the bytecode.
+#[derive(Clone, Debug)]
+struct Node {
+    /// Its number there.
+    from: usize,
+    hot: bool,
+    block: Block,
+    /// Whether it has parameters: several edges lead here.
+    meets: bool,
+    /// What variables hold on entry, if not.
+    vars: Option<Vec<Value>>,
+}
+
+struct Builder<'a> {
+    input: Input<'a>,
+    func: FuncId,
+    emit: Emitter,
+    /// What each variable holds now: the registers, then the cells.
+    vars: Vec<Value>,
+    cells: Cells,
+    live: Live,
+    /// In an order in which blocks come before what they lead to, loops aside.
+    nodes: Vec<Node>,
+    /// Number of the node for a block of the bytecode, general and hot.
+    number: Vec<[Option<usize>; 2]>,
+    /// Stands for variables that nobody reads.
+    undefined: Value,
+}
+
+impl Builder<'_> {
+    fn prologue(&mut self) {
+        let zero = self.emit.number(Ty::I64, 0);
+        self.undefined = zero;
+        self.vars = vec![zero; Reg::COUNT];
+        if self.func == 0 {
+            self.vars[1] = self.emit.env;
+        } else {
+            self.emit.function.params = 5;
+            for n in 1..=5 {
+                let param = self.emit.function.make(Op::Param, Ty::I64, 0);
+                self.emit.function.block_mut(Function::ENTRY).params.push(param);
+                self.vars[n] = param;
+            }
+        }
+        for n in 0..self.cells.all().len() {
+            let zero = self.emit.number(self.cells.all()[n].ty, 0);
+            self.vars.push(zero);
+        }
+        self.zero_frame();
+        if self.input.facts.checks_stack() {
+            self.register_frame();
+        }
+    }
+
+    fn body(&mut self) {
+        self.plan();
+        let first = self.input.facts.cfg().entry(self.func);
+        let first = self.node_of(first, true);
+        self.enter(first);
+        for number in 0..self.nodes.len() {
+            self.node(number);
+        }
+    }
+
+    /// Finds which copies of which blocks there are.
+    fn plan(&mut self) {
+        let cfg = self.input.facts.cfg();
+        self.number = vec![[None; 2]; cfg.blocks().len()];
+        let first = cfg.entry(self.func);
+        let hot = self.is_hot(first);
+        let mut edges = vec![[0_u32; 2]; cfg.blocks().len()];
+        let mut order = Vec::new();
+        let mut seen = vec![[false; 2]; cfg.blocks().len()];
+        let mut pending = vec![(first, hot, false)];
+        while let Some((from, hot, left)) = pending.pop() {
+            if left {
+                order.push((from, hot));
+                continue;
+            }
+            if std::mem::replace(&mut seen[from][usize::from(hot)], true) {
+                continue;
+            }
+            pending.push((from, hot, true));
+            for to in self.successors(from) {
+                let to_hot = hot && self.is_hot(to);
+                edges[to][usize::from(to_hot)] += 1;
+                pending.push((to, to_hot, false));
+            }
+        }
+        for (from, hot) in order.into_iter().rev() {
+            let block = self.emit.function.make_block();
+            let head = cfg.blocks()[from].loop_head;
+            self.emit.function.block_mut(block).cold = self.input.profile.is_some() && !hot;
+            self.number[from][usize::from(hot)] = Some(self.nodes.len());
+            self.nodes.push(Node {
+                from,
+                hot,
+                block,
+                meets: head || edges[from][usize::from(hot)] > 1,
+                vars: None,
+            });
+        }
+        for number in 0..self.nodes.len() {
+            self.make_params(number);
+        }
+    }
+
+    fn is_hot(&self, block: usize) -> bool {
+        self.input.profile.is_some_and(|profile| profile.is_hot(block))
+    }
+
+    /// The blocks that execution can go on with after a block.
+    fn successors(&self, from: usize) -> impl Iterator<Item = usize> + use<> {
+        let facts = self.input.facts;
+        let block = &facts.cfg().blocks()[from];
+        let last = facts.inst(block.end - 1);
+        let falls = last.is_some_and(|known| known.can_fall).then_some(block.fall).flatten();
+        let jumps = last.is_some_and(|known| known.can_jump).then_some(block.jump).flatten();
+        falls.into_iter().chain(jumps)
+    }
+
+    fn make_params(&mut self, number: usize) {
+        let (from, block, meets) = {
+            let node = &self.nodes[number];
+            (node.from, node.block, node.meets)
+        };
+        if !meets {
+            return;
+        }
+        let slot = self.input.program.insts()[self.input.facts.cfg().blocks()[from].first].slot as u32;
+        let mut vars = vec![self.undefined; self.vars.len()];
+        for var in self.live.at(from) {
+            let param = self.emit.function.make(Op::Param, self.var_ty(var), slot);
+            self.emit.function.block_mut(block).params.push(param);
+            vars[var] = param;
+        }
+        self.nodes[number].vars = Some(vars);
+    }
+
+    fn var_ty(&self, var: usize) -> Ty {
+        match var.checked_sub(Reg::COUNT) {
+            None => Ty::I64,
+            Some(cell) => self.cells.all()[cell].ty,
+        }
+    }
+
+    /// The copy of a block that an edge from a hot or general block leads to.
+    fn node_of(&self, block: usize, from_hot: bool) -> usize {
+        let hot = from_hot && self.is_hot(block);
+        self.number[block][usize::from(hot)].expect("edges lead to planned nodes")
+    }
+
+    /// Ends the block under construction by going to a node.
+    fn enter(&mut self, number: usize) {
+        let node = &mut self.nodes[number];
+        let mut to = target(node.block);
+        if node.meets {
+            to.args = self.live.at(node.from).map(|var| self.vars[var]).collect();
+        } else {
+            node.vars = Some(self.vars.clone());
+        }
+        self.emit.end(Terminator::Jump(to));
+    }
+
+    fn node(&mut self, number: usize) {
+        let (from, hot) = (self.nodes[number].from, self.nodes[number].hot);
+        self.emit.block = self.nodes[number].block;
+        let Some(vars) = self.nodes[number].vars.take() else {
+            unreachable!("a node that nothing leads to is not planned");
+        };
+        self.vars = vars;
+        let facts = self.input.facts;
+        let block = &facts.cfg().blocks()[from];
+        for n in block.first..block.end {
+            let decoded = self.input.program.insts()[n];
+            self.emit.slot = decoded.slot as u32;
+            let Some(known) = facts.inst(n) else {
+                // The analysis found that execution does not come here.
+                return self.emit.trap(TrapReason::Unsupported);
+            };
+            match decoded.inst {
+                Inst::Jump { .. } => return self.go((from, hot), block.jump),
+                Inst::JumpIf { .. } => return self.branch((from, hot), known, &decoded),
+                Inst::Exit => return self.exit(known),
+                _ => {
+                    self.instruction(n, known, &decoded);
+                    if self.emit.function.block(self.emit.block).end.is_some() {
+                        return;
+                    }
+                    if !known.can_fall {
+                        return self.emit.trap(TrapReason::Unsupported);
+                    }
+                }
+            }
+        }
+        self.go((from, hot), block.fall);
+    }
+
+    fn instruction(&mut self, n: usize, known: &InstFacts, decoded: &Decoded) {
+        match decoded.inst {
+            Inst::Alu {
+                width,
+                op,
+                dst,
+                src,
+            } => self.alu(known, (width, op), dst, src),
+            Inst::End { kind, bits, dst } => self.endian(known, kind, bits, dst),
+            Inst::LoadImm { dst, imm } => {
+                let value = self.immediate(imm);
+                self.set(dst, value);
+            }
+            Inst::Load { .. } | Inst::Store { .. } | Inst::Atomic { .. } => self.memory(known, decoded),
+            Inst::Call(target) => self.call(n, known, target),
+            Inst::Jump { .. } | Inst::JumpIf { .. } | Inst::Exit => {}
+        }
+    }
+
+    /// Goes on with another block; around a loop that costs a piece of the budget.
+    fn go(&mut self, (from, hot): (usize, bool), to: Option<usize>) {
+        let Some(to) = to else {
+            return self.emit.trap(TrapReason::Unsupported);
+        };
+        if self.input.facts.cfg().is_back_edge(from, to) {
+            self.emit.charge();
+        }
+        self.enter(self.node_of(to, hot));
+    }
+
+    fn branch(&mut self, from: (usize, bool), known: &InstFacts, decoded: &Decoded) {
+        let block = &self.input.facts.cfg().blocks()[from.0];
+        match (known.can_jump, known.can_fall) {
+            (true, false) => return self.go(from, block.jump),
+            (false, true) => return self.go(from, block.fall),
+            (false, false) => return self.emit.trap(TrapReason::Unsupported),
+            (true, true) => {}
+        }
+        let condition = self.condition(known, &decoded.inst);
+        let (then, other) = (self.emit.function.make_block(), self.emit.function.make_block());
+        self.emit.end(Terminator::Branch {
+            condition,
+            then: target(then),
+            other: target(other),
+        });
+        for (way, to) in [(then, block.jump), (other, block.fall)] {
+            self.emit.block = way;
+            let hot = to.is_some_and(|to| from.1 && self.is_hot(to));
+            self.emit.function.block_mut(way).cold = self.input.profile.is_some() && !hot;
+            self.go(from, to);
+        }
+    }
+
+    fn exit(&mut self, known: &InstFacts) {
+        if self.func == 0 && !matches!(known.reg(Reg::R0), Known::Scalar(_)) {
+            return self.emit.trap(TrapReason::Return);
+        }
+        let value = self.reg(known, Reg::R0);
+        self.emit.end(Terminator::Return(value));
+    }
+
+    /// What a register holds, as a number or address if that is known.
+    fn reg(&mut self, known: &InstFacts, reg: Reg) -> Value {
+        match known.reg(reg) {
+            Known::Scalar(scalar) => {
+                if let Some(constant) = scalar.as_constant() {
+                    return self.emit.number(Ty::I64, constant);
+                }
+            }
+            Known::Ctx(off) => return self.emit.moved(self.emit.env, off),
+            value @ Known::Stack { .. } => {
+                // Addresses beside the frame may be computed, but the code generator knows none of them.
+                if let Some(off) = own_offset(value, self.func)
+                    && (0..=STACK_SIZE as i32).contains(&off)
+                {
+                    return self.frame_address(off);
+                }
+            }
+            Known::Map {
+                map: MapRef::Direct(map),
+                null: None,
+            } => return self.emit.function.fixed(Fixed::Map(map)),
+            _ => {}
+        }
+        self.vars[reg.index()]
+    }
+
+    fn set(&mut self, reg: Reg, value: Value) {
+        self.vars[reg.index()] = value;
+    }
+
+    fn operand(&mut self, known: &InstFacts, operand: Operand) -> Value {
+        match operand {
+            Operand::Reg(reg) => self.reg(known, reg),
+            Operand::Imm(imm) => self.emit.number(Ty::I64, i64::from(imm).cast_unsigned()),
+        }
+    }
+
+    fn immediate(&mut self, imm: ImmSource) -> Value {
+        match imm {
+            ImmSource::Value(value) => self.emit.number(Ty::I64, value),
+            ImmSource::Map(map) => self.emit.function.fixed(Fixed::Map(map)),
+            ImmSource::MapValue { map, offset } => {
+                let array = self.input.program.maps()[map as usize].array_base();
+                // Linking checked that the map is an array.
+                let base = array.map_or(0, |array| array.base as u64);
+                self.emit.number(Ty::I64, base + u64::from(offset))
+            }
+            ImmSource::Func(slot) => self.emit.number(Ty::I64, function_address(slot)),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! eBPF programs as SSA.
+#![forbid(unsafe_code)]
+mod build;
+mod dominators;
+pub mod ir;
+mod passes;
+mod print;
+pub mod support;
+mod verify;
+
+pub use build::{Input, build};
+pub use dominators::Dominators;
+pub use passes::{Pass, UnknownPass, optimize};
+pub use verify::{Malformed, verify};

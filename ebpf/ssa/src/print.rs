@@ -1,0 +1,238 @@
+//! The code as text, for people and for tests.
+
+use std::fmt::{self, Display, Formatter};
+
+use crate::ir::{Block, BlockData, Fixed, Function, Op, Order, Reason, Region, Target, Terminator, Ty, Value};
+
+impl Display for Value {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "v{}", self.0)
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
+
+impl Display for Block {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "b{}", self.0)
+    }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
+
+impl Display for Ty {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "i{}", self.bits())
+    }
+}
+
+impl Display for Region {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Region::Env => f.write_str("env"),
+            Region::Frame => f.write_str("frame"),
+            Region::Temp(n) => write!(f, "temp{n}"),
+            Region::Packet => f.write_str("packet"),
+            Region::Lent => f.write_str("lent"),
+            Region::MapValue(Some(map)) => write!(f, "value{map}"),
+            Region::MapValue(None) => f.write_str("value"),
+            Region::MapIndex => f.write_str("index"),
+            Region::Any => f.write_str("any"),
+        }
+    }
+}
+
+impl Display for Fixed {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match *self {
+            Fixed::Number(_, number) if number < 4096 => write!(f, "{number}"),
+            Fixed::Number(Ty::I64, number) if number > u64::MAX - 4096 => {
+                write!(f, "{}", number.cast_signed())
+            }
+            Fixed::Number(_, number) => write!(f, "{number:#x}"),
+            Fixed::Env => f.write_str("env"),
+            Fixed::Frame(off) => write!(f, "frame+{off}"),
+            Fixed::Temp(n) => write!(f, "temp{n}"),
+            Fixed::Map(map) => write!(f, "map{map}"),
+        }
+    }
+}
+
+/// A value as it is written where it is used.
+struct Use<'a>(&'a Function, Value);
+
+impl Display for Use<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.0.value(self.1).op {
+            Op::Fixed(fixed) => Display::fmt(fixed, f),
+            _ => Display::fmt(&self.1, f),
+        }
+    }
+}
+
+struct List<'a>(&'a Function, &'a [Value]);
+
+impl Display for List<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (n, &value) in self.1.iter().enumerate() {
+            let comma = if n == 0 { "" } else { ", " };
+            write!(f, "{comma}{}", Use(self.0, value))?;
+        }
+        Ok(())
+    }
+}
+
+/// A place in memory.
+struct At<'a>(&'a Function, Region, Value, i32);
+
+impl Display for At<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let At(function, region, base, off) = *self;
+        write!(f, "{region}[{}", Use(function, base))?;
+        match off {
+            0 => f.write_str("]"),
+            1.. => write!(f, "+{off}]"),
+            _ => write!(f, "{off}]"),
+        }
+    }
+}
+
+struct To<'a>(&'a Function, &'a Target);
+
+impl Display for To<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.1.block)?;
+        if self.1.args.is_empty() {
+            return Ok(());
+        }
+        write!(f, "({})", List(self.0, &self.1.args))
+    }
+}
+
+fn lower(name: impl fmt::Debug) -> String {
+    format!("{name:?}").to_lowercase()
+}
+
+struct Instruction<'a>(&'a Function, &'a Op);
+
+impl Display for Instruction<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let function = self.0;
+        let of = |value: &Value| Use(function, *value);
+        match self.1 {
+            Op::Fixed(fixed) => Display::fmt(fixed, f),
+            Op::Param => f.write_str("param"),
+            Op::Bin(op, a, b) => write!(f, "{} {}, {}", lower(op), of(a), of(b)),
+            Op::Un(op, a) => write!(f, "{} {}", lower(op), of(a)),
+            Op::Cmp(op, a, b) => write!(f, "{} {}, {}", lower(op), of(a), of(b)),
+            Op::Select(c, a, b) => write!(f, "select {}, {}, {}", of(c), of(a), of(b)),
+            Op::Load {
+                region,
+                base,
+                off,
+                order,
+            } => {
+                let acquire = if *order == Order::Plain { "" } else { ".acquire" };
+                write!(f, "load{acquire} {}", At(function, *region, *base, *off))
+            }
+            Op::Store {
+                region,
+                base,
+                off,
+                value,
+            } => {
+                let ty = function.ty(*value);
+                write!(f, "store.{ty} {}, {}", At(function, *region, *base, *off), of(value))
+            }
+            Op::Atomic {
+                op,
+                region,
+                address,
+                value,
+                expected,
+            } => {
+                let at = At(function, *region, *address, 0);
+                write!(f, "atomic.{} {at}, {}", lower(op), of(value))?;
+                match expected {
+                    Some(expected) => write!(f, ", {}", of(expected)),
+                    None => Ok(()),
+                }
+            }
+            Op::Lookup { map, key } => write!(f, "lookup map{map}[{}]", List(function, key)),
+            Op::Native { name, args, .. } => write!(f, "call {name}({})", List(function, args)),
+            Op::Local { func, args } => write!(f, "call function{func}({})", List(function, args)),
+            Op::TailCall(_, map, index) => write!(f, "tail_call {}, {}", of(map), of(index)),
+            Op::TrapIf {
+                condition,
+                reason,
+                slot,
+            } => match reason {
+                Reason::Known(reason) => write!(f, "trap {reason:?} at {slot} if {}", of(condition)),
+                Reason::Condition => write!(f, "trap by {} at {slot}", of(condition)),
+            },
+        }
+    }
+}
+
+struct End<'a>(&'a Function, &'a Terminator);
+
+impl Display for End<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let function = self.0;
+        match self.1 {
+            Terminator::Jump(target) => write!(f, "jump {}", To(function, target)),
+            Terminator::Branch {
+                condition,
+                then,
+                other,
+            } => {
+                let condition = Use(function, *condition);
+                write!(f, "branch {condition}, {}, {}", To(function, then), To(function, other))
+            }
+            Terminator::Return(value) => write!(f, "return {}", Use(function, *value)),
+            Terminator::Trap(reason, slot) => write!(f, "trap {reason:?} at {slot}"),
+        }
+    }
+}
+
+impl Function {
+    fn print_block(&self, f: &mut Formatter<'_>, block: Block, data: &BlockData) -> fmt::Result {
+        write!(f, "{block}")?;
+        for (n, &param) in data.params.iter().enumerate() {
+            write!(f, "{}{param}: {}", if n == 0 { "(" } else { ", " }, self.ty(param))?;
+        }
+        f.write_str(if data.params.is_empty() { "" } else { ")" })?;
+        f.write_str(if data.cold { ":  ; cold\n" } else { ":\n" })?;
+        for &inst in &data.insts {
+            let value = self.value(inst);
+            let text = Instruction(self, &value.op);
+            if matches!(value.op, Op::Store { .. } | Op::TrapIf { .. }) {
+                writeln!(f, "    {text}")?;
+            } else {
+                writeln!(f, "    {inst}: {} = {text}", value.ty)?;
+            }
+        }
+        match &data.end {
+            Some(end) => writeln!(f, "    {}", End(self, end)),
+            None => writeln!(f, "    (open)"),
+        }
+    }
+}
+
+impl Display for Function {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "function{}:", self.id)?;
+        for block in self.reverse_postorder() {
+            self.print_block(f, block, self.block(block))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! What compiled code calls that is not a helper.
+
+use squalus_analysis::Area;
+
+/// Addresses of the functions that compiled code calls for what it does not do itself. Whoever compiles the
+/// code has them; each gets the environment first.
+#[derive(Clone, Copy, Debug)]
+pub struct Support {
+    /// Passed to the checks: what they know of the program.
+    pub context: usize,
+    /// `(env, address, request, context) -> reason`: checks an access ([`Request`]).
+    pub check: usize,
+    /// `(env, args, mask, proto, context) -> reason`: checks arguments of a helper.
+    pub check_args: usize,
+    /// `(env, map, flags, walk) -> error`: begins a walk over a map.
+    pub begin_walk: usize,
+    /// `(env, map, walk, frame) -> more`: goes to its next element.
+    pub next_element: usize,
+    /// Offset, in the state of the run, of the depth of calls.
+    pub depth_offset: i32,
+    /// Offset, in the state of the run, of the frames' addresses.
+    pub frames_offset: i32,
+}
+
+/// An access to be checked, packed into one argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request(pub u64);
+
+impl Request {
+    /// The access writes.
+    pub const WRITE: u64 = 1 << 32;
+    /// The access is atomic.
+    pub const ATOMIC: u64 = 1 << 33;
+    /// It may be in the packet.
+    pub const PACKET: u64 = 1 << 34;
+    /// It may be in a map value.
+    pub const MAP_VALUE: u64 = 1 << 35;
+    /// It may be in a stack frame.
+    pub const STACK: u64 = 1 << 36;
+    /// It may be in a key lent to a callback.
+    pub const KEY: u64 = 1 << 37;
+    /// It may be in a reserved record.
+    pub const RECORD: u64 = 1 << 38;
+    /// It may be anywhere.
+    pub const ANYWHERE: u64 =
+        Request::PACKET | Request::MAP_VALUE | Request::STACK | Request::KEY | Request::RECORD;
+
+    /// An access of `len` bytes.
+    #[must_use]
+    pub fn new(area: Area, len: u32, write: bool, atomic: bool) -> Request {
+        let areas = match area {
+            Area::Packet => Request::PACKET,
+            Area::MapValue => Request::MAP_VALUE,
+            Area::Stack => Request::STACK,
+            Area::Key => Request::KEY,
+            Area::Record => Request::RECORD,
+            Area::Any => Request::ANYWHERE,
+        };
+        let flag = |on: bool, bit: u64| if on { bit } else { 0 };
+        let flags = flag(write, Request::WRITE) | flag(atomic, Request::ATOMIC);
+        Request(u64::from(len) | areas | flags)
+    }
+
+    /// How many bytes.
+    #[must_use]
+    pub const fn len(self) -> u64 {
+        self.0 & 0xffff_ffff
+    }
+
+    /// Whether it is an access of no bytes.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a bit is set.
+    #[must_use]
+    pub const fn has(self, bit: u64) -> bool {
+        self.0 & bit != 0
+    }
+}
+
+/// How often each block of a program ran, by its number in the analysis' graph.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    /// Counts.
+    pub counts: Vec<u64>,
+}
+
+impl Profile {
+    /// One run of so many is enough for a block to be hot.
+    const SHARE: u64 = 256;
+
+    /// Whether a block ran often.
+    #[must_use]
+    pub fn is_hot(&self, block: usize) -> bool {
+        let most = self.counts.iter().copied().max().unwrap_or(0);
+        self.counts.get(block).is_some_and(|&count| count != 0 && count >= most / Profile::SHARE)
+    }
+}
