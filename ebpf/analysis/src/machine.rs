@@ -1,8 +1,8 @@
 //! What one instruction does to a state.
 
 use squalus_isa::{
-    AluOp, AtomicOp, CallTarget, Cond, Decoded, ImmSource, Inst, MapDef, MapFlags, MemSize,
-    Operand, Reg, Width,
+    AluOp, AtomicOp, CallTarget, Cond, Decoded, ImmSource, Inst, MapDef, MemSize, Operand, Reg,
+    Width,
 };
 use squalus_runtime::{CtxField, LinkedProgram, STACK_SIZE, ctx_field};
 
@@ -162,14 +162,8 @@ impl Machine<'_> {
                 off,
                 null: None,
             } => {
-                let forbidden = if write {
-                    MapFlags::RDONLY_PROG
-                } else {
-                    MapFlags::WRONLY_PROG
-                };
-                let fits = self.shapes.values(*map).is_some_and(|(len, flags)| {
-                    off.fits(size, len.into()) && !flags.contains(forbidden)
-                });
+                let values = self.shapes.values(*map);
+                let fits = values.is_some_and(|values| values.allows(*off, size, write));
                 (Area::MapValue, fits)
             }
             Value::MapKey { map, off } => {

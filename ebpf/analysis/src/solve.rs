@@ -119,11 +119,17 @@ fn analyse_with(
     }
     let (insts, functions) = solver.collect()?;
     let entries = solver.entries;
+    let lock = Inst::Call(CallTarget::Helper(HelperId::SPIN_LOCK));
+    let reached = program.insts().iter().zip(&insts);
+    let takes_locks = reached
+        .into_iter()
+        .any(|(decoded, facts)| facts.is_some() && decoded.inst == lock);
     Ok(Some(Facts {
         cfg,
         insts,
         entries,
         functions,
+        takes_locks,
     }))
 }
 

@@ -402,6 +402,8 @@ impl Machine<'_> {
                     Err(TrapReason::MapValue)
                 } else if write && !value.writable || !write && !value.readable {
                     Err(TrapReason::ReadOnly)
+                } else if value.is_special(address - base, len) {
+                    Err(TrapReason::Field)
                 } else {
                     Ok(plain(true))
                 }
@@ -417,10 +419,10 @@ impl Machine<'_> {
             }
             Kind::Record { base, len, id } => {
                 let live = self.env.held.record(base).is_some_and(|r| r.id == id);
-                if live && within(base, base + len) {
-                    Ok(plain(true))
-                } else {
-                    Err(TrapReason::Record)
+                match (live, within(base, base + len)) {
+                    (true, true) => Ok(plain(true)),
+                    (true, false) => Err(TrapReason::Record),
+                    (false, _) => Err(TrapReason::NotPointer),
                 }
             }
             Kind::Ctx => Err(TrapReason::Context),

@@ -31,6 +31,10 @@ impl Translator<'_, '_> {
             // A call that CO-RE could not resolve: the analysis ends here, and so does the code.
             return;
         };
+        if self.input.facts.takes_locks() && id != HelperId::SPIN_UNLOCK {
+            let lock = self.load_env(I64, Env::OFFSET_LOCK);
+            self.trap_if(lock, TrapReason::SpinLock, slot);
+        }
         if known.unproved_args != 0 {
             self.check_args(known, proto, slot);
         }

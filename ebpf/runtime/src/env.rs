@@ -103,6 +103,9 @@ impl Env {
     /// Offset of [`Env::rng`].
     pub const OFFSET_RNG: usize = offset_of!(Env, rng);
 
+    /// Offset of the address of the spin lock that the run holds, 0 if none.
+    pub const OFFSET_LOCK: usize = offset_of!(Env, held) + Held::OFFSET_LOCK;
+
     /// The environment of worker `cpu`, with no frame yet and interface 1, as in the kernel's test run.
     #[must_use]
     pub fn new(cpu: u32, clock: Clock, rng: Rng) -> Env {
@@ -140,6 +143,18 @@ impl Env {
         self.trap_slot = 0;
         self.next_program = Env::NO_PROGRAM;
         self.budget = self.budget_per_run;
+    }
+
+    /// Ends a run: gives back what it still holds. Each [`Env::begin`] needs one.
+    ///
+    /// # Safety
+    /// The maps that the run used must be alive: call it before the worker's next quiescent point.
+    #[inline]
+    pub unsafe fn end(&mut self) {
+        if !self.held.is_empty() {
+            // SAFETY: the caller's.
+            unsafe { self.held.give_back() };
+        }
     }
 
     /// Why the last run was ended, if it was.

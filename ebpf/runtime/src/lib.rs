@@ -45,7 +45,7 @@ pub use frame::{
     RESERVED_TAIL, TEST_RUN_MAX, TEST_RUN_PAGE,
 };
 pub use held::{Held, MAX_RECORDS, Record};
-pub use map_use::holds_const_str;
+pub use map_use::{holds_const_str, touches_fields};
 pub use program::{LinkError, LinkedProgram, POISON_HELPER, Reject, SourceLine, Subprogram};
 pub use proto::{ArgKind, HelperFn, Proto, RetKind, proto, protos};
 pub use redirect::Redirect;
