@@ -61,6 +61,7 @@ mod error;
 mod events;
 mod host;
 mod native;
+mod pins;
 mod redirect;
 mod shared;
 mod source;
@@ -82,6 +83,7 @@ pub use access::Maps;
 pub use error::VmError;
 pub use events::{PerfReader, RingReader};
 pub use host::for_host;
+pub use pins::PinnedMaps;
 pub use redirect::Destination;
 pub use worker::{Worker, WorkerStats};
 
@@ -125,9 +127,9 @@ impl std::fmt::Debug for VmBuilder {
 }
 
 impl VmBuilder {
-    /// A machine for all XDP programs of `object` that load by themselves. CO-RE relocations are the caller's:
-    /// see [`for_host`]. Change the object before: its
-    /// `.rodata` with [`Object::set_global`], map sizes in [`Object::maps`].
+    /// A machine for all XDP programs of `object` that load by themselves. Fitting it to the running kernel (CO-RE,
+    /// `.kconfig`) is the caller's: see [`for_host`]. Change the object before: its `.rodata` with
+    /// [`Object::set_global`], map sizes in [`Object::maps`].
     #[must_use]
     pub fn new(object: Object) -> VmBuilder {
         VmBuilder::from_source(Source::from_object(object))
@@ -147,6 +149,7 @@ impl VmBuilder {
             seed: None,
             budget: DEFAULT_BUDGET,
             routes: None,
+            pins: None,
         };
         VmBuilder {
             source,
@@ -197,6 +200,14 @@ impl VmBuilder {
         self
     }
 
+    /// Shares the maps that the object wants pinned with other machines built with the same namespace; without,
+    /// each machine has its own. The machine then has the namespace's number of CPUs.
+    #[must_use]
+    pub fn pins(mut self, pins: &PinnedMaps) -> VmBuilder {
+        self.settings.pins = Some(pins.clone());
+        self
+    }
+
     /// How many instructions a run may execute (in compiled code: how often it may jump back).
     #[must_use]
     pub fn budget(mut self, instructions: u64) -> VmBuilder {
@@ -210,6 +221,9 @@ impl VmBuilder {
     /// What is malformed or not supported, by name. Nothing remains of the machine then.
     pub fn build(mut self) -> Result<Vm, VmError> {
         self.source.select(self.only.as_deref())?;
+        if let Some(pins) = &self.settings.pins {
+            self.settings.cpus = pins.cpus();
+        }
         let shared = Arc::new(Shared::build(&self.source, self.settings)?);
         Ok(Vm {
             maps: Maps { shared },
