@@ -112,7 +112,9 @@ impl Translator<'_, '_> {
             HelperId::XDP_GET_BUFF_LEN => {
                 let data = self.load_env(I64, Env::OFFSET_DATA);
                 let end = self.load_env(I64, Env::OFFSET_DATA_END);
-                self.b.ins().isub(end, data)
+                let linear = self.b.ins().isub(end, data);
+                let rest = self.load_env(I64, Env::OFFSET_REST);
+                self.b.ins().iadd(linear, rest)
             }
             HelperId::MAP_LOOKUP_ELEM => {
                 let Value::Map {

@@ -78,6 +78,8 @@ impl Env {
     pub const OFFSET_DATA_END: usize = offset_of!(Env, frame) + Frame::OFFSET_DATA_END;
     /// Offset of [`Frame`]'s `data_meta`.
     pub const OFFSET_DATA_META: usize = offset_of!(Env, frame) + Frame::OFFSET_DATA_META;
+    /// Offset of the number of the packet's bytes in fragments.
+    pub const OFFSET_REST: usize = offset_of!(Env, frame) + Frame::OFFSET_REST;
     /// Offset of [`Env::ingress_ifindex`].
     pub const OFFSET_INGRESS_IFINDEX: usize = offset_of!(Env, ingress_ifindex);
     /// Offset of [`Env::rx_queue_index`].

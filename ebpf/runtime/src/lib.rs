@@ -42,7 +42,7 @@ pub use fib::{
 };
 pub use frame::{
     Frame, FrameError, FrameMemory, FrameRef, MIN_FRAME, PACKET_HEADROOM, RESERVED_HEAD,
-    RESERVED_TAIL, TEST_RUN_MAX, TEST_RUN_PAGE,
+    RESERVED_TAIL, TEST_RUN_MAX, TEST_RUN_MAX_FRAGMENTED, TEST_RUN_PAGE,
 };
 pub use held::{Held, MAX_RECORDS, Record};
 pub use map_use::{holds_const_str, touches_fields};
