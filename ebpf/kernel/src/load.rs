@@ -24,6 +24,8 @@ pub(crate) struct LoadedMap {
 pub(crate) struct LoadedProgram {
     pub(crate) name: String,
     pub(crate) fd: OwnedFd,
+    /// The kernel's number.
+    pub(crate) id: u32,
     pub(crate) attach_type: u32,
     pub(crate) flags: u32,
 }
@@ -203,6 +205,7 @@ impl Loader<'_> {
         let fd = load_xdp(&load).map_err(|error| verifier::with_source(error, program))?;
         Ok(LoadedProgram {
             name: program.name.clone(),
+            id: number(&fd)?,
             fd,
             attach_type,
             flags,
@@ -227,10 +230,20 @@ fn load_assembled(
     })?;
     Ok(LoadedProgram {
         name,
+        id: number(&fd)?,
         fd,
         attach_type: sys::ATTACH_XDP,
         flags: 0,
     })
+}
+
+fn number(program: &OwnedFd) -> Result<u32, KernelError> {
+    let info = sys::prog_info(program.as_fd());
+    info.map(|info| info.id)
+        .map_err(|errno| KernelError::System {
+            what: "asking about a program",
+            errno,
+        })
 }
 
 /// The instructions with maps by their descriptors, not by their places.
