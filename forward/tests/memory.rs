@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::{Actions, OBJECT, frame, set_program, setup};
 use squalus_forward::{Forwarder, Interfaces, Options, RedirectDrop, Sockets, WorkerReport};
 use squalus_isa::Verdict;
-use squalus_port::{MemoryPort, Pool, PoolConfig, Port, PortError, Wire};
+use squalus_port::{FrameSize, MemoryPort, Pool, PoolConfig, Port, PortError, Wire};
 use squalus_vm::{EngineKind, MapAccess, Object, UpdateFlags, VmBuilder};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -307,4 +307,55 @@ fn no_frame_is_lost_to_the_pool() {
     assert_eq!(report.lanes[0].stats.rx_frames, 4 * expected);
     let delivered = bench.inbox.0.lock().unwrap().len() as u64;
     assert_eq!(delivered, expected);
+}
+
+/// Frames through a program of the object for fragments, in chunks longer than a page.
+fn jumbo(program: &str, frames: &[Vec<u8>]) -> (WorkerReport, Vec<Vec<u8>>) {
+    const FRAGMENTS: &[u8] = include_bytes!("../../ebpf/vm/tests/objects/fragments.o");
+    let object = Object::parse(FRAGMENTS).unwrap();
+    let vm = VmBuilder::new(object).build().unwrap();
+    let mut forwarder = Forwarder::new(vm, program, Options::default()).unwrap();
+    let (port, wire) = MemoryPort::new("m0", 100);
+    let pool = Pool::new(&PoolConfig {
+        frames: 64,
+        frame_size: FrameSize::Jumbo,
+        ..PoolConfig::default()
+    })
+    .unwrap();
+    for frame in frames {
+        assert!(wire.push(frame));
+    }
+    wire.close();
+    forwarder.start(vec![vec![(Box::new(port), pool)]]).unwrap();
+    forwarder.join().unwrap();
+    (forwarder.reports().remove(0), wire.take_passed())
+}
+
+#[test]
+fn programs_for_fragments_get_whole_jumbo_frames() {
+    // Each asks for 50 bytes more at its end.
+    let frames = [60, 3520, 3521, 9014].map(|len| {
+        let mut frame = vec![7; len];
+        frame[14] = 1;
+        frame[16..20].copy_from_slice(&50_u32.to_ne_bytes());
+        frame
+    });
+    let (report, passed) = jumbo("fragments", &frames);
+    assert_eq!(report.lanes[0].fragmented, 0);
+    // A full page does not grow; its fragments do.
+    let lengths: Vec<usize> = passed.iter().map(Vec::len).collect();
+    assert_eq!(lengths, [110, 3520, 3571, 9064]);
+    assert_eq!(passed[3][..24], frames[3][..24]);
+    assert_eq!(passed[3][9014..], [0; 50]);
+    // What the program saw of its length: all, and in one piece.
+    let word = |frame: &[u8], at| u32::from_ne_bytes(*frame[at..].first_chunk().unwrap());
+    assert_eq!((word(&passed[3], 28), word(&passed[3], 32)), (9064, 3520));
+}
+
+#[test]
+fn other_programs_get_no_jumbo_frames() {
+    let frames = [60, 3520, 3521, 9014].map(|len| vec![7; len]);
+    let (report, passed) = jumbo("one_piece", &frames);
+    assert_eq!(report.lanes[0].fragmented, 2);
+    assert_eq!(passed, frames[..2]);
 }

@@ -6,7 +6,6 @@ mod common;
 #[path = "../../io/packet/tests/support/mod.rs"]
 mod support;
 
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use common::{Actions, OBJECT, frame, set_program, setup};
@@ -161,9 +160,8 @@ fn in_kernel(label: &str, frames: &[Vec<u8>]) -> Option<Seen> {
     let namespace = cables(label)?;
     let interfaces = indices(&namespace);
     let engine = KernelEngine::load(OBJECT, &LoadOptions::default()).unwrap();
-    let fd = |name: &str| engine.program_fd(name).unwrap().as_raw_fd() as u32;
     let set_up = || {
-        setup(&engine, interfaces, fd);
+        setup(&engine, interfaces, |name| set_program(&engine, name));
         common::add_plain_cpu(&engine);
         ["sqb", "sqd", "sqf"].map(|end| engine.attach("pass", end, Mode::Native).unwrap())
     };

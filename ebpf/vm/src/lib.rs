@@ -324,7 +324,18 @@ impl Engine for Vm {
         let entry = self.entry(program)?;
         self.check_cpu(program, run.cpu)?;
         let failed = |error| test_error(program, format!("{error} (EINVAL)"));
-        self.memory.set(run.frame).map_err(failed)?;
+        match self.shared().fragments[entry] {
+            true => self.memory.set_fragmented(run.frame).map_err(failed)?,
+            false => self.memory.set(run.frame).map_err(|error| match error {
+                FrameError::Range { .. } => test_error(
+                    program,
+                    format!(
+                        "{error}; only programs in section `xdp.frags` take longer ones (EINVAL)"
+                    ),
+                ),
+                _ => failed(error),
+            })?,
+        }
         let cpu = run.cpu as usize;
         if self.test_workers.len() <= cpu {
             self.test_workers.resize_with(cpu + 1, || None);

@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub programs: Vec<Arc<LinkedProgram>>,
     /// Programs of the object that are not here, and why.
     pub left_out: Vec<String>,
+    /// Which programs take frames in fragments.
+    pub fragments: Vec<bool>,
     /// Compiled code, if the machine compiles.
     pub native: Option<Native>,
     /// What programs traced, by CPU; each log is made with the first worker of its CPU.
@@ -84,6 +86,7 @@ impl Shared {
             map_index,
             programs,
             left_out: source.left_out.clone(),
+            fragments: source.programs.iter().map(|p| p.fragments).collect(),
             native,
             traces: Mutex::default(),
         })

@@ -25,6 +25,8 @@ pub(crate) struct ProgramSource {
     pub lines: Vec<SourceLine>,
     /// Whether it is loaded without being asked for.
     pub autoload: bool,
+    /// Whether it takes frames in fragments (section `xdp.frags`).
+    pub fragments: bool,
 }
 
 pub(crate) struct Source {
@@ -78,6 +80,7 @@ impl Source {
             code,
             lines: Vec::new(),
             autoload: true,
+            fragments: false,
         };
         Source {
             maps: maps.into_iter().map(map).collect(),
@@ -158,5 +161,6 @@ fn from_program(program: Program) -> ProgramSource {
         name: program.name,
         code: program.insns,
         autoload: program.autoload && matches!(program.kind, ProgramKind::Xdp { .. }),
+        fragments: matches!(program.kind, ProgramKind::Xdp { frags: true, .. }),
     }
 }

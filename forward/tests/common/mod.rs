@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "every test file uses its part")]
 
 use squalus_engine::Engine;
-use squalus_vm::{MapAccess, UpdateFlags, Vm};
+use squalus_vm::{MapAccess, UpdateFlags};
 
 pub const OBJECT: &[u8] = include_bytes!("../objects/verdicts.o");
 
@@ -40,9 +40,9 @@ pub fn frame(action: u8, argument: u8, last: u8) -> Vec<u8> {
     frame
 }
 
-/// The number by which a device map's value names a program of a machine: its place, plus one.
-pub fn set_program(vm: &Vm, name: &str) -> u32 {
-    let programs = vm.programs();
+/// The number by which a device map's value names a program: its place, plus one.
+pub fn set_program(engine: &impl Engine, name: &str) -> u32 {
+    let programs = engine.programs();
     programs.iter().position(|program| program == name).unwrap() as u32 + 1
 }
 
