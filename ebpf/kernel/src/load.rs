@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use squalus_isa::{Errno, INSN_SIZE, Insn, MapDef, opcode};
 use squalus_object::btf::BtfFeatures;
-use squalus_object::{FUNC_INFO_SIZE, LINE_INFO_SIZE, Object, ObjectError, Program, host};
+use squalus_object::{FUNC_INFO_SIZE, LINE_INFO_SIZE, Object, ObjectError, Program};
 
 use crate::choose::choose;
 use crate::maps::{Creator, create_after_prototype};
@@ -55,7 +55,7 @@ impl KernelEngine {
     ) -> Result<KernelEngine, KernelError> {
         let cpus = sys::possible_cpus()?;
         options.apply(&mut object)?;
-        fit(&mut object)?;
+        object.fit_to_kernel()?;
         let chosen = choose(&object, &options.only)?;
         let types = Types::load(&object)?;
         let creator = Creator {
@@ -111,15 +111,6 @@ impl KernelEngine {
             output: Vec::new(),
         }
     }
-}
-
-/// Fits the object to the running kernel, whose functions it may call.
-fn fit(object: &mut Object) -> Result<(), KernelError> {
-    object.fit_to_host()?;
-    if !object.kfuncs.is_empty() {
-        object.resolve_kfuncs(&host::types()?)?;
-    }
-    Ok(())
 }
 
 fn license(object: &Object) -> CString {

@@ -634,6 +634,10 @@ fn loaders_fill_in_sizes_that_objects_leave_out() {
     assert_eq!(entries("events"), 6);
     assert_eq!(entries("ring"), 8192);
     assert_eq!(entries("flows"), 16);
+    // What is too large to be rounded is for the engine to refuse.
+    let mut ring = object.map("ring").unwrap().def.clone();
+    ring.max_entries = u32::MAX;
+    assert_eq!(sized(&ring, 1, 4096).max_entries, u32::MAX);
 }
 
 #[test]

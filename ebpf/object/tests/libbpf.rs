@@ -134,11 +134,7 @@ fn objects_elsewhere_are_linked_as_libbpf_links_them() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "o") {
             let mut object = load(&path);
-            if object.needs_core() {
-                let target = fs::read("/sys/kernel/btf/vmlinux").unwrap();
-                let target = Btf::from_sysfs_bytes(&target).unwrap();
-                object.relocate_core(Some(&target)).unwrap();
-            }
+            object.fit_to_kernel().unwrap();
             let reference = path.with_extension("libbpf");
             if reference.exists() {
                 let programs = compare(&path, &reference, &object);

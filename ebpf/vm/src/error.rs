@@ -92,20 +92,18 @@ pub enum VmError {
 impl VmError {
     /// What linking found, with the names of kernel functions instead of their numbers.
     pub(crate) fn of_link(error: LinkError, kfuncs: &[String]) -> VmError {
+        let named = |number: i32| kfuncs.get(usize::try_from(number).ok()?);
         match error {
             LinkError::Instruction {
                 program,
                 slot,
                 line,
                 what: Reject::Kfunc(number),
-            } => VmError::Kfunc {
+            } if let Some(function) = named(number) => VmError::Kfunc {
                 program,
                 slot,
                 at: line.map(|line| format!(" ({line})")).unwrap_or_default(),
-                function: usize::try_from(number)
-                    .ok()
-                    .and_then(|number| kfuncs.get(number).cloned())
-                    .unwrap_or_else(|| format!("function {number}")),
+                function: function.clone(),
             },
             other => VmError::Link(other),
         }
