@@ -116,7 +116,8 @@ impl Machine<'_> {
                     AtomicOp::CmpXchg => Some(Reg::R0),
                     _ => fetch.then_some(src),
                 };
-                return self.atomic(func, state, size, (base, off), result);
+                let write = op != AtomicOp::LoadAcquire;
+                return self.atomic(func, state, (size, write), (base, off), result);
             }
             Inst::Call(CallTarget::Helper(id)) => return Ok(self.helper(func, state, id, fresh)),
             Inst::Call(CallTarget::Local(target)) => {
@@ -128,7 +129,7 @@ impl Machine<'_> {
                     ..Effect::default()
                 });
             }
-            Inst::Jump { .. } | Inst::JumpIf { .. } => {}
+            Inst::Jump { .. } | Inst::JumpIf { .. } | Inst::MayJump { .. } => {}
         }
         Ok(Effect::default())
     }
@@ -203,7 +204,7 @@ impl Machine<'_> {
 
     fn access(&self, state: &State, place: Place) -> Result<Access, Refusal> {
         if let Value::Ctx(off) = place.pointer {
-            if place.write {
+            if place.write || place.atomic {
                 return Err(Refusal::ContextStore);
             }
             let size = match place.size {
@@ -258,7 +259,9 @@ impl Machine<'_> {
             },
         )?;
         // The register would hold a whole pointer, of which no part was sign-extended.
-        if let (true, Access::Context(_), Value::Ctx(off)) = (signed, access, pointer) {
+        if let (true, Access::Context(field), Value::Ctx(off)) = (signed, access, pointer)
+            && field.is_pointer()
+        {
             return Err(Refusal::ContextSign { off });
         }
         let value = match (access, pointer) {
@@ -335,7 +338,7 @@ impl Machine<'_> {
         &mut self,
         func: FuncId,
         state: &mut State,
-        size: MemSize,
+        (size, write): (MemSize, bool),
         (base, off): (Reg, i16),
         result: Option<Reg>,
     ) -> Result<Effect, Refusal> {
@@ -346,11 +349,13 @@ impl Machine<'_> {
             Place {
                 pointer,
                 size: bytes,
-                write: true,
+                write,
                 atomic: true,
             },
         )?;
-        self.wrote(func, state, &pointer, bytes.into(), access);
+        if write {
+            self.wrote(func, state, &pointer, bytes.into(), access);
+        }
         if let Some(reg) = result {
             state.set_reg(reg, Value::Scalar(Scalar::of_bytes(bytes)));
         }

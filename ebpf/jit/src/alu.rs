@@ -8,7 +8,7 @@ use cranelift_codegen::ir::{
 use squalus_analysis::InstFacts;
 use squalus_isa::{AluOp, Cond, Endian, ImmSource, Inst, Operand, Reg, Width};
 
-use squalus_runtime::function_address;
+use squalus_runtime::{Env, function_address};
 
 use crate::translate::Translator;
 
@@ -157,7 +157,7 @@ impl Translator<'_, '_> {
             ..
         } = *inst
         else {
-            return self.b.ins().iconst(I8, 1);
+            return self.is_budget_low();
         };
         let (a, b) = (self.reg(known, dst), self.operand(known, src));
         let (a, b) = (self.narrow(width, a), self.narrow(width, b));
@@ -175,6 +175,16 @@ impl Translator<'_, '_> {
             Cond::SLe => IntCC::SignedLessThanOrEqual,
         };
         self.b.ins().icmp(code, a, b)
+    }
+
+    /// The condition of `may_goto`.
+    fn is_budget_low(&mut self) -> Ir {
+        let left = self.load_env(I64, Env::OFFSET_BUDGET);
+        let all = self.load_env(I64, Env::OFFSET_BUDGET_PER_RUN);
+        let shift = i64::from(Env::LOW_BUDGET_SHIFT);
+        let low = self.b.ins().ushr_imm_u(all, shift);
+        let code = IntCC::UnsignedLessThanOrEqual;
+        self.b.ins().icmp(code, left, low)
     }
 
     fn narrow(&mut self, width: Width, value: Ir) -> Ir {

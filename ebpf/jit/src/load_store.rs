@@ -79,7 +79,7 @@ impl Translator<'_, '_> {
                     size,
                     base,
                     off,
-                    write: true,
+                    write: op != AtomicOp::LoadAcquire,
                     atomic: true,
                     slot,
                 };
@@ -124,6 +124,12 @@ impl Translator<'_, '_> {
     ) {
         if let Some(Access::Context(field)) = known.access {
             let value = self.context_field(field);
+            let value = if signed {
+                let low = self.low(size, value);
+                self.b.ins().sextend(I64, low)
+            } else {
+                value
+            };
             return self.set(dst, value);
         }
         let target = Target {
@@ -249,6 +255,15 @@ impl Translator<'_, '_> {
         let address = self.b.ins().iadd_imm_s(at.base, i64::from(at.off));
         let flags = at.flags.with_aligned();
         let op = match op {
+            AtomicOp::LoadAcquire => {
+                let loaded = self.b.ins().atomic_load(ty, flags, address);
+                let loaded = self.widen(loaded);
+                return self.set(src, loaded);
+            }
+            AtomicOp::StoreRelease => {
+                self.b.ins().atomic_store(flags, value, address);
+                return;
+            }
             AtomicOp::Add => AtomicRmwOp::Add,
             AtomicOp::Or => AtomicRmwOp::Or,
             AtomicOp::And => AtomicRmwOp::And,

@@ -233,7 +233,9 @@ impl Translator<'_, '_> {
             }
             match decoded.inst {
                 Inst::Jump { .. } => return self.go(number, block.jump, decoded.slot),
-                Inst::JumpIf { .. } => return self.branch(number, known, &decoded),
+                Inst::JumpIf { .. } | Inst::MayJump { .. } => {
+                    return self.branch(number, known, &decoded);
+                }
                 Inst::Exit => return self.exit(known, decoded.slot),
                 _ => {
                     self.instruction(n, known, &decoded);
@@ -264,7 +266,7 @@ impl Translator<'_, '_> {
                 self.memory(n, known, decoded);
             }
             Inst::Call(target) => self.call(known, target, decoded.slot),
-            Inst::Jump { .. } | Inst::JumpIf { .. } | Inst::Exit => {}
+            Inst::Jump { .. } | Inst::JumpIf { .. } | Inst::MayJump { .. } | Inst::Exit => {}
         }
     }
 

@@ -100,6 +100,11 @@ impl Env {
     pub const OFFSET_NEXT_PROGRAM: usize = offset_of!(Env, next_program);
     /// Offset of [`Env::budget`].
     pub const OFFSET_BUDGET: usize = offset_of!(Env, budget);
+    /// Offset of [`Env::budget_per_run`].
+    pub const OFFSET_BUDGET_PER_RUN: usize = offset_of!(Env, budget_per_run);
+    /// Of the budget of a run, the part that is left as a shift when `may_goto` begins to jump: enough for what
+    /// follows the loop.
+    pub const LOW_BUDGET_SHIFT: u32 = 4;
     /// Offset of [`Env::scratch`].
     pub const OFFSET_SCRATCH: usize = offset_of!(Env, scratch);
     /// Offset of [`Env::rng`].
@@ -157,6 +162,12 @@ impl Env {
             // SAFETY: the caller's.
             unsafe { self.held.give_back() };
         }
+    }
+
+    /// Whether `may_goto` jumps: loops have used up nearly all that a run may execute.
+    #[must_use]
+    pub const fn is_budget_low(&self) -> bool {
+        self.budget <= self.budget_per_run >> Env::LOW_BUDGET_SHIFT
     }
 
     /// Why the last run was ended, if it was.
