@@ -1,60 +1,4 @@
-//! The userspace eBPF engine: an object in, bursts of frames through.
-//!
-//! A [`Vm`] is a loaded object: its maps exist, its programs are linked and, if asked for, compiled. From it
-//! come [`Worker`]s, one per data plane thread, and [`Maps`], the handle that the control plane uses from
-//! any thread meanwhile. A [`Vm`] is itself a [`squalus_engine::Engine`], so that whoever replays or tests
-//! need not know whether the kernel or this engine answers.
-//!
-//! # Example
-//! ```
-//! use squalus_engine::{Engine, MapAccess, TestRun};
-//! use squalus_isa::{HelperId, MapDef, MapFlags, MapType, MemSize, UpdateFlags, Verdict};
-//! use squalus_runtime::asm::{Asm, R};
-//! use squalus_vm::VmBuilder;
-//!
-//! // if (verdicts[0] is there) return *verdicts[0]; else return XDP_ABORTED;
-//! // Objects come from `squalus_object::Object::parse` and go into `VmBuilder::new`.
-//! let mut code = Asm::new();
-//! let out = code.label();
-//! code.store(MemSize::W, 10, -4, 0)
-//!     .mov(2, R(10))
-//!     .add(2, -4)
-//!     .map(1, 0)
-//!     .call(HelperId::MAP_LOOKUP_ELEM)
-//!     .jump_eq(0, 0, out)
-//!     .load(MemSize::W, 0, 0, 0)
-//!     .bind(out)
-//!     .exit();
-//! let verdicts = MapDef {
-//!     name: "verdicts".into(),
-//!     kind: MapType::Array,
-//!     key_size: 4,
-//!     value_size: 4,
-//!     max_entries: 1,
-//!     flags: MapFlags::default(),
-//!     inner: None,
-//!     extra: 0,
-//!     fields: Default::default(),
-//! };
-//! let mut vm = VmBuilder::assembled(vec![verdicts], vec![("answer".into(), code.finish())])
-//!     .cpus(2)
-//!     .build()?;
-//!
-//! let two = 2u32.to_ne_bytes();
-//! vm.update("verdicts".into(), &0u32.to_ne_bytes(), &two, UpdateFlags::ANY)?;
-//! let result = vm.test_run("answer", &TestRun::once(&[0; 60]))?;
-//! assert_eq!(result.verdict(), Verdict::Pass);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-//!
-//! # Complete programs
-//! In the crate's `examples` folder; they run with the objects of this repository, and without root:
-//! - [`unit_test.rs`](https://github.com/squalus-lb/squalus/blob/main/ebpf/vm/examples/unit_test.rs): tests
-//!   of somebody's XDP program, in both engines, its maps shown by their types;
-//! - [`filter_pcap.rs`](https://github.com/squalus-lb/squalus/blob/main/ebpf/vm/examples/filter_pcap.rs): an
-//!   XDP program over a capture, frame by frame;
-//! - [`run_raw.rs`](https://github.com/squalus-lb/squalus/blob/main/ebpf/vm/examples/run_raw.rs): raw
-//!   instructions, as a plugin of the public conformance suite.
+#![doc = include_str!("../README.md")]
 
 mod access;
 mod error;
@@ -71,12 +15,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use squalus_engine::{Engine, EngineError, MapAccess, MapRef, TestResult, TestRun};
-pub use squalus_isa::{Errno, Insn, MapDef, MapFlags, MapType, UpdateFlags, Verdict};
+pub use squalus_isa::{
+    Errno, HelperId, Insn, MapDef, MapFlags, MapType, MemSize, UpdateFlags, Verdict,
+};
 pub use squalus_maps::{Cursor, PerfRecord};
 pub use squalus_object::Object;
 pub use squalus_runtime::{
-    Clock, DEFAULT_BUDGET, Fib, FibCell, FrameError, FrameMemory, FrameRef, LinkedProgram, Trap,
-    TrapReason,
+    Clock, DEFAULT_BUDGET, Fib, FibCell, FrameError, FrameMemory, FrameRef, LinkedProgram,
+    MIN_FRAME, PACKET_HEADROOM, SourceLine, Trap, TrapReason, asm,
 };
 
 pub use access::Maps;
