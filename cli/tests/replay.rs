@@ -117,6 +117,18 @@ fn a_difference_is_counted_shown_and_fails() {
         output.trim_end().ends_with("matched 1499 of 1500"),
         "{output}"
     );
+    let json = Command::new(env!("CARGO_BIN_EXE_squalus"))
+        .args(["prog", "replay", "-j"])
+        .arg(&path)
+        .output()
+        .expect("the binary of this package starts");
+    let report: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert_eq!(report["frames"]["matched"], 1499, "{report}");
+    assert!(
+        report["mismatches"][0]
+            .to_string()
+            .contains("expected XDP_DROP")
+    );
 }
 
 #[test]

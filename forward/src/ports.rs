@@ -135,10 +135,10 @@ fn open_one(options: &PortOptions, workers: usize) -> Result<OpenPorts, PortErro
     }
 }
 
-fn pool(options: &PortOptions, mtu: u32) -> Result<Pool, PortError> {
+fn pool(options: &PortOptions, frame_size: FrameSize) -> Result<Pool, PortError> {
     Pool::new(&PoolConfig {
         frames: options.frames,
-        frame_size: FrameSize::for_mtu(mtu),
+        frame_size,
         ..PoolConfig::default()
     })
 }
@@ -154,8 +154,13 @@ fn open_xdp(
     let queues = interface.rx_queues()?;
     let mut ports: Vec<Vec<PortAndPool>> = Vec::new();
     let (mut reinjections, mut notice) = (Vec::new(), None);
+    // Chunks of AF_XDP are at most a page.
+    let frame_size = match FrameSize::for_mtu(interface.mtu) {
+        FrameSize::Half => FrameSize::Half,
+        FrameSize::Page | FrameSize::Jumbo => FrameSize::Page,
+    };
     for queue in 0..queues {
-        let mut pool = pool(options, interface.mtu)?;
+        let mut pool = pool(options, frame_size)?;
         let host = open_host_path(options, interface, queue);
         if queue == 0 && options.inject.is_none() && host.is_ok() {
             match Reinjection::open(&options.tap, &steering) {
@@ -244,7 +249,7 @@ fn open_packet(
             ..PacketConfig::new(options.interface.clone())
         };
         let mut port = PacketPort::open(&config)?;
-        let pool = pool(options, interface.mtu)?;
+        let pool = pool(options, FrameSize::for_mtu(interface.mtu))?;
         if let Ok(host) = host {
             port = port.with_host_path(host, &pool);
         }
@@ -268,7 +273,7 @@ fn open_tap(options: &PortOptions, workers: usize) -> Result<OpenPorts, PortErro
             ..TapConfig::new(options.interface.clone())
         };
         let port = TapPort::open(&config)?;
-        let pool = pool(options, config.mtu)?;
+        let pool = pool(options, FrameSize::for_mtu(config.mtu))?;
         opened.ports.push(vec![(Box::new(port), pool)]);
     }
     Ok(opened)

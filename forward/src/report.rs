@@ -50,6 +50,9 @@ pub struct LaneReport {
     pub state: PortState,
     /// Frames shorter than an Ethernet header, dropped before any program ran.
     pub runts: u64,
+    /// Frames too long for one piece, dropped because the program does not take fragments (its section is not
+    /// `xdp.frags`).
+    pub fragmented: u64,
 }
 
 /// Where a worker writes.
@@ -71,6 +74,7 @@ pub(crate) struct LaneBoard {
     stats: [AtomicU64; STATS],
     state: AtomicI64,
     pub(crate) runts: AtomicU64,
+    pub(crate) fragmented: AtomicU64,
 }
 
 /// Why a redirected frame did not get anywhere.
@@ -230,6 +234,7 @@ impl LaneBoard {
             stats: Default::default(),
             state: AtomicI64::new(UP),
             runts: AtomicU64::new(0),
+            fragmented: AtomicU64::new(0),
         }
     }
 
@@ -247,6 +252,7 @@ impl LaneBoard {
             stats: from_array(values),
             state: decode(self.state.load(Relaxed)),
             runts: self.runts.load(Relaxed),
+            fragmented: self.fragmented.load(Relaxed),
         }
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use squalus_isa::Verdict;
-use squalus_port::{BURST, Burst, Pool, Port, PortState};
-use squalus_runtime::FrameRef;
+use squalus_port::{BURST, Burst, Frame, Pool, Port, PortState};
+use squalus_runtime::{FrameRef, RESERVED_TAIL, TEST_RUN_PAGE};
 use squalus_vm::Destination;
 
 use crate::PortAndPool;
@@ -213,8 +213,9 @@ fn forward_burst(
     if received == 0 {
         return 0;
     }
-    if bursts.received.iter().any(|frame| frame.len() < ETHERNET) {
-        drop_runts(lane, bursts);
+    let limits = Limits::of(vm, &lane.pool);
+    if bursts.received.iter().any(|frame| limits.refuse(frame)) {
+        drop_unfit(lane, bursts, limits);
     }
     let (ifindex, queue) = lane.ingress;
     vm.set_ingress(ifindex, queue);
@@ -243,9 +244,11 @@ fn run_burst(vm: &mut squalus_vm::Worker, pool: &mut Pool, burst: &mut Burst) ->
     }; BURST];
     {
         let chunks = pool.chunks_mut(burst).zip(burst.iter());
-        // Runts are gone, so every frame becomes a reference, at its own place.
+        // What does not fit is gone, so every frame becomes a reference, at its own place.
         let mut frames: ArrayVec<FrameRef<'_>, BURST> = chunks
-            .filter_map(|(chunk, frame)| FrameRef::new(chunk, frame.start(), frame.len()).ok())
+            .filter_map(|(chunk, frame)| {
+                FrameRef::fragmented(chunk, frame.start(), frame.len()).ok()
+            })
             .collect();
         vm.run_burst(&mut frames, &mut verdicts);
         for ((outcome, frame), verdict) in outcomes.iter_mut().zip(&frames).zip(verdicts) {
@@ -313,12 +316,41 @@ fn redirect(
     vm.set_ingress(ifindex, queue);
 }
 
-/// Frees frames that are too short for any program, keeping the order of the others.
-fn drop_runts(lane: &mut Lane, bursts: &mut Bursts) {
+/// Which frames the program can be given.
+#[derive(Clone, Copy)]
+struct Limits {
+    longest_end: usize,
+}
+
+impl Limits {
+    /// Where chunks are longer than the kernel's page, a frame may be one that the kernel would hold in
+    /// fragments, which not all programs take.
+    fn of(vm: &squalus_vm::Worker, pool: &Pool) -> Limits {
+        let all = pool.chunk_size() <= TEST_RUN_PAGE || vm.takes_fragments();
+        Limits {
+            longest_end: if all {
+                usize::MAX
+            } else {
+                TEST_RUN_PAGE - RESERVED_TAIL
+            },
+        }
+    }
+
+    fn refuse(self, frame: &Frame) -> bool {
+        frame.len() < ETHERNET || frame.start() + frame.len() > self.longest_end
+    }
+}
+
+/// Frees and counts frames that the program can't be given, keeping the order of the others.
+fn drop_unfit(lane: &mut Lane, bursts: &mut Bursts, limits: Limits) {
     for frame in bursts.received.drain() {
-        let refused = match frame.len() < ETHERNET {
+        let refused = match limits.refuse(&frame) {
             true => {
-                add(&lane.board.runts, 1);
+                let counter = match frame.len() < ETHERNET {
+                    true => &lane.board.runts,
+                    false => &lane.board.fragmented,
+                };
+                add(counter, 1);
                 Some(frame)
             }
             false => bursts.send.push(frame).err(),

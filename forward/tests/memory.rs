@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::{Actions, OBJECT, frame, set_program, setup};
 use squalus_forward::{Forwarder, Interfaces, Options, RedirectDrop, Sockets, WorkerReport};
 use squalus_isa::Verdict;
-use squalus_port::{MemoryPort, Pool, PoolConfig, Port, PortError, Wire};
+use squalus_port::{FrameSize, MemoryPort, Pool, PoolConfig, Port, PortError, Wire};
 use squalus_vm::{EngineKind, MapAccess, Object, UpdateFlags, VmBuilder};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -64,7 +64,7 @@ struct Bench {
     inbox: Arc<Inbox>,
 }
 
-/// Interfaces 21 and 22 take frames, 23 is down, 24 has an MTU of 100; 21 is where frames come in.
+/// Interfaces 21, 22 and 25 take frames, 23 is down, 24 has an MTU of 100; 21 is where frames come in.
 fn bench(engine: EngineKind) -> Bench {
     let vm = VmBuilder::new(Object::parse(OBJECT).unwrap())
         .engine(engine)
@@ -76,6 +76,7 @@ fn bench(engine: EngineKind) -> Bench {
             (22, Ok(None)),
             (23, Err(RedirectDrop::Down)),
             (24, Ok(Some(100))),
+            (25, Ok(None)),
         ]),
         ..Cables::default()
     });
@@ -85,7 +86,7 @@ fn bench(engine: EngineKind) -> Bench {
         .with_interfaces(Arc::clone(&cables) as Arc<dyn Interfaces>)
         .with_sockets(Arc::clone(&inbox) as Arc<dyn Sockets>);
     let vm = forwarder.vm();
-    setup(vm, 21, 22, |name| set_program(vm, name));
+    setup(vm, [21, 22, 25], |name| set_program(vm, name));
     for (key, socket) in [(0_u32, 7_u32), (1, 13)] {
         let (key, socket) = (key.to_ne_bytes(), socket.to_ne_bytes());
         vm.update("sockets".into(), &key, &socket, UpdateFlags::ANY)
@@ -177,12 +178,14 @@ fn entries_of_device_maps_are_open_before_the_first_frame() {
         ];
         let report = bench.run(&frames);
         let sent = bench.cables.sent(22);
-        assert_eq!(sent.len(), 4);
+        assert_eq!(sent.len(), 2);
         assert_eq!((sent[0][16], sent[0][20]), (0x5a, 0), "no egress program");
+        let sent = bench.cables.sent(25);
+        assert_eq!(sent.len(), 2);
         // Interface out, interface in, queue, metadata.
-        assert_eq!(sent[2][20..24], [22, 0, 0, 0]);
-        assert_eq!(sent[3][20..24], [22, 0, 0, 1]);
-        assert_eq!(sent[3].len(), frames[5].len() - 4);
+        assert_eq!(sent[0][20..24], [25, 0, 0, 0]);
+        assert_eq!(sent[1][20..24], [25, 0, 0, 1]);
+        assert_eq!(sent[1].len(), frames[5].len() - 4);
         assert_eq!(report.redirected, 4);
         let drops = [(RedirectDrop::Program, 1), (RedirectDrop::Aborted, 1)];
         assert_eq!(report.redirect_drops, drops);
@@ -194,11 +197,10 @@ fn a_broadcast_leaves_by_each_interface_once() {
     for engine in ENGINES {
         let mut bench = bench(engine);
         let report = bench.run(&[frame(Actions::ALL_PORTS, 0, 0)]);
-        // ports: 0 and 1 plain, 2 with a program, of which the frame keeps the traces.
-        let mut sent = bench.cables.sent(22);
-        sent.sort();
-        assert_eq!((bench.cables.sent(21).len(), sent.len()), (1, 2));
-        assert_eq!((sent[0][20], sent[1][20]), (0, 22));
+        let sent = [21, 22, 25].map(|ifindex| bench.cables.sent(ifindex));
+        assert!(sent.iter().all(|frames| frames.len() == 1));
+        // The last one goes through a program, which leaves traces in its copy alone.
+        assert_eq!(sent.map(|frames| frames[0][20]), [0, 0, 25]);
         assert_eq!(report.redirected, 3);
     }
 }
@@ -298,10 +300,62 @@ fn no_frame_is_lost_to_the_pool() {
         expected = round + 1;
         bench.cables.sent(21);
         bench.cables.sent(22);
+        bench.cables.sent(25);
         let _ = bench.wire.take_passed();
     }
     let report = bench.run(&[]);
     assert_eq!(report.lanes[0].stats.rx_frames, 4 * expected);
     let delivered = bench.inbox.0.lock().unwrap().len() as u64;
     assert_eq!(delivered, expected);
+}
+
+/// Frames through a program of the object for fragments, in chunks longer than a page.
+fn jumbo(program: &str, frames: &[Vec<u8>]) -> (WorkerReport, Vec<Vec<u8>>) {
+    const FRAGMENTS: &[u8] = include_bytes!("../../ebpf/vm/tests/objects/fragments.o");
+    let object = Object::parse(FRAGMENTS).unwrap();
+    let vm = VmBuilder::new(object).build().unwrap();
+    let mut forwarder = Forwarder::new(vm, program, Options::default()).unwrap();
+    let (port, wire) = MemoryPort::new("m0", 100);
+    let pool = Pool::new(&PoolConfig {
+        frames: 64,
+        frame_size: FrameSize::Jumbo,
+        ..PoolConfig::default()
+    })
+    .unwrap();
+    for frame in frames {
+        assert!(wire.push(frame));
+    }
+    wire.close();
+    forwarder.start(vec![vec![(Box::new(port), pool)]]).unwrap();
+    forwarder.join().unwrap();
+    (forwarder.reports().remove(0), wire.take_passed())
+}
+
+#[test]
+fn programs_for_fragments_get_whole_jumbo_frames() {
+    // Each asks for 50 bytes more at its end.
+    let frames = [60, 3520, 3521, 9014].map(|len| {
+        let mut frame = vec![7; len];
+        frame[14] = 1;
+        frame[16..20].copy_from_slice(&50_u32.to_ne_bytes());
+        frame
+    });
+    let (report, passed) = jumbo("fragments", &frames);
+    assert_eq!(report.lanes[0].fragmented, 0);
+    // A full page does not grow; its fragments do.
+    let lengths: Vec<usize> = passed.iter().map(Vec::len).collect();
+    assert_eq!(lengths, [110, 3520, 3571, 9064]);
+    assert_eq!(passed[3][..24], frames[3][..24]);
+    assert_eq!(passed[3][9014..], [0; 50]);
+    // What the program saw of its length: all, and in one piece.
+    let word = |frame: &[u8], at| u32::from_ne_bytes(*frame[at..].first_chunk().unwrap());
+    assert_eq!((word(&passed[3], 28), word(&passed[3], 32)), (9064, 3520));
+}
+
+#[test]
+fn other_programs_get_no_jumbo_frames() {
+    let frames = [60, 3520, 3521, 9014].map(|len| vec![7; len]);
+    let (report, passed) = jumbo("one_piece", &frames);
+    assert_eq!(report.lanes[0].fragmented, 2);
+    assert_eq!(passed, frames[..2]);
 }

@@ -183,29 +183,48 @@ pub fn check(access: &dyn MapAccess, names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The maps with these names, or, without names, all that are not empty.
+/// Which maps to dump.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'n> {
+    /// Those with these names.
+    Named(&'n [&'n str]),
+    /// All that are not empty.
+    Filled,
+    /// All.
+    All,
+}
+
+impl<'n> Wanted<'n> {
+    /// These maps, or, if there are none, `otherwise`.
+    pub fn or(names: &'n [&'n str], otherwise: Wanted<'n>) -> Wanted<'n> {
+        match names {
+            [] => otherwise,
+            names => Wanted::Named(names),
+        }
+    }
+}
+
+/// The maps that are wanted, as far as they have entries to list.
 ///
 /// # Errors
 /// If the engine refuses to read a map.
-pub fn all(access: &dyn MapAccess, types: &dyn Types, names: &[&str]) -> Result<Vec<MapDump>> {
+pub fn all(access: &dyn MapAccess, types: &dyn Types, wanted: Wanted<'_>) -> Result<Vec<MapDump>> {
     let defs = access.maps();
     let mut dumps = Vec::new();
     for def in defs.iter().filter(|def| can_be_listed(def.kind)) {
-        let named = names.contains(&def.name.as_str());
-        if !names.is_empty() && !named {
-            continue;
-        }
+        let named = match wanted {
+            Wanted::Named(names) if !names.contains(&def.name.as_str()) => continue,
+            Wanted::Named(_) => true,
+            Wanted::Filled | Wanted::All => false,
+        };
         if def.max_entries > LONG_ARRAY && is_array(def.kind) && !named {
             let (name, entries) = (&def.name, def.max_entries);
             eprintln!("map {name}: {entries} entries are not searched unless it is named");
             continue;
         }
-        let found = dump(access, def, types.types(&def.name))?;
-        dumps.extend(
-            found
-                .into_iter()
-                .filter(|d| named || !d.elements.is_empty()),
-        );
+        let found = dump(access, def, types.types(&def.name))?.into_iter();
+        let only_filled = matches!(wanted, Wanted::Filled);
+        dumps.extend(found.filter(|dump| !only_filled || !dump.elements.is_empty()));
     }
     Ok(dumps)
 }
@@ -213,7 +232,12 @@ pub fn all(access: &dyn MapAccess, types: &dyn Types, names: &[&str]) -> Result<
 fn is_array(kind: MapType) -> bool {
     matches!(
         kind,
-        MapType::Array | MapType::PerCpuArray | MapType::ArrayOfMaps
+        MapType::Array
+            | MapType::PerCpuArray
+            | MapType::ArrayOfMaps
+            | MapType::ProgArray
+            | MapType::DevMap
+            | MapType::CpuMap
     )
 }
 
@@ -226,6 +250,7 @@ fn can_be_listed(kind: MapType) -> bool {
             | MapType::LruPerCpuHash
             | MapType::LpmTrie
             | MapType::HashOfMaps
+            | MapType::DevMapHash
     );
     hash || is_array(kind)
 }

@@ -30,7 +30,7 @@ pub struct ForegroundArgs {
     /// Print the counts so far every S seconds.
     #[arg(long, value_name = "S")]
     interval: Option<f64>,
-    /// How frames come: auto, afxdp, afxdp-zc, afxdp-copy or afpacket.
+    /// How frames come: auto (the best that works), afxdp, afxdp-zc, afxdp-copy or packet.
     #[arg(long, value_name = "PORT")]
     io: Option<PortRequest>,
     /// The cores that run it, one worker each, pinned.

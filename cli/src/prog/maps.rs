@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args};
 use squalus_bench::engines::EngineName;
 use squalus_kernel::{LiveMaps, ProgramInfo};
 
-use super::dump;
+use super::dump::{self, Wanted};
 use super::loaded::{self, Loaded};
 
 /// Options of `squalus prog dump`.
@@ -29,7 +29,7 @@ pub struct DumpArgs {
     /// The maps of the program on this interface.
     #[arg(long, visible_alias = "iface", value_name = "IFACE", group = "what")]
     interface: Option<String>,
-    /// Only these maps. They are shown even if they are empty.
+    /// Only these maps; also such that have very many entries.
     #[arg(long, value_name = "MAP,...", value_delimiter = ',')]
     map: Vec<String>,
     /// Print JSON.
@@ -63,7 +63,7 @@ fn of_object(path: &std::path::Path, names: &[&str]) -> Result<Vec<dump::MapDump
     let object = loaded::parse(path)?;
     let loaded = Loaded::load(EngineName::Interp, &loaded::read(path)?, None)?;
     dump::check(loaded.maps(), names)?;
-    dump::all(loaded.maps(), &object, names)
+    dump::all(loaded.maps(), &object, Wanted::or(names, Wanted::All))
 }
 
 fn of_kernel(args: &DumpArgs) -> Result<Vec<dump::MapDump>> {
@@ -78,13 +78,7 @@ fn of_kernel(args: &DumpArgs) -> Result<Vec<dump::MapDump>> {
         (.., Some(id)) => LiveMaps::by_ids(&ProgramInfo::by_id(id)?.maps)?,
         _ => LiveMaps::by_ids(&args.id)?,
     };
-    let mut names = names(args);
+    let names = names(args);
     dump::check(live.access(), &names)?;
-    // A map named by its number is shown even if it is empty.
-    let all = live.access().maps();
-    if !args.id.is_empty() && names.is_empty() {
-        names = all.iter().map(|def| def.name.as_str()).collect();
-        dump::check(live.access(), &names)?;
-    }
-    dump::all(live.access(), &live, &names)
+    dump::all(live.access(), &live, Wanted::or(&names, Wanted::All))
 }

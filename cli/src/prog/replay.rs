@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use serde::Serialize;
 use squalus_abi::consts::BALANCER_PROGRAM;
 use squalus_bench::engines::EngineName;
 use squalus_core::{Action, HashFunction, Mac, NewReal, RealNum, ServerId, VipKey};
@@ -33,6 +34,9 @@ pub struct ReplayArgs {
     /// How many mismatches to print in full.
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub show: usize,
+    /// Print JSON.
+    #[arg(short, long)]
+    pub json: bool,
 }
 
 /// Replays; prints mismatches and a last line `matched M of N`. False if anything did not match.
@@ -43,23 +47,45 @@ pub fn run(args: &ReplayArgs) -> Result<bool> {
     let recording = Recording::read(&args.recording)?;
     let object = objects::balancer(args.object.as_deref())?;
     let engine = args.engine.load(&object)?;
-    let mut replay = Replay::new(engine, &recording, args.show)?;
+    let mut replay = Replay::new(engine, &recording, args)?;
     for phase in &recording.phases {
         replay.phase(phase)?;
     }
-    println!(
-        "counters and rings: {} of {} agree",
-        replay.counts.matched, replay.counts.total
-    );
-    println!(
-        "matched {} of {}",
-        replay.frames.matched, replay.frames.total
-    );
-    Ok(replay.frames.all() && replay.counts.all() && !replay.refused)
+    if args.json {
+        super::print_json(&replay.report)?;
+    } else {
+        let Report {
+            counters, frames, ..
+        } = &replay.report;
+        println!(
+            "counters and rings: {} of {} agree",
+            counters.matched, counters.total
+        );
+        println!("matched {} of {}", frames.matched, frames.total);
+    }
+    Ok(replay.report.all())
+}
+
+/// What came of a replay.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    frames: Tally,
+    /// Counters and rings.
+    counters: Tally,
+    /// Control-plane calls that our control plane refused.
+    refused: usize,
+    /// What did not match, as far as it was to be shown; only collected for JSON.
+    mismatches: Vec<String>,
+}
+
+impl Report {
+    fn all(&self) -> bool {
+        self.frames.all() && self.counters.all() && self.refused == 0
+    }
 }
 
 /// How many of how many.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 struct Tally {
     matched: usize,
     total: usize,
@@ -79,16 +105,14 @@ impl Tally {
 /// A replay under way.
 struct Replay {
     balancer: Balancer,
-    frames: Tally,
-    counts: Tally,
-    /// Whether a control-plane call failed.
-    refused: bool,
-    /// How many mismatches may still be printed.
+    report: Report,
+    /// How many mismatches may still be shown.
     show: usize,
+    json: bool,
 }
 
 impl Replay {
-    fn new(engine: Box<dyn Engine>, recording: &Recording, show: usize) -> Result<Replay> {
+    fn new(engine: Box<dyn Engine>, recording: &Recording, args: &ReplayArgs) -> Result<Replay> {
         if !engine
             .programs()
             .iter()
@@ -102,18 +126,18 @@ impl Replay {
         write_rest(&balancer, recording)?;
         Ok(Replay {
             balancer,
-            frames: Tally::default(),
-            counts: Tally::default(),
-            refused: false,
-            show,
+            report: Report::default(),
+            show: args.show,
+            json: args.json,
         })
     }
 
     fn phase(&mut self, phase: &Phase) -> Result<()> {
         for op in &phase.provisioning_ops {
             if let Err(error) = apply(&mut self.balancer, op) {
-                self.refused = true;
-                println!("phase {}: {} failed: {error:#}", phase.phase, op.name());
+                self.report.refused += 1;
+                let (phase, op) = (&phase.phase, op.name());
+                self.say(format!("phase {phase}: {op} failed: {error:#}"));
             }
         }
         for finding in compare::state(&self.balancer, &phase.state)? {
@@ -148,29 +172,33 @@ impl Replay {
             Ok(_) => None,
             Err(error) => Some(error.to_string()),
         };
-        self.frames.add(fault.is_none());
+        self.report.frames.add(fault.is_none());
         if let Some(fault) = fault
             && self.may_show()
         {
-            println!(
-                "case {} ({}): {}",
-                case.n,
-                case.kind,
-                hex::encode(&case.input)
-            );
-            println!("  expected {} {}", case.verdict, hex::encode(&expected));
-            println!("  got      {fault}");
+            let (input, expected) = (hex::encode(&case.input), hex::encode(&expected));
+            self.say(format!(
+                "case {} ({}): {input}\n  expected {} {expected}\n  got      {fault}",
+                case.n, case.kind, case.verdict
+            ));
         }
         Ok(())
     }
 
     fn count(&mut self, finding: compare::Finding) {
-        self.counts.add(finding.matches());
+        self.report.counters.add(finding.matches());
         if !finding.matches() && self.may_show() {
-            println!(
+            self.say(format!(
                 "{}: expected {}, got {}",
                 finding.what, finding.expected, finding.got
-            );
+            ));
+        }
+    }
+
+    fn say(&mut self, mismatch: String) {
+        match self.json {
+            true => self.report.mismatches.push(mismatch),
+            false => println!("{mismatch}"),
         }
     }
 

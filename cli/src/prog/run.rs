@@ -11,7 +11,7 @@ use squalus_engine::TestRun;
 use squalus_object::Object;
 
 use super::capture;
-use super::dump::{self, MapDump, NoTypes};
+use super::dump::{self, MapDump, NoTypes, Wanted};
 use super::loaded::{self, Loaded, TrapReport};
 use super::words::Words;
 
@@ -205,9 +205,10 @@ impl Job<'_> {
             return Ok(None);
         };
         // The kernel may take an object that we don't: its maps are then shown without types.
+        let wanted = Wanted::or(&names, Wanted::Filled);
         match Object::parse(self.bytes) {
-            Ok(object) => dump::all(loaded.maps(), &object, &names),
-            Err(_) => dump::all(loaded.maps(), &NoTypes, &names),
+            Ok(object) => dump::all(loaded.maps(), &object, wanted),
+            Err(_) => dump::all(loaded.maps(), &NoTypes, wanted),
         }
         .map(Some)
     }

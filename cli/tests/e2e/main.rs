@@ -5,5 +5,6 @@
 
 mod commands;
 mod demo;
+mod prog;
 mod refusals;
 mod support;

@@ -176,6 +176,11 @@ impl Running {
         }
     }
 
+    /// Whether one of the lines of standard output so far, since it was last asked, has these words.
+    pub fn stdout_has(&self, words: &str) -> bool {
+        self.stdout.try_iter().any(|line| line.contains(words))
+    }
+
     /// Sends a signal and waits for the end.
     pub fn end(&mut self, signal: Signal) -> Outcome {
         // It may have ended by itself.

@@ -161,7 +161,9 @@ fn split(program: &LinkedProgram) -> (Vec<Block>, Vec<usize>) {
         leader[index(program, sub.start)] = true;
     }
     for (n, decoded) in insts.iter().enumerate() {
-        if let Inst::Jump { target } | Inst::JumpIf { target, .. } = decoded.inst {
+        if let Inst::Jump { target } | Inst::JumpIf { target, .. } | Inst::MayJump { target } =
+            decoded.inst
+        {
             leader[index(program, target)] = true;
             leader[n + 1] = true;
         } else if decoded.inst == Inst::Exit {
@@ -186,7 +188,9 @@ fn split(program: &LinkedProgram) -> (Vec<Block>, Vec<usize>) {
             let (jump, fall) = match insts[end - 1].inst {
                 Inst::Exit => (None, None),
                 Inst::Jump { target } => (Some(block_of[index(program, target)]), None),
-                Inst::JumpIf { target, .. } => (Some(block_of[index(program, target)]), next),
+                Inst::JumpIf { target, .. } | Inst::MayJump { target } => {
+                    (Some(block_of[index(program, target)]), next)
+                }
                 _ => (None, next),
             };
             Block {

@@ -106,6 +106,7 @@ pub struct Facts {
     pub(crate) insts: Vec<Option<Box<InstFacts>>>,
     pub(crate) entries: Vec<Option<State>>,
     pub(crate) functions: Vec<FunctionFacts>,
+    pub(crate) takes_locks: bool,
 }
 
 impl Facts {
@@ -155,6 +156,12 @@ impl Facts {
             facts.unproved_args != 0
                 || matches!(facts.access, Some(Access::Checked(Area::Any | Area::Stack)))
         })
+    }
+
+    /// Whether the program may take spin locks.
+    #[must_use]
+    pub const fn takes_locks(&self) -> bool {
+        self.takes_locks
     }
 
     /// How much is proved.

@@ -1,8 +1,8 @@
 //! What one instruction does to a state.
 
 use squalus_isa::{
-    AluOp, AtomicOp, CallTarget, Cond, Decoded, ImmSource, Inst, MapDef, MapFlags, MemSize,
-    Operand, Reg, Width,
+    AluOp, AtomicOp, CallTarget, Cond, Decoded, ImmSource, Inst, MapDef, MemSize, Operand, Reg,
+    Width,
 };
 use squalus_runtime::{CtxField, LinkedProgram, STACK_SIZE, ctx_field};
 
@@ -116,7 +116,8 @@ impl Machine<'_> {
                     AtomicOp::CmpXchg => Some(Reg::R0),
                     _ => fetch.then_some(src),
                 };
-                return self.atomic(func, state, size, (base, off), result);
+                let write = op != AtomicOp::LoadAcquire;
+                return self.atomic(func, state, (size, write), (base, off), result);
             }
             Inst::Call(CallTarget::Helper(id)) => return Ok(self.helper(func, state, id, fresh)),
             Inst::Call(CallTarget::Local(target)) => {
@@ -128,7 +129,7 @@ impl Machine<'_> {
                     ..Effect::default()
                 });
             }
-            Inst::Jump { .. } | Inst::JumpIf { .. } => {}
+            Inst::Jump { .. } | Inst::JumpIf { .. } | Inst::MayJump { .. } => {}
         }
         Ok(Effect::default())
     }
@@ -162,14 +163,8 @@ impl Machine<'_> {
                 off,
                 null: None,
             } => {
-                let forbidden = if write {
-                    MapFlags::RDONLY_PROG
-                } else {
-                    MapFlags::WRONLY_PROG
-                };
-                let fits = self.shapes.values(*map).is_some_and(|(len, flags)| {
-                    off.fits(size, len.into()) && !flags.contains(forbidden)
-                });
+                let values = self.shapes.values(*map);
+                let fits = values.is_some_and(|values| values.allows(*off, size, write));
                 (Area::MapValue, fits)
             }
             Value::MapKey { map, off } => {
@@ -209,7 +204,7 @@ impl Machine<'_> {
 
     fn access(&self, state: &State, place: Place) -> Result<Access, Refusal> {
         if let Value::Ctx(off) = place.pointer {
-            if place.write {
+            if place.write || place.atomic {
                 return Err(Refusal::ContextStore);
             }
             let size = match place.size {
@@ -264,7 +259,9 @@ impl Machine<'_> {
             },
         )?;
         // The register would hold a whole pointer, of which no part was sign-extended.
-        if let (true, Access::Context(_), Value::Ctx(off)) = (signed, access, pointer) {
+        if let (true, Access::Context(field), Value::Ctx(off)) = (signed, access, pointer)
+            && field.is_pointer()
+        {
             return Err(Refusal::ContextSign { off });
         }
         let value = match (access, pointer) {
@@ -341,7 +338,7 @@ impl Machine<'_> {
         &mut self,
         func: FuncId,
         state: &mut State,
-        size: MemSize,
+        (size, write): (MemSize, bool),
         (base, off): (Reg, i16),
         result: Option<Reg>,
     ) -> Result<Effect, Refusal> {
@@ -352,11 +349,13 @@ impl Machine<'_> {
             Place {
                 pointer,
                 size: bytes,
-                write: true,
+                write,
                 atomic: true,
             },
         )?;
-        self.wrote(func, state, &pointer, bytes.into(), access);
+        if write {
+            self.wrote(func, state, &pointer, bytes.into(), access);
+        }
         if let Some(reg) = result {
             state.set_reg(reg, Value::Scalar(Scalar::of_bytes(bytes)));
         }

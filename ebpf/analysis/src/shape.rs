@@ -1,9 +1,9 @@
 //! Maps that are alike as far as a program can tell.
 
-use squalus_isa::{MapDef, MapFlags, MapType};
-use squalus_runtime::LinkedProgram;
+use squalus_isa::{MapDef, MapFlags, MapType, ValueFields};
+use squalus_runtime::{LinkedProgram, touches_fields};
 
-use crate::MapRef;
+use crate::{Interval, MapRef};
 
 /// Classes of maps with the same family of types, key size, value size and access flags.
 ///
@@ -66,25 +66,58 @@ impl Shapes {
         if let Some(map) = self.join(a, b) {
             return Some(map);
         }
-        let free = MapFlags::default();
-        match (self.values(a)?, self.values(b)?) {
-            ((a, fa), (b, fb)) if fa == free && fb == free => Some(MapRef::Values(a.min(b))),
-            _ => None,
-        }
+        let (a, b) = (self.values(a)?, self.values(b)?);
+        (a.is_free() && b.is_free()).then_some(MapRef::Values(a.len.min(b.len)))
     }
 
-    /// How many bytes the values of a map have at least, and what programs may not do with them.
-    pub(crate) fn values(&self, map: MapRef) -> Option<(u32, MapFlags)> {
+    /// What programs may do with the values of a map.
+    pub(crate) fn values(&self, map: MapRef) -> Option<ValueUse> {
         if let MapRef::Values(len) = map {
-            return Some((len, MapFlags::default()));
+            return Some(ValueUse {
+                len,
+                flags: MapFlags::default(),
+                fields: ValueFields::default(),
+            });
         }
         let def = self.def(self.of(map)?)?;
-        Some((def.value_size, MapFlags(def.flags.0 & ACCESS)))
+        Some(ValueUse {
+            len: def.value_size,
+            flags: MapFlags(def.flags.0 & ACCESS),
+            fields: def.fields,
+        })
     }
 
     /// A definition with this shape. Its number of entries means nothing.
     pub(crate) fn def(&self, shape: u32) -> Option<&MapDef> {
         self.shapes.get(shape as usize)
+    }
+}
+
+/// What programs may do with values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ValueUse {
+    /// How many bytes they have at least.
+    pub(crate) len: u32,
+    /// Of the map's flags, those that say what programs may not do.
+    flags: MapFlags,
+    fields: ValueFields,
+}
+
+impl ValueUse {
+    fn is_free(self) -> bool {
+        self.flags == MapFlags::default() && self.fields.is_empty()
+    }
+
+    /// Whether programs may read or write `size` bytes at any of the offsets.
+    pub(crate) fn allows(self, off: Interval, size: i64, write: bool) -> bool {
+        let forbidden = if write {
+            MapFlags::RDONLY_PROG
+        } else {
+            MapFlags::WRONLY_PROG
+        };
+        off.fits(size, self.len.into())
+            && !self.flags.contains(forbidden)
+            && !touches_fields(self.fields, off.lo, off.hi + size)
     }
 }
 

@@ -37,7 +37,7 @@ fn place(line: Option<&SourceLine>) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// A store or atomic operation on the context.
-    #[error("it writes to the context, which XDP programs may only read")]
+    #[error("it writes to the context, or uses it atomically; XDP programs may only read it")]
     ContextStore,
     /// A load that is not one field of `struct xdp_md`.
     #[error(
@@ -49,10 +49,8 @@ pub enum Refusal {
         /// Size of the load.
         size: u32,
     },
-    /// A load of a field with sign extension.
-    #[error(
-        "it sign-extends what it reads at offset {off} of the context; the fields of `struct xdp_md` are unsigned"
-    )]
+    /// A load of a pointer with sign extension.
+    #[error("it sign-extends what it reads at offset {off} of the context, which is a pointer")]
     ContextSign {
         /// Offset in bytes.
         off: i64,
@@ -119,11 +117,17 @@ fn analyse_with(
     }
     let (insts, functions) = solver.collect()?;
     let entries = solver.entries;
+    let lock = Inst::Call(CallTarget::Helper(HelperId::SPIN_LOCK));
+    let reached = program.insts().iter().zip(&insts);
+    let takes_locks = reached
+        .into_iter()
+        .any(|(decoded, facts)| facts.is_some() && decoded.inst == lock);
     Ok(Some(Facts {
         cfg,
         insts,
         entries,
         functions,
+        takes_locks,
     }))
 }
 
@@ -332,7 +336,10 @@ impl<'a> Solver<'a> {
 }
 
 fn inst_facts(inst: &Inst, before: &State, effect: &Effect) -> InstFacts {
-    let jumps = matches!(inst, Inst::Jump { .. } | Inst::JumpIf { .. });
+    let jumps = matches!(
+        inst,
+        Inst::Jump { .. } | Inst::JumpIf { .. } | Inst::MayJump { .. }
+    );
     let falls = !matches!(inst, Inst::Jump { .. }) && !effect.ends;
     InstFacts {
         regs: before.regs(),

@@ -10,6 +10,9 @@ use crate::value::{Kind, MapValue, Value};
 impl Machine<'_> {
     pub(crate) fn helper(&mut self, id: HelperId) -> Checked<Flow> {
         let proto = proto(id).ok_or(TrapReason::Unsupported)?;
+        if self.env.held.is_locked() && id != HelperId::SPIN_UNLOCK {
+            return Err(TrapReason::SpinLock);
+        }
         let map = self.check_args(proto)?;
         let args = self.args();
         if proto.ret == RetKind::TailCall {

@@ -85,6 +85,8 @@ impl Interp {
     ) -> Result<u64, Trap> {
         env.begin(frame.raw());
         let result = machine::run(programs, entry, env, &mut self.stacks, self.visits);
+        // SAFETY: the programs hold their maps, and the worker its inner maps.
+        unsafe { env.end() };
         // SAFETY: the environment's frame began as this frame's; only the `adjust_*` functions change it.
         unsafe { frame.set_raw(env.frame) };
         frame.set_redirect(env.redirect);

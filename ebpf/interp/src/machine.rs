@@ -189,6 +189,10 @@ impl Machine<'_> {
                 src,
             } => self.atomic(size, op, fetch, (base, off), src)?,
             Inst::Jump { target } => return Ok(Flow::Jump(target)),
+            Inst::MayJump { target } if self.env.is_budget_low() => {
+                return Ok(Flow::Jump(target));
+            }
+            Inst::MayJump { .. } => {}
             Inst::JumpIf {
                 width,
                 cond,
@@ -300,7 +304,10 @@ impl Machine<'_> {
         let at = base.bits.wrapping_sub(self.ctx().bits).cast_signed();
         let field = ctx_field(at.wrapping_add(off.into()), size).ok_or(TrapReason::Context)?;
         if signed {
-            return Err(TrapReason::Context);
+            if field.is_pointer() {
+                return Err(TrapReason::Context);
+            }
+            return Ok(Value::scalar(sign_extend(field.load(self.env), 32)));
         }
         let epoch = self.epoch;
         let kind = match field {
@@ -332,6 +339,9 @@ impl Machine<'_> {
         (base, off): (Reg, i16),
         src: Reg,
     ) -> Checked<()> {
+        if op == AtomicOp::LoadAcquire {
+            return self.load_acquire(size, (base, off), src);
+        }
         let (base, value) = (self.read(base)?, self.read(src)?);
         let expected = match op {
             AtomicOp::CmpXchg => self.read(Reg::R0)?.bits,
@@ -345,6 +355,14 @@ impl Machine<'_> {
         }
         if !place.pointer.addr().is_multiple_of(len) {
             return Err(TrapReason::Misaligned);
+        }
+        if op == AtomicOp::StoreRelease {
+            // SAFETY: `place` checked that the bytes are inside live, writable memory of this run.
+            unsafe { memory::store_release(place.pointer, size, value.bits) };
+            if let Some(stack) = place.stack {
+                self.stacks.mark(stack, len, value.kind);
+            }
+            return Ok(());
         }
         // SAFETY: `place` checked the bounds, the lines above the alignment; decoding allows W and Dw only.
         let old = unsafe {
@@ -364,6 +382,25 @@ impl Machine<'_> {
             };
             self.write(to, Value::scalar(old));
         }
+        Ok(())
+    }
+
+    fn load_acquire(&mut self, size: MemSize, (base, off): (Reg, i16), dst: Reg) -> Checked<()> {
+        let (base, len) = (self.read(base)?, size.bytes() as usize);
+        let place = self.place(base, off.into(), len, false)?;
+        if !place.atomics {
+            return Err(TrapReason::AtomicPlace);
+        }
+        if !place.pointer.addr().is_multiple_of(len) {
+            return Err(TrapReason::Misaligned);
+        }
+        // SAFETY: `place` checked that the bytes are inside live memory of this run.
+        let bits = unsafe { memory::load_acquire(place.pointer, size) };
+        let kind = match place.stack {
+            Some(stack) if size == MemSize::Dw => self.stacks.tag(stack),
+            _ => Kind::Scalar,
+        };
+        self.write(dst, Value::new(bits, kind));
         Ok(())
     }
 
@@ -402,6 +439,8 @@ impl Machine<'_> {
                     Err(TrapReason::MapValue)
                 } else if write && !value.writable || !write && !value.readable {
                     Err(TrapReason::ReadOnly)
+                } else if value.is_special(address - base, len) {
+                    Err(TrapReason::Field)
                 } else {
                     Ok(plain(true))
                 }
@@ -417,10 +456,10 @@ impl Machine<'_> {
             }
             Kind::Record { base, len, id } => {
                 let live = self.env.held.record(base).is_some_and(|r| r.id == id);
-                if live && within(base, base + len) {
-                    Ok(plain(true))
-                } else {
-                    Err(TrapReason::Record)
+                match (live, within(base, base + len)) {
+                    (true, true) => Ok(plain(true)),
+                    (true, false) => Err(TrapReason::Record),
+                    (false, _) => Err(TrapReason::NotPointer),
                 }
             }
             Kind::Ctx => Err(TrapReason::Context),

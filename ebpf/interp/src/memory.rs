@@ -3,8 +3,8 @@
 //! Map values are shared with other workers and with the control plane. So every access here is atomic
 //! (relaxed): whole if its address is aligned, as on the hardware, byte by byte if not.
 
-use core::sync::atomic::Ordering::{Relaxed, SeqCst};
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, fence};
 
 use squalus_isa::{AtomicOp, MemSize};
 
@@ -53,6 +53,27 @@ pub(crate) unsafe fn store(to: *mut u8, size: MemSize, value: u64) {
     }
 }
 
+/// As [`load`], before all accesses that follow.
+///
+/// # Safety
+/// As [`load`].
+pub(crate) unsafe fn load_acquire(from: *mut u8, size: MemSize) -> u64 {
+    // SAFETY: the caller's.
+    let value = unsafe { load(from, size) };
+    fence(Acquire);
+    value
+}
+
+/// As [`store`], after all accesses before.
+///
+/// # Safety
+/// As [`store`].
+pub(crate) unsafe fn store_release(to: *mut u8, size: MemSize, value: u64) {
+    fence(Release);
+    // SAFETY: the caller's.
+    unsafe { store(to, size, value) };
+}
+
 /// Atomic read-modify-write of 64 bits; returns the old value. `r0` is what `CmpXchg` compares with.
 ///
 /// # Safety
@@ -69,6 +90,8 @@ pub(crate) unsafe fn atomic64(at: *mut u8, op: AtomicOp, src: u64, r0: u64) -> u
         AtomicOp::CmpXchg => cell
             .compare_exchange(r0, src, SeqCst, SeqCst)
             .unwrap_or_else(|old| old),
+        // The machine makes these itself.
+        AtomicOp::LoadAcquire | AtomicOp::StoreRelease => cell.load(SeqCst),
     }
 }
 
@@ -88,5 +111,7 @@ pub(crate) unsafe fn atomic32(at: *mut u8, op: AtomicOp, src: u32, r0: u32) -> u
         AtomicOp::CmpXchg => cell
             .compare_exchange(r0, src, SeqCst, SeqCst)
             .unwrap_or_else(|old| old),
+        // The machine makes these itself.
+        AtomicOp::LoadAcquire | AtomicOp::StoreRelease => cell.load(SeqCst),
     }
 }

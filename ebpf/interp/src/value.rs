@@ -1,6 +1,7 @@
 //! Register values that know what they point to.
 
 use squalus_isa::{MapDef, MapFlags, ValueFields};
+use squalus_runtime::touches_fields;
 
 /// What a value is. Only values that the runtime gave out as pointers are pointers; numbers never become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,12 @@ impl MapValue {
             writable: !def.flags.contains(MapFlags::RDONLY_PROG),
             fields: def.fields,
         }
+    }
+
+    /// Whether `len` bytes at offset `off` touch what only helpers may use.
+    pub fn is_special(&self, off: u64, len: usize) -> bool {
+        let off = off.cast_signed();
+        !self.fields.is_empty() && touches_fields(self.fields, off, off + len as i64)
     }
 }
 

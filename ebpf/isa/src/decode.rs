@@ -52,6 +52,14 @@ pub enum DecodeError {
         /// Slot of the instruction.
         slot: usize,
     },
+    /// Something that exists but not here.
+    #[error("instruction {slot}: {what}")]
+    Unavailable {
+        /// Slot of the instruction.
+        slot: usize,
+        /// What it is, and what to do.
+        what: &'static str,
+    },
     /// The last slot is the first half of an `LD_IMM64`.
     #[error("instruction {slot}: the program ends inside a 64-bit immediate")]
     Truncated {
@@ -123,7 +131,9 @@ pub fn decode_one(slots: &[Insn], slot: usize) -> Result<Decoded, DecodeError> {
 
 fn target_of(inst: &Inst) -> Option<usize> {
     match *inst {
-        Inst::Jump { target } | Inst::JumpIf { target, .. } => Some(target),
+        Inst::Jump { target } | Inst::JumpIf { target, .. } | Inst::MayJump { target } => {
+            Some(target)
+        }
         Inst::Call(CallTarget::Local(target)) => Some(target),
         Inst::LoadImm {
             imm: ImmSource::Func(target),
@@ -141,6 +151,13 @@ struct At {
 }
 
 impl At {
+    fn unavailable(&self, what: &'static str) -> DecodeError {
+        DecodeError::Unavailable {
+            slot: self.slot,
+            what,
+        }
+    }
+
     fn invalid(&self) -> DecodeError {
         let Insn {
             op, src, off, imm, ..
@@ -232,6 +249,11 @@ impl At {
             (o::MOV, 0) => AluOp::Mov,
             (o::MOV, 8 | 16) if self.insn.op & o::X != 0 => AluOp::MovSx(off as u8),
             (o::MOV, 32) if self.insn.op & o::X != 0 && width == Width::W64 => AluOp::MovSx(32),
+            (o::MOV, 1) if self.insn.op & o::X != 0 && width == Width::W64 => {
+                return Err(self.unavailable(
+                    "casts between address spaces belong to arenas, which userspace has not: keep the data in maps",
+                ));
+            }
             (o::NEG, 0) => {
                 self.require(self.insn.op & o::X == 0 && self.insn.src == 0 && self.insn.imm == 0)?;
                 AluOp::Neg
@@ -291,6 +313,7 @@ impl At {
             o::JSGE => Cond::SGe,
             o::JSLT => Cond::SLt,
             o::JSLE => Cond::SLe,
+            o::JCOND => return self.may_jump(),
             _ => return Err(self.invalid()),
         };
         let target = self.target(self.insn.off.into())?;
@@ -300,6 +323,16 @@ impl At {
             dst: self.reg(self.insn.dst)?,
             src: self.operand()?,
             target,
+        })
+    }
+
+    fn may_jump(&self) -> Result<Inst, DecodeError> {
+        let Insn {
+            op, dst, src, imm, ..
+        } = self.insn;
+        self.require(op == o::JMP | o::JCOND && dst == 0 && src == 0 && imm == 0)?;
+        Ok(Inst::MayJump {
+            target: self.target(self.insn.off.into())?,
         })
     }
 
@@ -330,6 +363,11 @@ impl At {
             off,
             imm,
         } = self.insn;
+        if op == o::JMP | o::CALL | o::X {
+            return Err(self.unavailable(
+                "calls through a register (callx) are in no kernel: let the compiler inline the function or call it by name",
+            ));
+        }
         self.require(width == Width::W64 && op & o::X == 0 && dst == 0)?;
         let target = match src {
             0 => {
@@ -397,7 +435,11 @@ impl At {
 
     fn atomic(&self) -> Result<Inst, DecodeError> {
         let size = self.size();
-        self.require(matches!(size, MemSize::W | MemSize::Dw))?;
+        match self.insn.imm {
+            o::ATOMIC_LOAD_ACQ => return self.ordered(AtomicOp::LoadAcquire),
+            o::ATOMIC_STORE_REL => return self.ordered(AtomicOp::StoreRelease),
+            _ => self.require(matches!(size, MemSize::W | MemSize::Dw))?,
+        }
         let (op, fetch) = match self.insn.imm {
             o::ATOMIC_XCHG => (AtomicOp::Xchg, true),
             o::ATOMIC_CMPXCHG => (AtomicOp::CmpXchg, true),
@@ -422,6 +464,23 @@ impl At {
             op,
             fetch,
             base: self.base()?,
+            off: self.insn.off,
+            src,
+        })
+    }
+
+    /// A load or store that keeps an order. A load's destination and address registers are where other loads
+    /// have them.
+    fn ordered(&self, op: AtomicOp) -> Result<Inst, DecodeError> {
+        let (base, src) = match op {
+            AtomicOp::LoadAcquire => (self.src()?, self.writable(self.insn.dst)?),
+            _ => (self.base()?, self.src()?),
+        };
+        Ok(Inst::Atomic {
+            size: self.size(),
+            op,
+            fetch: op == AtomicOp::LoadAcquire,
+            base,
             off: self.insn.off,
             src,
         })
@@ -526,5 +585,48 @@ mod tests {
             decode(&[insn(o::LD | o::ABS | o::W, 0, 0, 0, 0)]),
             Err(DecodeError::LegacyPacket { slot: 0 })
         );
+    }
+
+    #[test]
+    fn ordered_accesses_have_any_size_and_loads_are_like_loads() {
+        for size in [o::B, o::H, o::W, o::DW] {
+            let load = insn(o::STX | o::ATOMIC | size, 3, 10, -8, o::ATOMIC_LOAD_ACQ);
+            let Inst::Atomic { op, base, src, .. } = decode_one(&[load], 0).unwrap().inst else {
+                panic!("not atomic");
+            };
+            assert_eq!((op, base, src), (AtomicOp::LoadAcquire, Reg::FP, Reg::R3));
+            let store = insn(o::STX | o::ATOMIC | size, 10, 3, -8, o::ATOMIC_STORE_REL);
+            let Inst::Atomic { op, base, src, .. } = decode_one(&[store], 0).unwrap().inst else {
+                panic!("not atomic");
+            };
+            assert_eq!((op, base, src), (AtomicOp::StoreRelease, Reg::FP, Reg::R3));
+        }
+        let to_frame_pointer = insn(o::STX | o::ATOMIC | o::W, 10, 1, 0, o::ATOMIC_LOAD_ACQ);
+        assert!(decode_one(&[to_frame_pointer], 0).is_err());
+    }
+
+    #[test]
+    fn what_exists_elsewhere_is_refused_by_name() {
+        for (insn, named) in [
+            (insn(o::JMP | o::CALL | o::X, 3, 0, 0, 0), "callx"),
+            (insn(o::ALU64 | o::MOV | o::X, 1, 2, 1, 1), "arenas"),
+            (insn(o::LD | o::ABS | o::W, 0, 0, 0, 0), "LD_ABS"),
+        ] {
+            let error = decode_one(&[insn], 0).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn may_goto_is_a_jump_without_a_condition() {
+        let jump = [insn(o::JMP | o::JCOND, 0, 0, 1, 0); 2];
+        assert_eq!(
+            decode_one(&jump, 0).map(|decoded| decoded.inst),
+            Err(DecodeError::Target { slot: 0, target: 2 })
+        );
+        let jump = insn(o::JMP | o::JCOND, 0, 0, -1, 0);
+        let decoded = decode_one(&[jump], 0).unwrap();
+        assert_eq!(decoded.inst, Inst::MayJump { target: 0 });
+        assert!(decode_one(&[insn(o::JMP | o::JCOND, 0, 1, -1, 0)], 0).is_err());
     }
 }

@@ -78,6 +78,7 @@ pub fn format_inst(inst: &Inst) -> String {
             src,
         } => format_atomic(size, op, fetch, base, off, src),
         Inst::Jump { target } => format!("goto {target}"),
+        Inst::MayJump { target } => format!("may_goto {target}"),
         Inst::JumpIf {
             width,
             cond,
@@ -138,6 +139,8 @@ fn format_atomic(
         AtomicOp::Xor => "xor",
         AtomicOp::Xchg => return format!("{src} = xchg({place}, {src})"),
         AtomicOp::CmpXchg => return format!("r0 = cmpxchg({place}, r0, {src})"),
+        AtomicOp::LoadAcquire => return format!("{src} = load_acquire({place})"),
+        AtomicOp::StoreRelease => return format!("store_release({place}, {src})"),
     };
     if fetch {
         format!("{src} = atomic_fetch_{name}({place}, {src})")

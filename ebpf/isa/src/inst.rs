@@ -108,6 +108,10 @@ pub enum AtomicOp {
     Xchg,
     /// Compares with `r0`, whose old memory value it receives.
     CmpXchg,
+    /// A load that later accesses stay behind; `src` is its destination. Of any size.
+    LoadAcquire,
+    /// A store that earlier accesses stay before. Of any size.
+    StoreRelease,
 }
 
 /// What a 64-bit immediate means.
@@ -195,7 +199,7 @@ pub enum Inst {
     },
     /// Atomic operation on `*(size *)(base + off)`.
     Atomic {
-        /// `W` or `Dw`.
+        /// `W` or `Dw`, but for plain loads and stores.
         size: MemSize,
         /// Operation.
         op: AtomicOp,
@@ -207,6 +211,11 @@ pub enum Inst {
         off: i16,
         /// Operand, and with `fetch` the destination.
         src: Reg,
+    },
+    /// A jump out of a loop that has gone round too often, else nothing (`may_goto`).
+    MayJump {
+        /// Target slot.
+        target: usize,
     },
     /// Unconditional jump.
     Jump {

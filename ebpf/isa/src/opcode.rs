@@ -85,3 +85,5 @@ pub const PSEUDO_KFUNC_CALL: u8 = 2;
 pub const ATOMIC_FETCH: i32 = 0x01;
 pub const ATOMIC_XCHG: i32 = 0xe0 | ATOMIC_FETCH;
 pub const ATOMIC_CMPXCHG: i32 = 0xf0 | ATOMIC_FETCH;
+pub const ATOMIC_LOAD_ACQ: i32 = 0x100;
+pub const ATOMIC_STORE_REL: i32 = 0x110;

@@ -9,7 +9,11 @@ use std::sync::Arc;
 use squalus_analysis::Area;
 use squalus_isa::{MapFlags, ValueFields};
 use squalus_maps::Map;
-use squalus_runtime::{ArgKind, Env, Proto, STACK_SIZE, TrapReason, holds_const_str, protos};
+use squalus_runtime::{
+    ArgKind, Env, Proto, STACK_SIZE, TrapReason, holds_const_str, protos, touches_fields,
+};
+
+use squalus_ssa::support::Request;
 
 use crate::run::RunState;
 
@@ -33,44 +37,6 @@ impl Context {
 const NULL_PAGE: u64 = 4096;
 /// The longest memory a helper may be given (`BPF_MAX_VAR_SIZ`).
 const MAX_SIZE: u64 = 1 << 29;
-
-/// An access to be checked, packed into one argument.
-#[derive(Clone, Copy)]
-pub(crate) struct Request(pub(crate) u64);
-
-impl Request {
-    const WRITE: u64 = 1 << 32;
-    const ATOMIC: u64 = 1 << 33;
-    const PACKET: u64 = 1 << 34;
-    const MAP_VALUE: u64 = 1 << 35;
-    const STACK: u64 = 1 << 36;
-    const KEY: u64 = 1 << 37;
-    const RECORD: u64 = 1 << 38;
-    const ANYWHERE: u64 =
-        Request::PACKET | Request::MAP_VALUE | Request::STACK | Request::KEY | Request::RECORD;
-
-    pub(crate) fn new(area: Area, len: u32, write: bool, atomic: bool) -> Request {
-        let areas = match area {
-            Area::Packet => Request::PACKET,
-            Area::MapValue => Request::MAP_VALUE,
-            Area::Stack => Request::STACK,
-            Area::Key => Request::KEY,
-            Area::Record => Request::RECORD,
-            Area::Any => Request::ANYWHERE,
-        };
-        let flag = |on: bool, bit: u64| if on { bit } else { 0 };
-        let flags = flag(write, Request::WRITE) | flag(atomic, Request::ATOMIC);
-        Request(u64::from(len) | areas | flags)
-    }
-
-    fn len(self) -> u64 {
-        self.0 & 0xffff_ffff
-    }
-
-    fn has(self, bit: u64) -> bool {
-        self.0 & bit != 0
-    }
-}
 
 /// Checks the access `request` at `address`: 0, or the number of a [`TrapReason`].
 ///
@@ -113,13 +79,16 @@ fn find(env: &Env, context: &Context, address: u64, request: Request) -> Result<
         };
     }
     if request.has(Request::MAP_VALUE)
-        && let Some(flags) = value_holding(context, address, len)
+        && let Some((flags, special)) = value_holding(context, address, len)
     {
         let (write, atomic) = (request.has(Request::WRITE), request.has(Request::ATOMIC));
         if write && flags.contains(MapFlags::RDONLY_PROG)
             || (!write || atomic) && flags.contains(MapFlags::WRONLY_PROG)
         {
             return Err(TrapReason::ReadOnly);
+        }
+        if special {
+            return Err(TrapReason::Field);
         }
         return aligned(address, request);
     }
@@ -173,10 +142,29 @@ fn in_packet(env: &Env, address: u64, len: u64) -> bool {
     within(address, len, meta, frame.data_end().addr() as u64) && meta != 0
 }
 
-/// The flags of the map that has the range in one value.
-fn value_holding(context: &Context, address: u64, len: u64) -> Option<MapFlags> {
-    let (address, len) = (address as usize, len as usize);
-    context.ask(|map| map.contains(address, len).then(|| map.def().flags))
+/// The flags of the map that has the range in one value, and whether the range touches a special field.
+fn value_holding(context: &Context, address: u64, len: u64) -> Option<(MapFlags, bool)> {
+    let holds = |map: &Map| {
+        let inside = map.contains(address as usize, len as usize);
+        inside.then(|| (map.def().flags, is_special(map, address, len)))
+    };
+    context.ask(holds)
+}
+
+/// Whether bytes inside one value of a map touch a field that only helpers may use.
+fn is_special(map: &Map, address: u64, len: u64) -> bool {
+    let def = map.def();
+    if def.fields.is_empty() {
+        return false;
+    }
+    // Values are aligned to 8 bytes, and only their own start has all of the value behind it.
+    let size = u64::from(def.value_size);
+    let mut offsets = (address % 8..=size).step_by(8);
+    let off = offsets.find(|off| map.contains((address - off) as usize, size as usize));
+    off.is_none_or(|off| {
+        let off = off.cast_signed();
+        touches_fields(def.fields, off, off + len.cast_signed())
+    })
 }
 
 /// Checks the arguments of a helper that the bits of `mask` name: 0, or the number of a [`TrapReason`].

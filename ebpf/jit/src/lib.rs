@@ -31,7 +31,8 @@ use cranelift_codegen::{Context as Codegen, FinalizedRelocTarget};
 use cranelift_frontend::FunctionBuilderContext;
 use squalus_analysis::{Facts, FuncId};
 use squalus_runtime::{Env, LinkedProgram};
-use squalus_ssa::Pass;
+use squalus_ssa::ir::Function;
+use squalus_ssa::{Input, Pass, Passes};
 
 use checks::Context;
 use memory::CodeMemory;
@@ -69,14 +70,8 @@ pub struct Options {
     /// run with [`squalus_runtime::TrapReason::Unsupported`] if it is false. Facts are used for nothing
     /// else but accesses then. For tests of the analysis.
     pub check_facts: bool,
-    /// Passes that are left out.
-    pub without: u32,
-}
-
-impl Options {
-    fn wants(&self, pass: Pass) -> bool {
-        self.without & 1 << pass as u32 == 0
-    }
+    /// The passes that are run.
+    pub passes: Passes,
 }
 
 fn support(context: &Context) -> squalus_ssa::support::Support {
@@ -105,6 +100,7 @@ pub struct CompiledProgram {
 }
 
 struct Text {
+    ssa: Vec<(String, String)>,
     clif: String,
     assembly: String,
 }
@@ -124,6 +120,13 @@ impl CompiledProgram {
     #[must_use]
     pub fn code_len(&self) -> usize {
         self.code.len()
+    }
+
+    /// The program as SSA, function by function, as it was built and after each pass, with the pass' name; if
+    /// it was kept.
+    #[must_use]
+    pub fn ssa(&self) -> Option<&[(String, String)]> {
+        self.text.as_ref().map(|text| &*text.ssa)
     }
 
     /// The code generator's intermediate code before optimization, if it was kept.
@@ -184,21 +187,15 @@ pub fn compile_with(
         if facts.entry(facts.cfg().entry(func)).is_none() {
             continue;
         }
-        let input = squalus_ssa::Input {
+        let input = Input {
             program,
             facts,
             support: &support,
             profile: None,
-            stack: options.wants(Pass::Stack),
+            stack: options.passes.has(Pass::Stack),
+            check_facts: options.check_facts,
         };
-        let mut function = squalus_ssa::build(input, func);
-        let debug = std::env::var_os("SSA").is_some();
-        if debug { println!("built {function}"); }
-        squalus_ssa::verify(&function).map_err(|e| JitError::Codegen { program: program.name().to_owned(), slot: 0, reason: format!("{e}\n{function}") })?;
-        squalus_ssa::optimize(&mut function, program.maps(), |pass| options.wants(pass), |name, function| {
-            if debug { println!("{name} {function}"); }
-            if let Err(e) = squalus_ssa::verify(function) { panic!("{name}: {e}\n{function}"); }
-        });
+        let function = optimized(input, func, options, &mut image.ssa)?;
         image.add(&function, &context, program, &*isa, &mut builder, options)?;
     }
     image.link(program)?;
@@ -206,11 +203,40 @@ pub fn compile_with(
         code: CodeMemory::new(&image.bytes)?,
         entry: image.starts[0],
         text: options.keep_text.then_some(Text {
+            ssa: image.ssa,
             clif: image.clif,
             assembly: image.assembly,
         }),
         _context: context,
     })
+}
+
+/// The code of a function after all passes. What it was before and after each of them goes to `text` if
+/// that is kept.
+fn optimized(
+    input: Input<'_>,
+    func: FuncId,
+    options: Options,
+    text: &mut Vec<(String, String)>,
+) -> Result<Function, JitError> {
+    let malformed = |pass: &str, error: squalus_ssa::Malformed| JitError::Codegen {
+        program: input.program.name().to_owned(),
+        slot: input.program.subprograms()[func as usize].start,
+        reason: format!("the code is malformed after `{pass}`: {error}"),
+    };
+    let mut function = squalus_ssa::build(input, func);
+    let mut result = Ok(());
+    let mut each = |pass: &str, function: &Function| {
+        if options.keep_text {
+            text.push((pass.to_owned(), function.to_string()));
+        }
+        if (options.keep_text || cfg!(debug_assertions)) && result.is_ok() {
+            result = squalus_ssa::verify(function).map_err(|error| malformed(pass, error));
+        }
+    };
+    each("build", &function);
+    squalus_ssa::optimize(&mut function, input.program.maps(), options.passes, each);
+    result.map(|()| function)
 }
 
 /// Machine code of all functions, one after the other.
@@ -220,6 +246,7 @@ struct Image {
     /// Where each function starts.
     starts: Vec<usize>,
     calls: Vec<Fixup>,
+    ssa: Vec<(String, String)>,
     clif: String,
     assembly: String,
 }

@@ -15,7 +15,8 @@ use squalus_analysis::FuncId;
 use squalus_isa::AtomicOp;
 use squalus_runtime::{Env, HelperFn, STACK_SIZE, helpers};
 use squalus_ssa::ir::{
-    BinOp, Block, Cmp, Fixed, Function, Op, Order, Reason, Region, Target, Terminator, Ty, UnOp, Value,
+    BinOp, Block, Cmp, Fixed, Function, Op, Order, Reason, Region, Target, Terminator, Ty, UnOp,
+    Value,
 };
 
 use crate::checks::Context;
@@ -105,8 +106,9 @@ impl Regions {
         let mut used = Vec::new();
         for block in function.reverse_postorder() {
             for &inst in &function.block(block).insts {
-                let (Op::Load { region, .. } | Op::Store { region, .. } | Op::Atomic { region, .. }) =
-                    function.value(inst).op
+                let (Op::Load { region, .. }
+                | Op::Store { region, .. }
+                | Op::Atomic { region, .. }) = function.value(inst).op
                 else {
                     continue;
                 };
@@ -116,7 +118,9 @@ impl Regions {
             }
         }
         for region in used {
-            let Some(region) = regions.merged(region) else { continue };
+            let Some(region) = regions.merged(region) else {
+                continue;
+            };
             if !regions.known.iter().any(|(known, _)| *known == region) {
                 let data = AliasRegionData {
                     user_id: regions.known.len() as u32,
@@ -154,7 +158,11 @@ impl Lowering<'_, '_> {
         self.slots();
         let order = self.function.reverse_postorder();
         for &block in &order {
-            let made = if block == Function::ENTRY { entry } else { self.b.create_block() };
+            let made = if block == Function::ENTRY {
+                entry
+            } else {
+                self.b.create_block()
+            };
             self.blocks[block.0 as usize] = Some(made);
             let data = self.function.block(block);
             for (n, &param) in data.params.iter().enumerate() {
@@ -225,7 +233,9 @@ impl Lowering<'_, '_> {
                 let condition = self.value(*condition);
                 let (then, then_args) = self.target(then);
                 let (other, other_args) = self.target(other);
-                self.b.ins().brif(condition, then, &then_args, other, &other_args);
+                self.b
+                    .ins()
+                    .brif(condition, then, &then_args, other, &other_args);
             }
             Terminator::Return(value) => {
                 let value = self.value(*value);
@@ -241,7 +251,10 @@ impl Lowering<'_, '_> {
     }
 
     fn target(&mut self, target: &Target) -> (ir::Block, Vec<BlockArg>) {
-        let args = target.args.iter().map(|&arg| BlockArg::Value(self.value(arg)));
+        let args = target
+            .args
+            .iter()
+            .map(|&arg| BlockArg::Value(self.value(arg)));
         let args = args.collect();
         (self.block(target.block), args)
     }
@@ -316,7 +329,9 @@ impl Lowering<'_, '_> {
                     Order::Plain => self.b.ins().load(width, flags, base, *off),
                     Order::Acquire => {
                         let address = self.b.ins().iadd_imm_s(base, i64::from(*off));
-                        self.b.ins().atomic_load(width, flags.with_aligned(), address)
+                        self.b
+                            .ins()
+                            .atomic_load(width, flags.with_aligned(), address)
                     }
                 }
             }
@@ -331,7 +346,7 @@ impl Lowering<'_, '_> {
                 self.b.ins().store(flags, value, base, *off);
                 return None;
             }
-            Op::Atomic { .. } => self.atomic(&data.op, width),
+            Op::Atomic { .. } => return self.atomic(&data.op, width),
             Op::Lookup { map, key } => self.lookup(*map, key),
             Op::Native { function, args, .. } => {
                 let args: Vec<Ir> = args.iter().map(|&arg| self.value(arg)).collect();
@@ -399,7 +414,10 @@ impl Lowering<'_, '_> {
         let width = self.b.func.dfg.value_type(a);
         // 0 and -1 need care: they are the two values with `b + 1 <= 1`, unsigned.
         let next = self.b.ins().iadd_imm_s(b, 1);
-        let special = self.b.ins().icmp_imm_s(IntCC::UnsignedLessThanOrEqual, next, 1);
+        let special = self
+            .b
+            .ins()
+            .icmp_imm_s(IntCC::UnsignedLessThanOrEqual, next, 1);
         let one = self.b.ins().iconst(width, 1);
         let divisor = self.b.ins().select(special, one, b);
         if rest {
@@ -415,7 +433,7 @@ impl Lowering<'_, '_> {
         }
     }
 
-    fn atomic(&mut self, op: &Op, width: Type) -> Ir {
+    fn atomic(&mut self, op: &Op, width: Type) -> Option<Ir> {
         let Op::Atomic {
             op,
             region,
@@ -434,13 +452,18 @@ impl Lowering<'_, '_> {
             AtomicOp::And => AtomicRmwOp::And,
             AtomicOp::Xor => AtomicRmwOp::Xor,
             AtomicOp::Xchg => AtomicRmwOp::Xchg,
+            AtomicOp::StoreRelease => {
+                self.b.ins().atomic_store(flags, value, address);
+                return None;
+            }
+            AtomicOp::LoadAcquire => unreachable!("it is an ordered load"),
             AtomicOp::CmpXchg => {
                 let expected = expected.expect("a compare-and-exchange compares");
                 let expected = self.value(expected);
-                return self.b.ins().atomic_cas(flags, address, expected, value);
+                return Some(self.b.ins().atomic_cas(flags, address, expected, value));
             }
         };
-        self.b.ins().atomic_rmw(width, flags, op, address, value)
+        Some(self.b.ins().atomic_rmw(width, flags, op, address, value))
     }
 
     /// A lookup out of line, with a copy of the key.
@@ -450,7 +473,9 @@ impl Lowering<'_, '_> {
         for (n, &word) in key.iter().enumerate() {
             let word = self.value(word);
             let place = self.b.ins().stack_addr(I64, slot, n as i32 * 8);
-            self.b.ins().store(MemFlagsData::new().with_notrap(), word, place, 0);
+            self.b
+                .ins()
+                .store(MemFlagsData::new().with_notrap(), word, place, 0);
         }
         let place = self.b.ins().stack_addr(I64, slot, 0);
         let map = std::sync::Arc::as_ptr(&self.context.maps[map as usize]);

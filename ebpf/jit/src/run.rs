@@ -61,6 +61,8 @@ pub unsafe fn run_linked(programs: &[CompiledProgram], entry: usize, env: *mut E
         (*env).scratch[0] = (&raw mut state).expose_provenance() as u64;
         let outcome = dispatch(env, &raw mut state, entry);
         (*env).scratch[0] = 0;
+        // The programs hold their maps, and the worker its inner maps.
+        (*env).end();
         outcome.value
     }
 }

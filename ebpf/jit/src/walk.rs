@@ -7,7 +7,12 @@ use squalus_runtime::{Env, Walk};
 ///
 /// # Safety
 /// Called by compiled code with the address of a map that it checked, and of room for a walk.
-pub(crate) unsafe extern "C" fn begin_walk(_env: *mut Env, map: *const Map, flags: u64, walk: *mut Walk) -> u64 {
+pub(crate) unsafe extern "C" fn begin_walk(
+    _env: *mut Env,
+    map: *const Map,
+    flags: u64,
+    walk: *mut Walk,
+) -> u64 {
     // SAFETY: the caller's.
     match Walk::new(unsafe { &*map }, flags) {
         Ok(begun) => {

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use squalus_engine::{Engine, EngineError, MapAccess, MapRef, TestResult, TestRun};
-use squalus_isa::{Errno, MapDef, MapType, UpdateFlags};
+use squalus_isa::{Errno, MapDef, UpdateFlags};
 
 use crate::load::{LoadedMap, LoadedProgram};
 use crate::maps::create_map;
 use crate::sys::{self, MapExtras, MapFd, Pinned};
+use crate::targets::Programs;
 use crate::{KernelError, MAX_TEST_FRAME};
 
 /// The shortest frame the kernel's test run takes: an Ethernet header.
@@ -24,7 +25,8 @@ type InnerMaps = HashMap<(usize, Vec<u8>), (u32, Arc<MapFd>)>;
 /// An object loaded into the kernel. See the [crate's documentation](crate).
 ///
 /// In program arrays a value is the number of a program: its place in [`Engine::programs`], as four
-/// bytes. Inner maps are set with [`MapAccess::create_inner`].
+/// bytes. In device and CPU maps the second half of a value is that number plus one; 0 is no program. Inner maps
+/// are set with [`MapAccess::create_inner`].
 pub struct KernelEngine {
     pub(crate) maps: Vec<LoadedMap>,
     pub(crate) programs: Vec<LoadedProgram>,
@@ -72,26 +74,6 @@ impl KernelEngine {
     #[must_use]
     pub fn program_fd(&self, name: &str) -> Option<BorrowedFd<'_>> {
         self.program(name).ok().map(|program| program.fd.as_fd())
-    }
-
-    /// Writes to a program array, whose values are places in [`Engine::programs`] here, as in the
-    /// userspace engine, and descriptors in the kernel.
-    fn set_program(
-        &self,
-        map: MapRef<'_>,
-        fd: &MapFd,
-        key: &[u8],
-        value: &[u8],
-    ) -> Result<(), EngineError> {
-        check("value", value, fd.value_len(), map)?;
-        let place = value
-            .first_chunk()
-            .map(|bytes| u32::from_ne_bytes(*bytes) as usize);
-        let program = place.and_then(|place| self.programs.get(place));
-        let program = program.ok_or_else(|| refused(map, "update", Errno::EBADF))?;
-        let value = program.fd.as_raw_fd().to_ne_bytes();
-        fd.update(key, &value, UpdateFlags::ANY)
-            .map_err(|errno| refused(map, "update", errno))
     }
 
     /// As [`MapAccess::create_inner`], on a NUMA node if `def` has the flag `NUMA_NODE`.
@@ -146,16 +128,13 @@ impl KernelEngine {
         found.ok_or_else(|| EngineError::NoMap(name.to_owned()))
     }
 
-    fn is_program_array(&self, map: MapRef<'_>) -> bool {
+    /// How the values of a map name programs.
+    fn programs_in(&self, map: MapRef<'_>) -> Programs {
         let MapRef::Name(name) = map else {
-            return false;
+            return Programs::None;
         };
-        let def = self
-            .maps
-            .iter()
-            .map(|map| &map.def)
-            .find(|def| def.name == name);
-        def.is_some_and(|def| def.kind == MapType::ProgArray)
+        let found = self.maps.iter().find(|map| map.def.name == name);
+        found.map_or(Programs::None, |map| Programs::of(map.def.kind))
     }
 
     fn resolve(&self, map: MapRef<'_>) -> Result<Resolved<'_>, EngineError> {
@@ -232,8 +211,10 @@ impl MapAccess for KernelEngine {
     fn lookup(&self, map: MapRef<'_>, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
         let fd = self.resolve(map)?;
         check("key", key, fd.key_len(), map)?;
-        fd.lookup(key)
-            .map_err(|errno| refused(map, "lookup", errno))
+        let value = fd
+            .lookup(key)
+            .map_err(|errno| refused(map, "lookup", errno))?;
+        Ok(value.map(|value| self.with_place(self.programs_in(map), value)))
     }
 
     fn update(
@@ -245,12 +226,16 @@ impl MapAccess for KernelEngine {
     ) -> Result<(), EngineError> {
         let fd = self.resolve(map)?;
         check("key", key, fd.key_len(), map)?;
-        if self.is_program_array(map) {
-            return self.set_program(map, &fd, key, value);
-        }
         check("value", value, fd.value_len(), map)?;
-        fd.update(key, value, flags)
-            .map_err(|errno| refused(map, "update", errno))
+        let failed = |errno| refused(map, "update", errno);
+        match self.programs_in(map) {
+            Programs::None => fd.update(key, value, flags),
+            programs => {
+                let value = self.with_descriptor(programs, value).map_err(failed)?;
+                fd.update(key, &value, flags)
+            }
+        }
+        .map_err(failed)
     }
 
     fn update_batch(&self, map: MapRef<'_>, keys: &[u8], values: &[u8]) -> Result<(), EngineError> {
@@ -262,9 +247,9 @@ impl MapAccess for KernelEngine {
         if count == 0 {
             return Ok(());
         }
-        let batch = match self.is_program_array(map) {
-            true => Err((Errno::ENOTSUPP, 0)),
-            false => fd.update_batch(count, keys, values),
+        let batch = match self.programs_in(map) {
+            Programs::None => fd.update_batch(count, keys, values),
+            _ => Err((Errno::ENOTSUPP, 0)),
         };
         match batch {
             Ok(()) => return Ok(()),

@@ -27,6 +27,7 @@ mod netlink;
 mod options;
 mod privilege;
 mod sys;
+mod targets;
 mod verifier;
 
 pub use attach::{Attached, AttachedProgram, Mode, attached_program, interface_index};

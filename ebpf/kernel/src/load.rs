@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use squalus_isa::{Errno, INSN_SIZE, Insn, MapDef, opcode};
 use squalus_object::btf::BtfFeatures;
-use squalus_object::{FUNC_INFO_SIZE, LINE_INFO_SIZE, Object, ObjectError, Program, host};
+use squalus_object::{FUNC_INFO_SIZE, LINE_INFO_SIZE, Object, ObjectError, Program};
 
 use crate::choose::choose;
 use crate::maps::{Creator, create_after_prototype};
@@ -24,6 +24,8 @@ pub(crate) struct LoadedMap {
 pub(crate) struct LoadedProgram {
     pub(crate) name: String,
     pub(crate) fd: OwnedFd,
+    /// The kernel's number.
+    pub(crate) id: u32,
     pub(crate) attach_type: u32,
     pub(crate) flags: u32,
 }
@@ -53,7 +55,7 @@ impl KernelEngine {
     ) -> Result<KernelEngine, KernelError> {
         let cpus = sys::possible_cpus()?;
         options.apply(&mut object)?;
-        fit(&mut object)?;
+        object.fit_to_kernel()?;
         let chosen = choose(&object, &options.only)?;
         let types = Types::load(&object)?;
         let creator = Creator {
@@ -109,15 +111,6 @@ impl KernelEngine {
             output: Vec::new(),
         }
     }
-}
-
-/// Fits the object to the running kernel, whose functions it may call.
-fn fit(object: &mut Object) -> Result<(), KernelError> {
-    object.fit_to_host()?;
-    if !object.kfuncs.is_empty() {
-        object.resolve_kfuncs(&host::types()?)?;
-    }
-    Ok(())
 }
 
 fn license(object: &Object) -> CString {
@@ -203,6 +196,7 @@ impl Loader<'_> {
         let fd = load_xdp(&load).map_err(|error| verifier::with_source(error, program))?;
         Ok(LoadedProgram {
             name: program.name.clone(),
+            id: number(&fd)?,
             fd,
             attach_type,
             flags,
@@ -227,10 +221,20 @@ fn load_assembled(
     })?;
     Ok(LoadedProgram {
         name,
+        id: number(&fd)?,
         fd,
         attach_type: sys::ATTACH_XDP,
         flags: 0,
     })
+}
+
+fn number(program: &OwnedFd) -> Result<u32, KernelError> {
+    let info = sys::prog_info(program.as_fd());
+    info.map(|info| info.id)
+        .map_err(|errno| KernelError::System {
+            what: "asking about a program",
+            errno,
+        })
 }
 
 /// The instructions with maps by their descriptors, not by their places.

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use squalus_isa::{Errno, MapDef, MapType, UpdateFlags};
-use squalus_object::{InitialTarget, MapOrigin, MapSpec, Object, Pinning};
+use squalus_object::{InitialTarget, MapOrigin, MapSpec, Object, Pinning, sized};
 
 use crate::load::{LoadedMap, LoadedProgram};
 use crate::privilege::Needs;
@@ -58,17 +58,9 @@ impl Creator<'_> {
         })
     }
 
-    /// The definition with what the object leaves to the loader, as libbpf fills it in.
+    /// The definition with what the object leaves to the loader.
     fn definition(&self, spec: &MapSpec) -> MapDef {
-        let mut def = spec.def.clone();
-        match def.kind {
-            MapType::PerfEventArray if def.max_entries == 0 => def.max_entries = self.cpus as u32,
-            MapType::RingBuf | MapType::UserRingBuf if def.max_entries != 0 => {
-                def.max_entries = ring_size(def.max_entries);
-            }
-            _ => {}
-        }
-        def
+        sized(&spec.def, self.cpus as u32, sys::page_size())
     }
 
     fn create(
@@ -223,14 +215,6 @@ fn set_fd(map: &MapFd, index: u32, fd: BorrowedFd<'_>) -> Result<(), Errno> {
     map.update(&index.to_ne_bytes(), &value, UpdateFlags::ANY)
 }
 
-/// Ring buffers have whole pages, and a power of two of them.
-fn ring_size(bytes: u32) -> u32 {
-    let page = sys::page_size();
-    let pages = bytes.div_ceil(page).next_power_of_two();
-    // What is too large to be rounded is for the kernel to refuse.
-    pages.checked_mul(page).unwrap_or(bytes)
-}
-
 fn is_untyped(kind: MapType) -> bool {
     use MapType as T;
     matches!(
@@ -351,18 +335,4 @@ fn difference(def: &MapDef, fd: &MapFd) -> Option<String> {
     .into_iter()
     .find(|(_, has, wants)| has != wants)
     .map(|(what, has, wants)| format!("{what} {has}, not {wants}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rings_have_whole_pages() {
-        let page = sys::page_size();
-        assert_eq!(ring_size(1), page);
-        assert_eq!(ring_size(page), page);
-        assert_eq!(ring_size(3 * page - 1), 4 * page);
-        assert_eq!(ring_size(u32::MAX), u32::MAX);
-    }
 }

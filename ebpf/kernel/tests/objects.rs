@@ -275,6 +275,53 @@ fn redirect_maps_take_interfaces_and_cpus() {
 }
 
 #[test]
+fn programs_in_maps_are_named_by_their_place() {
+    if !root("programs_in_maps_are_named_by_their_place") {
+        return;
+    }
+    let engine = load(&["redirected", "leaving", "jumping"]);
+    let place = |name: &str| {
+        let found = engine.programs().iter().position(|program| program == name);
+        u32::try_from(found.unwrap()).unwrap()
+    };
+    assert_eq!(
+        lookup(&engine, "jumps", 1),
+        Some(place("target").to_ne_bytes().to_vec())
+    );
+    let target = |program: u32| [1u32.to_ne_bytes(), program.to_ne_bytes()].concat();
+    let set = |program| {
+        let map = "devices_by_hash".into();
+        engine.update(map, &[0; 4], &target(program), UpdateFlags::ANY)
+    };
+    set(place("leaving") + 1).unwrap();
+    assert_eq!(
+        lookup(&engine, "devices_by_hash", 0),
+        Some(target(place("leaving") + 1))
+    );
+    set(0).unwrap();
+    assert_eq!(lookup(&engine, "devices_by_hash", 0), Some(target(0)));
+    let absent = set(99).unwrap_err();
+    let bad = matches!(
+        absent,
+        EngineError::Map {
+            errno: Errno::EBADF,
+            ..
+        }
+    );
+    assert!(bad, "{absent}");
+    // One that is for interfaces is refused by the kernel.
+    let wrong = set(place("redirected") + 1).unwrap_err();
+    let invalid = matches!(
+        wrong,
+        EngineError::Map {
+            errno: Errno::EINVAL,
+            ..
+        }
+    );
+    assert!(invalid, "{wrong}");
+}
+
+#[test]
 fn a_refusal_names_the_source_line() {
     if !root("a_refusal_names_the_source_line") {
         return;

@@ -2,7 +2,7 @@
 //!
 //! A walk in batches goes on where the one before ended, by a cursor that only the map understands: in
 //! hashes a place in the table, so that deleting what was given does not start it again; elsewhere the last
-//! key. What is in the map all the time is given once (see [`Map::for_each`] for the one exception).
+//! key. What is in the map all the time is given as [`Map::for_each`] says.
 
 use squalus_isa::{Errno, UpdateFlags};
 

@@ -12,8 +12,8 @@ use squalus_isa::{Errno, MapDef, MapFlags, MapType, UpdateFlags};
 
 use crate::Map;
 use crate::entries::{Entries, Value};
-use crate::inline::HashLayout;
 use crate::index::{Index, Outcome, Place, Writer};
+use crate::inline::HashLayout;
 use crate::key::{Fixed, Raw};
 use crate::lru::Clock;
 use crate::quota::Quota;
@@ -308,13 +308,17 @@ impl Hash {
         share: u32,
     ) -> Result<(), Errno> {
         let stamp = lru.insert();
+        let room = match room {
+            // Where the sets are full of others' entries.
+            None if self.quota.shares() > 1 => writer.stash_room(),
+            room => room,
+        };
         let (place, slot) = match room {
             Some(place) if self.quota.claim(share) => (place, self.quota.slot(share)),
             room => {
                 let slot = self.evict(lru, writer, room.is_some(), share)?;
                 // The victim may have left a better place.
-                let place = writer.free_way().or(room).or_else(|| writer.stash_room());
-                let Some(place) = place else {
+                let Some(place) = writer.free_way().or(room) else {
                     self.quota.release(slot);
                     return Err(Errno::ENOMEM);
                 };
@@ -345,7 +349,6 @@ impl Hash {
                 elsewhere(FURTHER_SETS, true).or_else(|| writer.remove(place))
             }
             Some((place, _)) => writer.remove(place),
-            None if self.quota.claim(share) => return Ok(self.quota.slot(share)),
             None => elsewhere(FURTHER_SETS * self.quota.shares(), true)
                 .or_else(|| elsewhere(self.index.sets() * 2, false))
                 .or_else(|| writer.remove_from_stash(own)),

@@ -5,7 +5,8 @@
 //! only while there are any does a lookup go on to the other set. When both sets are full, an entry of
 //! theirs that has room in its own second set moves there. With sets filled to 60 % on average, that has
 //! always been enough in our measurements; but chance guarantees nothing, so maps that may not refuse
-//! entries (all but LRU maps) have a *stash* behind, sets searched one after the other.
+//! entries (all but LRU maps) have a *stash* behind, sets searched one after the other. With a stash, entries
+//! only move to sets with higher numbers: a walk, which goes up, never misses what stays in the map.
 //!
 //! # Locks
 //! Each key's changes are serialised by its home's lock. Each set is changed only under its own lock. Of
@@ -480,7 +481,9 @@ impl Index {
     fn move_away(&self, entries: &Entries, place: Place, entry: Way) -> bool {
         let at = self.hashed(&entries.key(entry.slot));
         let target = if entry.away { at.home } else { at.other };
-        if target == place.set {
+        // Forward only, so that no walk misses the entry: one that is ahead of a walk stays ahead of it.
+        // Without a stash, room matters more.
+        if target == place.set || target < place.set && self.stash_sets > 0 {
             return false;
         }
         let Some(guard) = self.set(target).try_lock() else {

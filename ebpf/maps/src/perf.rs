@@ -295,3 +295,75 @@ impl std::fmt::Debug for PerfEvents {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use squalus_isa::MapType;
+
+    use super::*;
+
+    fn events(entries: u32, cpus: u32) -> (PerfEvents, Arc<Reclaimer>) {
+        let def = MapDef {
+            name: "events".to_owned(),
+            kind: MapType::PerfEventArray,
+            key_size: 4,
+            value_size: 4,
+            max_entries: entries,
+            flags: Default::default(),
+            inner: None,
+            extra: 0,
+            fields: Default::default(),
+        };
+        let reclaimer = Reclaimer::new();
+        (
+            PerfEvents::new(&def, cpus, Arc::clone(&reclaimer)),
+            reclaimer,
+        )
+    }
+
+    #[test]
+    fn samples_are_padded_with_zeros() {
+        let (events, reclaimer) = events(2, 2);
+        let _worker = reclaimer.register();
+        events.open_all(1).unwrap();
+        for _ in 0..300 {
+            events
+                .output(PERF_CURRENT_CPU, 1, &[b"abc", b"de"])
+                .unwrap();
+            let mut seen = Vec::new();
+            events.drain(1, |record| {
+                seen.push((record.cpu, record.lost, record.data.to_vec()))
+            });
+            assert_eq!(seen, [(1, 0, b"abcde\0\0\0\0\0\0\0".to_vec())]);
+        }
+        assert_eq!(
+            events.drain(0, |_| panic!("nothing was sent from there")),
+            0
+        );
+    }
+
+    #[test]
+    fn rings_are_opened_for_cpus_there_are() {
+        let (events, _) = events(3, 2);
+        assert_eq!(events.open(3, 0, 1), Err(Errno::E2BIG));
+        assert_eq!(events.open(0, 2, 1), Err(Errno::ENODEV));
+        for pages in [0, 3, 1 << 21] {
+            assert_eq!(events.open(0, 0, pages), Err(Errno::EINVAL), "{pages}");
+        }
+        assert_eq!(events.open_all(8), Ok(()));
+        assert_eq!(events.output(2, 0, &[]), Err(Errno::ENOENT));
+        assert_eq!(events.close(2), Err(Errno::ENOENT));
+    }
+
+    #[test]
+    fn a_ring_that_is_replaced_waits_for_workers() {
+        let (events, reclaimer) = events(1, 1);
+        let worker = reclaimer.register();
+        events.open(0, 0, 1).unwrap();
+        events.output(0, 0, &[b"old"]).unwrap();
+        events.open(0, 0, 1).unwrap();
+        assert_eq!((reclaimer.collect(), events.drain(0, |_| ())), (1, 0));
+        worker.quiescent();
+        assert_eq!(reclaimer.collect(), 0);
+    }
+}

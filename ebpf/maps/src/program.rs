@@ -203,9 +203,9 @@ impl Map {
     /// address of its value (in per-CPU maps this CPU's). Of `ARRAY`, `PERCPU_ARRAY` and the hashes; others
     /// have no elements.
     ///
-    /// The map may change meanwhile. What is there all the time is given once, but for an entry of a hash
-    /// that another insertion must move within the table, in which two full sets make room: that one may be
-    /// missed or come twice.
+    /// The map may change meanwhile. What is there all the time is given, and once, unless an insertion must
+    /// move it within the table to make room in two full sets: then it may come twice, or in LRU maps not at
+    /// all.
     ///
     /// # Safety
     /// `key` must be writable for the map's key size.

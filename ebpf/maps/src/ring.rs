@@ -252,3 +252,76 @@ impl std::fmt::Debug for Ring {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(ring: &Ring) -> Vec<Vec<u8>> {
+        let mut records = Vec::new();
+        ring.consume(|record| records.push(record.to_vec()));
+        records
+    }
+
+    #[test]
+    fn an_open_record_holds_up_those_behind_it() {
+        let ring = Ring::new(4096).unwrap();
+        let record = ring.reserve(8);
+        ring.output(b"second", 0).unwrap();
+        assert_eq!((taken(&ring).len(), ring.query(0)), (0, 32));
+        // SAFETY: a record of eight bytes, which nobody else has.
+        unsafe {
+            record.cast::<u64>().write_unaligned(7);
+            ring.submit(record, 0);
+        }
+        let expected = [7_u64.to_ne_bytes().to_vec(), b"second".to_vec()];
+        assert_eq!((taken(&ring), ring.query(0)), (expected.to_vec(), 0));
+    }
+
+    #[test]
+    fn a_record_ends_where_it_says() {
+        let ring = Ring::new(4096).unwrap();
+        let (one, two) = (ring.reserve(12), ring.reserve(8));
+        // SAFETY: records of this ring, not finished yet.
+        unsafe {
+            for (addr, len, inside) in [(0, 12, true), (12, 0, true), (8, 5, false), (16, 1, false)]
+            {
+                assert_eq!(ring.record_contains(one, one.addr() + addr, len), inside);
+            }
+            assert!(!ring.record_contains(one, one.addr() - 1, 1));
+            assert!(!ring.record_contains(one, two.addr(), 1));
+            assert!(!ring.record_contains(std::ptr::null_mut(), one.addr(), 1));
+            ring.discard(one, 0);
+            ring.discard(two, 0);
+        }
+        assert!(taken(&ring).is_empty());
+    }
+
+    #[test]
+    fn nobody_sleeps_beside_a_record() {
+        let ring = Ring::new(4096).unwrap();
+        let moment = Some(Duration::from_millis(1));
+        assert!(!ring.wait(moment).unwrap());
+        ring.output(b"quiet", RING_NO_WAKEUP).unwrap();
+        assert!(ring.wait(None).unwrap());
+        assert_eq!(taken(&ring), [b"quiet"]);
+        assert!(!ring.wait(moment).unwrap());
+    }
+
+    #[test]
+    fn a_forced_wakeup_reaches_who_waits_for_an_earlier_record() {
+        let ring = Ring::new(4096).unwrap();
+        let open = ring.reserve(8);
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| ring.wait(None).unwrap());
+            // The sleeper may not sleep yet.
+            while !sleeper.is_finished() {
+                let _ = ring.output(b"now", RING_FORCE_WAKEUP);
+                std::thread::yield_now();
+            }
+        });
+        // SAFETY: the record is still open.
+        unsafe { ring.discard(open, 0) };
+        assert!(taken(&ring).iter().all(|record| record == b"now"));
+    }
+}

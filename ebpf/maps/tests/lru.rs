@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 
 use common::def;
-use squalus_isa::{MapType, UpdateFlags};
+use squalus_isa::{MapDef, MapFlags, MapType, UpdateFlags};
 use squalus_maps::{Map, MapEnv};
 
 fn lru(max_entries: u32, seed: u64) -> Arc<Map> {
@@ -138,4 +138,44 @@ fn deleted_entries_make_room() {
     assert_eq!(missing(&map, 50..150), 0);
     map.sys_update(&key(7), &[1; 16], UpdateFlags::ANY).unwrap();
     assert_eq!(missing(&map, 50..150), 1);
+}
+
+/// With `BPF_F_NO_COMMON_LRU` each CPU has its share of the entries, and its insertions cost nobody else one.
+#[test]
+fn each_cpu_evicts_its_own() {
+    const CPUS: u32 = 4;
+    const SHARE: u64 = 100;
+    for seed in 0..20 {
+        let def = MapDef {
+            flags: MapFlags::NO_COMMON_LRU,
+            ..def(MapType::LruHash, 40, 16, SHARE as u32 * CPUS - 3)
+        };
+        let map = Map::new(&def, &MapEnv::with_seed(CPUS, seed)).unwrap();
+        let insert = |id, cpu| {
+            // SAFETY: key and value have their sizes.
+            unsafe {
+                map.update(key(id).as_ptr(), [7; 16].as_ptr(), 0, cpu)
+                    .unwrap()
+            }
+        };
+        (0..SHARE).for_each(|id| insert(id, 1));
+        for id in 1000..10_000 {
+            insert(id, 2);
+            assert!(present(&map, id));
+        }
+        assert_eq!(missing(&map, 0..SHARE), 0, "seed {seed}");
+        assert_eq!(map.live(), Some(2 * SHARE as u32));
+        // An update leaves an entry with whom it was.
+        (0..SHARE).for_each(|id| insert(id, 2));
+        assert_eq!(missing(&map, 1000..10_000), 9000 - SHARE as usize);
+        // The control plane takes what is left.
+        (20_000..20_000 + 2 * SHARE).for_each(|id| {
+            map.sys_update(&key(id), &[1; 16], UpdateFlags::ANY)
+                .unwrap()
+        });
+        assert_eq!(map.live(), Some(4 * SHARE as u32));
+        assert_eq!(missing(&map, 0..SHARE), 0);
+        (30_000..40_000).for_each(|id| insert(id, (id % 4) as u32));
+        assert_eq!(map.live(), Some(4 * SHARE as u32));
+    }
 }

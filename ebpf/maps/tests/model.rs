@@ -9,7 +9,7 @@ use std::sync::Arc;
 use common::{CPUS, Op, control_value, def, value};
 use proptest::test_runner::TestRunner;
 use squalus_isa::{Errno, MapDef, MapType, UpdateFlags};
-use squalus_maps::{Map, MapEnv};
+use squalus_maps::{Cursor, Map, MapEnv};
 
 /// What a map holds: for each key all CPUs' values.
 struct Model {
@@ -77,6 +77,9 @@ impl Model {
     }
 
     fn update(&mut self, key: &[u8], seed: u8, flags: u64, cpu: Option<u32>) -> Result<(), Errno> {
+        // That there is no lock an array tells a program last.
+        let late = self.is_array() && cpu.is_some() && flags & 4 != 0;
+        let flags = if late { flags & !4 } else { flags };
         if flags > 2 || self.is_too_long(key) {
             return Err(Errno::EINVAL);
         }
@@ -88,6 +91,7 @@ impl Model {
         match (flags, present) {
             (1, true) => return Err(Errno::EEXIST),
             (2, false) => return Err(Errno::ENOENT),
+            _ if late => return Err(Errno::EINVAL),
             _ => {}
         }
         if !present && !self.is_lru() && self.entries.len() as u32 == self.def.max_entries {
@@ -290,6 +294,48 @@ impl Subject {
         }
         if let Some(live) = self.map.live() {
             assert_eq!(live as usize, keys.len());
+        }
+        if self.map.def().kind != MapType::LpmTrie {
+            (0..CPUS).for_each(|cpu| self.walk(&keys, cpu));
+        }
+        self.batches(&keys);
+    }
+
+    /// A program's walk sees what the control side lists, in its order.
+    fn walk(&self, keys: &[Vec<u8>], cpu: u32) {
+        let mut cursor = Cursor::default();
+        let mut key = vec![0; self.map.def().key_size as usize];
+        for expected in keys {
+            // SAFETY: keys have the key size.
+            let (value, found) = unsafe {
+                let value = self.map.for_each(&mut cursor, key.as_mut_ptr(), cpu);
+                let mut key = expected.clone();
+                (value, self.map.lookup(key.as_mut_ptr(), cpu))
+            };
+            assert_eq!((&key, value), (expected, Some(found)));
+        }
+        // SAFETY: as above.
+        let after = unsafe { self.map.for_each(&mut cursor, key.as_mut_ptr(), cpu) };
+        assert_eq!(after, None);
+    }
+
+    /// Batches of any length give the same elements.
+    fn batches(&self, keys: &[Vec<u8>]) {
+        for count in [1, 3, 1000] {
+            let (mut cursor, mut found) = (None, Vec::new());
+            loop {
+                let batch = self
+                    .map
+                    .sys_lookup_batch(cursor.as_deref(), count, UpdateFlags::ANY)
+                    .unwrap();
+                assert!(batch.count <= count);
+                found.extend(batch.keys);
+                cursor = batch.cursor;
+                if batch.at_end {
+                    break;
+                }
+            }
+            assert_eq!(found, keys.concat());
         }
     }
 

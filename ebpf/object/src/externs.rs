@@ -5,6 +5,7 @@
 //! fills. The section `.ksyms` holds functions and variables of the kernel. A weak extern may be absent: then it
 //! reads as zero and its address is null, which programs ask before they use it.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use squalus_isa::{MapDef, MapFlags, MapType, ValueFields};
@@ -76,7 +77,7 @@ impl<'a> Externs<'a> {
         Ok(externs)
     }
 
-    /// Lays the values out as libbpf does: by alignment and size, largest first, then by name.
+    /// Lays the values out as libbpf does: by alignment, largest first, then by size, smallest first, then by name.
     fn collect_config(
         &mut self,
         btf: &'a Btf,
@@ -100,7 +101,7 @@ impl<'a> Externs<'a> {
             })?;
             found.push((align, size, name, kind, symbol.weak));
         }
-        found.sort_by(|a, b| (b.0, b.1, a.2).cmp(&(a.0, a.1, b.2)));
+        found.sort_by_key(|&(align, size, name, ..)| (Reverse(align), size, name));
         found.dedup_by_key(|f| f.2);
         let mut end = 0u32;
         for (align, size, name, kind, weak) in found {

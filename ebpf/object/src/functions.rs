@@ -72,6 +72,11 @@ impl<'a> Functions<'a> {
             ),
         })?;
         let symbols = function_symbols(elf, index);
+        if symbols.is_empty() && section.name != TEXT && !code.is_empty() {
+            self.starts.insert((index, 0), self.all.len());
+            self.all
+                .push(Function::nameless(index, section, code.len()));
+        }
         let ends = ends(&symbols, section.size);
         for (symbol, end) in symbols.iter().zip(ends) {
             let function = Function::new(symbol, index, section, end)?;
@@ -139,6 +144,20 @@ fn ends(symbols: &[&Symbol<'_>], section_size: u64) -> Vec<u64> {
 }
 
 impl<'a> Function<'a> {
+    /// The program of a section without symbols, as some early objects have them: loaders then found it by the
+    /// section's name.
+    fn nameless(index: usize, section: &Section<'a>, len: usize) -> Self {
+        Function {
+            name: section.name,
+            shared_name: section.name.into(),
+            section: index,
+            start: 0,
+            len,
+            local: false,
+            entry: true,
+        }
+    }
+
     fn new(
         symbol: &Symbol<'a>,
         index: usize,

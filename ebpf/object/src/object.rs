@@ -1,6 +1,7 @@
 //! The loaded object and what can be asked of it.
 
 use std::cell::Cell;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::btf::{Btf, BtfFeatures, KernelBtf};
 use crate::config::ConfigExtern;
@@ -26,6 +27,9 @@ pub struct Object {
     pub license: String,
     /// The `version` section: the kernel version the object was built for; 0 without one.
     pub kern_version: u32,
+    /// A number that loads of the same bytes share, and others hardly ever (see
+    /// [`Pinning::ByObject`](crate::Pinning::ByObject)); stable within a process.
+    pub identity: u64,
     /// The object's types, if it has a `.BTF` section.
     pub btf: Option<Btf>,
     /// Kernel functions that programs call; empty once [`Object::resolve_kfuncs`] has put in their numbers.
@@ -87,6 +91,7 @@ impl Object {
                 .section("version")
                 .and_then(|(_, s)| word_at(s.data, 0))
                 .unwrap_or(0),
+            identity: identity(bytes),
             btf,
             kfuncs,
             globals: maps.globals,
@@ -187,6 +192,12 @@ impl Object {
         }
         Ok(first)
     }
+}
+
+fn identity(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The licence, as far as it is text.

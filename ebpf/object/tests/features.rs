@@ -7,8 +7,8 @@ use std::path::Path;
 use squalus_isa::{CallTarget, ImmSource, Inst, MapFlags, MapType, decode};
 use squalus_object::btf::Btf;
 use squalus_object::{
-    InitialTarget, InitialValue, MapOrigin, Object, ObjectError, POISON_HELPER, Pinning, Program,
-    ProgramKind,
+    HostConfig, InitialTarget, InitialValue, MapOrigin, Object, ObjectError, POISON_HELPER,
+    Pinning, Program, ProgramKind, XdpAttach, sized,
 };
 
 fn bytes(name: &str) -> Vec<u8> {
@@ -46,6 +46,13 @@ fn every_accepted_program_decodes() {
         "calls.o",
         "sections.o",
         "core.o",
+        "kconfig.o",
+        "ksyms.o",
+        "legacy_tails.o",
+        "legacy_early.o",
+        "fields.o",
+        "pins.o",
+        "struct_ops.o",
     ] {
         for program in &load(name).programs {
             decode(&program.insns).unwrap_or_else(|e| panic!("{name} {}: {e}", program.name));
@@ -453,4 +460,284 @@ fn without_section_names_exported_functions_are_programs() {
     let compute = object.program("compute").unwrap();
     assert_eq!(compute.kind, ProgramKind::Unknown(".text".into()));
     assert_eq!(compute.subprograms.len(), 2);
+}
+
+/// A kernel with a few options set.
+fn host() -> HostConfig {
+    let mut host = HostConfig::new(HostConfig::version_of("6.1.2").unwrap());
+    host.add_options(
+        "CONFIG_HZ=250\nCONFIG_BPF_SYSCALL=y\nCONFIG_BPF_JIT=m\nCONFIG_NET=y\nCONFIG_DEFAULT_HOSTNAME=\"(none)\"\n",
+    );
+    host
+}
+
+#[test]
+fn configuration_values_are_a_read_only_map() {
+    let mut object = load("kconfig.o");
+    assert!(object.needs_config());
+    object.resolve_config(&host()).unwrap();
+    assert!(!object.needs_config());
+    let map = object.map(".kconfig").unwrap();
+    assert!(map.frozen && map.def.flags.contains(MapFlags::RDONLY_PROG));
+    let ty = map.value_type.unwrap();
+    assert_eq!(object.btf.as_ref().unwrap().type_name(ty), ".kconfig");
+    // Largest alignment first, then by size, then by name.
+    let mut want = 250u64.to_le_bytes().to_vec();
+    want.extend(2u32.to_le_bytes()); // CONFIG_BPF_JIT, a tristate
+    want.extend([0; 4]); // CONFIG_NO_SUCH_THING
+    want.extend((6u32 << 16 | 1 << 8 | 2).to_le_bytes());
+    want.extend([0; 2]); // LINUX_NO_SUCH_THING
+    want.extend([1, b'y', 1]); // CONFIG_BPF_SYSCALL, CONFIG_NET, LINUX_HAS_BPF_COOKIE
+    want.extend(b"(none)\0\0");
+    assert_eq!(map.initial.as_deref(), Some(&want[..]));
+}
+
+#[test]
+fn programs_that_need_other_configuration_are_refused_by_name() {
+    let mut object = load("kconfig.o");
+    let mut other = HostConfig::new(HostConfig::version_of("5.4.0").unwrap());
+    other.set_option("CONFIG_BPF_SYSCALL", "m");
+    object.resolve_config(&other).unwrap();
+    let names: Vec<_> = object.programs.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["version", "absent"]);
+    let error = object.require_program("options").unwrap_err().to_string();
+    assert!(
+        error.contains(
+            "`CONFIG_HZ` of the kernel's configuration: the kernel's configuration does not set it"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn nothing_runs_on_configuration_that_nobody_looked_up() {
+    let mut object = load("kconfig.o");
+    let error = object.refuse_unresolved().unwrap_err().to_string();
+    assert!(error.contains("resolve_config"), "{error}");
+    let mut object = load("data.o");
+    object.refuse_unresolved().unwrap();
+    assert!(object.refused.is_empty());
+}
+
+#[test]
+fn kernel_functions_stay_symbolic_until_the_kernel_is_known() {
+    let object = load("ksyms.o");
+    let calls = |name: &str| -> Vec<(String, bool)> {
+        decode(&object.program(name).unwrap().insns)
+            .unwrap()
+            .iter()
+            .filter_map(|d| match d.inst {
+                Inst::Call(CallTarget::Kfunc(at)) => {
+                    let kfunc = &object.kfuncs[at as usize];
+                    Some((kfunc.name.clone(), kfunc.weak))
+                }
+                _ => None,
+            })
+            .collect()
+    };
+    assert_eq!(
+        calls("hash"),
+        [("bpf_xdp_metadata_rx_hash".to_owned(), true)]
+    );
+    assert_eq!(calls("maybe").len(), 2);
+    assert_eq!(
+        calls("required"),
+        [("bpf_xdp_required_and_missing".to_owned(), false)]
+    );
+    let error = object.require_program("variable").unwrap_err().to_string();
+    assert!(error.contains("`required_variable`"), "{error}");
+}
+
+#[test]
+fn kernel_functions_get_the_numbers_of_the_kernels_types() {
+    let mut object = load("ksyms.o");
+    // The object's own BTF stands in for a kernel that has all but two functions.
+    let mut kernel = load("sections.o");
+    let kernel = kernel.btf.take().unwrap();
+    object.resolve_kfuncs(&kernel).unwrap();
+    assert!(object.kfuncs.is_empty());
+    let number = kernel.find("bpf_xdp_metadata_rx_hash", |k| {
+        matches!(k, squalus_object::btf::Kind::Func { .. })
+    });
+    let hash = object.program("hash").unwrap();
+    let called = |program: &Program| -> Vec<CallTarget> {
+        let decoded = program.insns.iter().filter(|i| i.op == 0x85);
+        decoded
+            .map(|i| match i.src {
+                2 => CallTarget::Kfunc(i.imm),
+                _ => CallTarget::Helper(squalus_isa::HelperId(i.imm.cast_unsigned())),
+            })
+            .collect()
+    };
+    let id = number.unwrap().0.cast_signed();
+    assert_eq!(called(hash), [CallTarget::Kfunc(id)]);
+    let address = hash.insns.iter().find(|i| i.op == 0x18).unwrap();
+    assert_eq!((address.src, address.imm), (3, id));
+    let poison = CallTarget::Helper(squalus_isa::HelperId(POISON_HELPER));
+    assert_eq!(called(object.program("maybe").unwrap()), [poison, poison]);
+    let error = object.require_program("required").unwrap_err().to_string();
+    assert!(
+        error.contains("`bpf_xdp_required_and_missing` of the kernel"),
+        "{error}"
+    );
+}
+
+#[test]
+fn tail_calls_of_iproute2_follow_the_names_of_sections() {
+    let object = load("legacy_tails.o");
+    let entry = |index, name: &str| InitialValue {
+        index,
+        target: InitialTarget::Program(name.into()),
+    };
+    assert_eq!(
+        object.map("jumps").unwrap().values,
+        [entry(2, "second"), entry(3, "third")]
+    );
+    for name in ["entry", "second", "elsewhere"] {
+        let kind = &object.program(name).unwrap().kind;
+        assert_eq!(*kind, ProgramKind::Xdp { frags: false }, "{name}");
+    }
+    let counters = object.map("counters").unwrap();
+    assert_eq!(counters.pinning, Pinning::ByName);
+    let btf = object.btf.as_ref().unwrap();
+    assert_eq!(btf.type_name(counters.value_type.unwrap()), "counter");
+    // An annotation of other sizes than the map's is passed over.
+    assert_eq!(object.map("untyped").unwrap().value_type, None);
+}
+
+#[test]
+fn definitions_of_early_samples_and_gobpf_are_understood() {
+    let object = load("legacy_early.o");
+    let outer = object.map("outer").unwrap();
+    assert_eq!(outer.def.inner.as_ref().unwrap().name, "inner");
+    assert_eq!(object.map("events").unwrap().pinning, Pinning::ByName);
+    assert_eq!(object.kern_version, 263_680);
+    assert_eq!(object.program("early").unwrap().func_info(), []);
+}
+
+#[test]
+fn locks_and_timers_in_values_are_found_by_their_types() {
+    let object = load("fields.o");
+    let flows = object.map("flows").unwrap().def.fields;
+    assert_eq!((flows.spin_lock, flows.timer), (Some(8), Some(24)));
+    let by_tenant = object.map("by_tenant").unwrap();
+    assert_eq!(by_tenant.def.inner.as_ref().unwrap().fields, flows);
+    assert!(by_tenant.def.fields.is_empty() && by_tenant.inner_value_type.is_some());
+    let guarded = object.map(".data.guarded").unwrap().def.fields;
+    assert_eq!((guarded.spin_lock, guarded.timer), (Some(0), None));
+}
+
+#[test]
+fn loaders_fill_in_sizes_that_objects_leave_out() {
+    let object = load("fields.o");
+    let entries = |name: &str| sized(&object.map(name).unwrap().def, 6, 4096).max_entries;
+    assert_eq!(entries("events"), 6);
+    assert_eq!(entries("ring"), 8192);
+    assert_eq!(entries("flows"), 16);
+    // What is too large to be rounded is for the engine to refuse.
+    let mut ring = object.map("ring").unwrap().def.clone();
+    ring.max_entries = u32::MAX;
+    assert_eq!(sized(&ring, 1, 4096).max_entries, u32::MAX);
+}
+
+#[test]
+fn programs_tell_the_kernel_where_and_how_they_run() {
+    let object = load("fields.o");
+    let out = object.program("out").unwrap();
+    assert_eq!(out.attach, XdpAttach::DevMap);
+    assert_eq!((out.attach.attach_type(), out.prog_flags()), (33, 1 << 5));
+    let names: Vec<_> = out.subprograms.iter().map(|s| &*s.name).collect();
+    assert_eq!(names, ["out", "replaceable", "helper"]);
+    assert_eq!(out.func_info().len(), 3 * 8);
+    assert_eq!(out.line_info().len(), 16 * out.lines.len());
+}
+
+#[test]
+fn types_for_the_kernel_have_sizes_offsets_and_definitions() {
+    use squalus_object::btf::{BtfFeatures, Kind, Linkage};
+    let object = load("fields.o");
+    let written = object.kernel_btf(BtfFeatures::ALL).unwrap().unwrap();
+    let written = Btf::parse(&written).unwrap();
+    let section = |name: &str| {
+        let (id, vars) = written.section(name).unwrap();
+        let end = vars.iter().map(|v| v.offset + v.size).max();
+        (written.size_of(id).unwrap(), end.unwrap())
+    };
+    assert_eq!(section(".data.guarded"), (16, 16));
+    assert_eq!(section(".bss"), (8, 8));
+    let linkage = |name: &str| {
+        let id = written
+            .find(name, |k| matches!(k, Kind::Func { .. }))
+            .unwrap();
+        match written.get(id).unwrap().kind {
+            Kind::Func { linkage, .. } => linkage,
+            _ => unreachable!("it was found as a function"),
+        }
+    };
+    // Hidden functions are verified with their callers.
+    assert_eq!(linkage("helper"), Linkage::Static);
+    assert_eq!(linkage("replaceable"), Linkage::Global);
+
+    let object = load("ksyms.o");
+    let written = object.kernel_btf(BtfFeatures::ALL).unwrap().unwrap();
+    let written = Btf::parse(&written).unwrap();
+    let externs = written.types().filter(|(_, t)| {
+        matches!(
+            t.kind,
+            Kind::Func {
+                linkage: Linkage::Extern,
+                ..
+            } | Kind::Var {
+                linkage: Linkage::Extern,
+                ..
+            }
+        )
+    });
+    assert_eq!(externs.count(), 0);
+}
+
+#[test]
+fn types_for_old_kernels_keep_their_numbers() {
+    use squalus_object::btf::{BtfFeatures, Kind};
+    for name in ["btf_maps.o", "core.o", "data.o", "ksyms.o", "kconfig.o"] {
+        let object = load(name);
+        let own = object.btf.as_ref().unwrap();
+        let written = object.kernel_btf(BtfFeatures::OLDEST).unwrap().unwrap();
+        let written = Btf::parse(&written).unwrap();
+        assert!(written.len() > own.len());
+        for (id, ty) in own.types() {
+            let new = written.get(id).unwrap();
+            assert!(!matches!(
+                new.kind,
+                Kind::Func { .. }
+                    | Kind::FuncProto { .. }
+                    | Kind::Var { .. }
+                    | Kind::DataSec { .. }
+            ));
+            if let Kind::Composite { .. } | Kind::Array { .. } = ty.kind {
+                assert_eq!(*new, *ty, "{name} {id}");
+            }
+        }
+    }
+}
+
+#[test]
+fn implementations_of_kernel_interfaces_are_refused_beside_programs_that_load() {
+    let object = load("struct_ops.o");
+    assert!(object.program("pass").is_some());
+    let refused: Vec<_> = object.refused.iter().map(|r| r.name.as_str()).collect();
+    assert_eq!(refused, ["begin", "control"]);
+}
+
+#[test]
+fn pinning_is_what_the_object_says() {
+    let object = load("pins.o");
+    let pinning = |name: &str| object.map(name).unwrap().pinning;
+    assert_eq!(pinning("seen"), Pinning::ByName);
+    assert_eq!(pinning("fresh"), Pinning::Replace);
+    assert_eq!(pinning("own"), Pinning::None);
+    let unnamed = &object.program("unnamed").unwrap().kind;
+    assert_eq!(*unnamed, ProgramKind::Unknown("frontend".into()));
+    assert_eq!(object.identity, load("pins.o").identity);
+    assert_ne!(object.identity, load("data.o").identity);
 }

@@ -8,16 +8,20 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use squalus_isa::decode;
-use squalus_object::Object;
-use squalus_object::btf::Btf;
+use squalus_object::btf::{Btf, BtfFeatures};
+use squalus_object::{HostConfig, Object};
 
 /// Everything that can be done with an object.
 fn exercise(bytes: &[u8]) -> bool {
     let Ok(mut object) = Object::parse(bytes) else {
         return false;
     };
+    for features in [BtfFeatures::ALL, BtfFeatures::OLDEST] {
+        let _ = object.kernel_btf(features);
+    }
     for program in &object.programs {
         let _ = decode(&program.insns);
+        let _ = (program.func_info(), program.line_info());
         for slot in 0..=program.insns.len().min(64) {
             let _ = (program.line(slot), program.subprogram(slot));
         }
@@ -36,6 +40,8 @@ fn exercise(bytes: &[u8]) -> bool {
         let _ = object.clone().relocate_core(own.as_ref());
         let _ = object.relocate_core(Some(core_target()));
     }
+    let _ = object.resolve_config(&HostConfig::new(6 << 16));
+    let _ = object.resolve_kfuncs(core_target());
     for program in &object.programs {
         let _ = decode(&program.insns);
     }

@@ -251,6 +251,17 @@ impl Asm {
         self.with_src(o::JMP | cond, dst, src, 0)
     }
 
+    /// Leaves a loop that has gone round too often, for `label`.
+    pub fn may_goto(&mut self, label: Label) -> &mut Asm {
+        self.refer(label, false);
+        self.with_src(o::JMP | o::JCOND, 0, 0, 0)
+    }
+
+    /// `dst = *(size *)(base + off)`, before all accesses that follow.
+    pub fn load_acquire(&mut self, size: MemSize, dst: u8, base: u8, off: i16) -> &mut Asm {
+        self.atomic(size, o::ATOMIC_LOAD_ACQ, dst, off, base)
+    }
+
     /// As [`Asm::jump_if`], comparing the low 32 bits.
     pub fn jump_if32(&mut self, cond: u8, dst: u8, src: impl Into<Src>, label: Label) -> &mut Asm {
         self.refer(label, false);

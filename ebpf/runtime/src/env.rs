@@ -78,6 +78,8 @@ impl Env {
     pub const OFFSET_DATA_END: usize = offset_of!(Env, frame) + Frame::OFFSET_DATA_END;
     /// Offset of [`Frame`]'s `data_meta`.
     pub const OFFSET_DATA_META: usize = offset_of!(Env, frame) + Frame::OFFSET_DATA_META;
+    /// Offset of the number of the packet's bytes in fragments.
+    pub const OFFSET_REST: usize = offset_of!(Env, frame) + Frame::OFFSET_REST;
     /// Offset of [`Env::ingress_ifindex`].
     pub const OFFSET_INGRESS_IFINDEX: usize = offset_of!(Env, ingress_ifindex);
     /// Offset of [`Env::rx_queue_index`].
@@ -98,10 +100,18 @@ impl Env {
     pub const OFFSET_NEXT_PROGRAM: usize = offset_of!(Env, next_program);
     /// Offset of [`Env::budget`].
     pub const OFFSET_BUDGET: usize = offset_of!(Env, budget);
+    /// Offset of [`Env::budget_per_run`].
+    pub const OFFSET_BUDGET_PER_RUN: usize = offset_of!(Env, budget_per_run);
+    /// Of the budget of a run, the part that is left as a shift when `may_goto` begins to jump: enough for what
+    /// follows the loop.
+    pub const LOW_BUDGET_SHIFT: u32 = 4;
     /// Offset of [`Env::scratch`].
     pub const OFFSET_SCRATCH: usize = offset_of!(Env, scratch);
     /// Offset of [`Env::rng`].
     pub const OFFSET_RNG: usize = offset_of!(Env, rng);
+
+    /// Offset of the address of the spin lock that the run holds, 0 if none.
+    pub const OFFSET_LOCK: usize = offset_of!(Env, held) + Held::OFFSET_LOCK;
 
     /// The environment of worker `cpu`, with no frame yet and interface 1, as in the kernel's test run.
     #[must_use]
@@ -140,6 +150,24 @@ impl Env {
         self.trap_slot = 0;
         self.next_program = Env::NO_PROGRAM;
         self.budget = self.budget_per_run;
+    }
+
+    /// Ends a run: gives back what it still holds. Each [`Env::begin`] needs one.
+    ///
+    /// # Safety
+    /// The maps that the run used must be alive: call it before the worker's next quiescent point.
+    #[inline]
+    pub unsafe fn end(&mut self) {
+        if !self.held.is_empty() {
+            // SAFETY: the caller's.
+            unsafe { self.held.give_back() };
+        }
+    }
+
+    /// Whether `may_goto` jumps: loops have used up nearly all that a run may execute.
+    #[must_use]
+    pub const fn is_budget_low(&self) -> bool {
+        self.budget <= self.budget_per_run >> Env::LOW_BUDGET_SHIFT
     }
 
     /// Why the last run was ended, if it was.

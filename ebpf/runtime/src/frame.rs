@@ -31,16 +31,23 @@ pub const MIN_FRAME: usize = 14;
 const MAX_META: usize = 255;
 /// Longest buffer of a frame. Bounds of packet pointers are proved from packets being shorter than 4 GiB.
 const MAX_BUFFER: usize = u32::MAX as usize;
+/// Size of a fragment: a page.
+const FRAGMENT: usize = 4096;
+/// Most fragments of a packet (`MAX_SKB_FRAGS`).
+const MAX_FRAGMENTS: usize = 17;
+/// Longest frame of a test run of a program that takes fragments.
+pub const TEST_RUN_MAX_FRAGMENTED: usize = TEST_RUN_MAX + MAX_FRAGMENTS * FRAGMENT;
 /// Longest packet part `xdp_load_bytes` looks at.
 const MAX_COPY: u32 = 0xffff;
 
 /// `EACCES`, which only `xdp_adjust_meta` returns.
 const EACCES: Errno = Errno(13);
 
-/// The five pointers of a packet buffer, laid out for generated code.
+/// The five pointers of a packet buffer, laid out for generated code, and what lies in fragments.
 ///
 /// Invariant of every value made by this crate's safe functions while its memory is borrowed:
-/// `hard_start <= data_meta <= data <= data_end <= hard_end`, all in one allocation.
+/// `hard_start <= data_meta <= data <= data_end <= hard_end`, all in one allocation. If the packet has
+/// fragments, they are the `rest` bytes from `data_end` on, inside the same allocation.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Frame {
@@ -49,9 +56,12 @@ pub struct Frame {
     data: *mut u8,
     data_end: *mut u8,
     hard_end: *mut u8,
+    /// Bytes of the packet in fragments, and how many there may be.
+    rest: usize,
+    rest_room: usize,
 }
 
-// SAFETY: a `Frame` is five addresses. Using the memory behind them takes an unsafe function, whose caller
+// SAFETY: a `Frame` is five addresses and two lengths. Using the memory behind them takes an unsafe function, whose caller
 // answers for who else uses it.
 unsafe impl Send for Frame {}
 // SAFETY: as above.
@@ -68,6 +78,8 @@ impl Frame {
     pub const OFFSET_HARD_START: usize = offset_of!(Frame, hard_start);
     /// Offset of the end of the buffer.
     pub const OFFSET_HARD_END: usize = offset_of!(Frame, hard_end);
+    /// Offset of the number of bytes in fragments.
+    pub const OFFSET_REST: usize = offset_of!(Frame, rest);
 
     /// No buffer at all: every access is out of bounds.
     pub const EMPTY: Frame = Frame {
@@ -76,6 +88,8 @@ impl Frame {
         data: core::ptr::null_mut(),
         data_end: core::ptr::null_mut(),
         hard_end: core::ptr::null_mut(),
+        rest: 0,
+        rest_room: 0,
     };
 
     /// Address of the first byte of the buffer.
@@ -108,14 +122,20 @@ impl Frame {
         self.hard_end
     }
 
-    /// Length of the packet in bytes (`bpf_xdp_get_buff_len`).
+    /// Length of the part of the packet that programs see directly.
+    #[must_use]
+    pub fn linear_len(&self) -> usize {
+        self.data_end.addr() - self.data.addr()
+    }
+
+    /// Length of the packet in bytes, fragments included (`bpf_xdp_get_buff_len`).
     #[must_use]
     #[allow(
         clippy::len_without_is_empty,
         reason = "a packet is never empty, an absent one has length 0"
     )]
     pub fn len(&self) -> usize {
-        self.data_end.addr() - self.data.addr()
+        self.linear_len() + self.rest
     }
 
     /// Length of the metadata in bytes.
@@ -159,11 +179,15 @@ impl Frame {
     /// Moves the end of the packet by `offset` bytes; new bytes are zero (`bpf_xdp_adjust_tail`).
     ///
     /// # Errors
-    /// `EINVAL` if the packet would leave the buffer or become shorter than 14 bytes.
+    /// `EINVAL` if the packet would leave the buffer (or its last fragment) or become shorter than 14 bytes.
     ///
     /// # Safety
     /// The buffer must be live and not accessed by anyone else.
     pub unsafe fn adjust_tail(&mut self, offset: i32) -> Result<(), Errno> {
+        if self.rest > 0 {
+            // SAFETY: the caller's.
+            return unsafe { self.adjust_rest(offset) };
+        }
         let end = moved(self.data_end, offset);
         if end > self.hard_end.addr() as i64 || end < self.data.addr() as i64 + MIN_FRAME as i64 {
             return Err(Errno::EINVAL);
@@ -173,6 +197,33 @@ impl Frame {
             unsafe { core::ptr::write_bytes(self.data_end, 0, offset as usize) };
         }
         self.data_end = self.data_end.wrapping_offset(offset as isize);
+        Ok(())
+    }
+
+    /// The same for a packet with fragments: only the last one grows; what shrinks may be the rest of it, and
+    /// then the part before (`bpf_xdp_frags_increase_tail`, `bpf_xdp_frags_shrink_tail`).
+    ///
+    /// # Safety
+    /// As [`Frame::adjust_tail`].
+    unsafe fn adjust_rest(&mut self, offset: i32) -> Result<(), Errno> {
+        let change = offset.unsigned_abs() as usize;
+        if offset >= 0 {
+            let last = (self.rest - 1) % FRAGMENT + 1;
+            if change > FRAGMENT - last || change > self.rest_room - self.rest {
+                return Err(Errno::EINVAL);
+            }
+            // SAFETY: `rest_room` bytes from the end of the linear part on are the buffer's, which the caller
+            // promises is live.
+            unsafe { core::ptr::write_bytes(self.data_end.wrapping_add(self.rest), 0, change) };
+            self.rest += change;
+            return Ok(());
+        }
+        if change + MIN_FRAME > self.len() {
+            return Err(Errno::EINVAL);
+        }
+        let from_rest = change.min(self.rest);
+        self.rest -= from_rest;
+        self.data_end = self.data_end.wrapping_sub(change - from_rest);
         Ok(())
     }
 
@@ -279,6 +330,8 @@ impl<'a> FrameRef<'a> {
             data: start,
             data_end: start.wrapping_add(len),
             hard_end: range.end,
+            rest: 0,
+            rest_room: 0,
         };
         Ok(FrameRef {
             frame,
@@ -287,7 +340,36 @@ impl<'a> FrameRef<'a> {
         })
     }
 
-    /// The same with `meta_len` bytes of metadata in front of the packet, as a former program left them.
+    /// The packet as the kernel would hold it: what does not fit into its page is in fragments. A buffer that
+    /// is no longer than that page is all the packet's.
+    ///
+    /// Programs that don't take fragments ([`FrameRef::has_fragments`]) must not get such a frame.
+    ///
+    /// # Errors
+    /// As [`FrameRef::new`].
+    pub fn fragmented(buffer: &'a mut [u8], data: usize, len: usize) -> Result<Self, FrameError> {
+        const LINEAR: usize = TEST_RUN_PAGE - RESERVED_TAIL;
+        let capacity = buffer.len();
+        let mut frame = FrameRef::new(buffer, data, len)?;
+        if capacity > TEST_RUN_PAGE && data + MIN_FRAME <= LINEAR {
+            let raw = &mut frame.frame;
+            raw.hard_end = raw.hard_start.wrapping_add(LINEAR);
+            if data + len > LINEAR {
+                raw.data_end = raw.hard_end;
+                raw.rest = data + len - LINEAR;
+                raw.rest_room = capacity - LINEAR;
+            }
+        }
+        Ok(frame)
+    }
+
+    /// Whether part of the packet is in fragments.
+    #[must_use]
+    pub fn has_fragments(&self) -> bool {
+        self.frame.rest > 0
+    }
+
+    /// As [`FrameRef::fragmented`], with `meta_len` bytes of metadata in front of the packet, as a former program left them.
     ///
     /// # Errors
     /// As [`FrameRef::new`]; also if there is no room for the metadata, or no program could have left it.
@@ -297,7 +379,7 @@ impl<'a> FrameRef<'a> {
         len: usize,
         meta_len: usize,
     ) -> Result<Self, FrameError> {
-        let mut frame = FrameRef::new(buffer, data, len)?;
+        let mut frame = FrameRef::fragmented(buffer, data, len)?;
         if meta_len > 0 {
             let offset = -(meta_len.min(MAX_META + 1) as i32);
             let moved = frame.frame.adjust_meta(offset);
@@ -337,14 +419,14 @@ impl<'a> FrameRef<'a> {
         self.frame.len()
     }
 
-    /// The packet.
+    /// The packet, fragments included.
     #[must_use]
     pub fn packet(&self) -> &[u8] {
         // SAFETY: the range lies in the buffer borrowed for `'a` by the frame's invariant.
         unsafe { core::slice::from_raw_parts(self.frame.data, self.frame.len()) }
     }
 
-    /// The packet, to change.
+    /// The packet, fragments included, to change.
     pub fn packet_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `packet`; `self` is borrowed exclusively.
         unsafe { core::slice::from_raw_parts_mut(self.frame.data, self.frame.len()) }
@@ -399,17 +481,36 @@ impl FrameMemory {
     /// # Errors
     /// If it is shorter than 14 or longer than [`TEST_RUN_MAX`] bytes.
     pub fn set(&mut self, packet: &[u8]) -> Result<(), FrameError> {
+        self.fill(packet, TEST_RUN_MAX, TEST_RUN_PAGE - RESERVED_TAIL)
+    }
+
+    /// The same for programs that take fragments, up to [`TEST_RUN_MAX_FRAGMENTED`] bytes. Longer packets
+    /// than [`TEST_RUN_MAX`] have some.
+    ///
+    /// # Errors
+    /// If it is shorter than 14 bytes or too long.
+    pub fn set_fragmented(&mut self, packet: &[u8]) -> Result<(), FrameError> {
+        if packet.len() <= TEST_RUN_MAX {
+            return self.set(packet);
+        }
+        let fragments = (packet.len() - TEST_RUN_MAX).next_multiple_of(FRAGMENT);
+        let capacity = TEST_RUN_PAGE - RESERVED_TAIL + fragments;
+        self.fill(packet, TEST_RUN_MAX_FRAGMENTED, capacity)
+    }
+
+    fn fill(&mut self, packet: &[u8], longest: usize, capacity: usize) -> Result<(), FrameError> {
         if packet.len() < MIN_FRAME {
             return Err(FrameError::Short(packet.len()));
         }
-        if packet.len() > TEST_RUN_MAX {
+        if packet.len() > longest {
             return Err(FrameError::Range {
                 data: PACKET_HEADROOM,
                 len: packet.len(),
-                capacity: self.bytes.len(),
+                capacity: PACKET_HEADROOM + longest,
             });
         }
-        self.bytes.fill(0);
+        self.bytes.clear();
+        self.bytes.resize(capacity, 0);
         self.data = PACKET_HEADROOM;
         self.len = packet.len();
         self.bytes[self.data..self.data + self.len].copy_from_slice(packet);
@@ -421,7 +522,7 @@ impl FrameMemory {
     /// # Errors
     /// If no packet was set.
     pub fn frame(&mut self) -> Result<FrameRef<'_>, FrameError> {
-        FrameRef::new(&mut self.bytes, self.data, self.len)
+        FrameRef::fragmented(&mut self.bytes, self.data, self.len)
     }
 }
 
@@ -483,6 +584,40 @@ mod tests {
             assert_eq!(error, FrameError::Metadata(meta_len));
         }
         assert!(FrameRef::with_metadata(&mut buffer, 44, 60, 8).is_err());
+    }
+
+    #[test]
+    fn only_the_last_fragment_grows_and_all_of_them_shrink() {
+        let mut memory = FrameMemory::new();
+        memory
+            .set_fragmented(&[5; TEST_RUN_MAX + FRAGMENT + 100])
+            .unwrap();
+        let mut frame = memory.frame().unwrap();
+        assert!(frame.has_fragments());
+        let mut raw = frame.raw();
+        assert_eq!((raw.linear_len(), raw.rest), (TEST_RUN_MAX, FRAGMENT + 100));
+        // SAFETY: the buffer is borrowed by `frame`, which nobody else uses.
+        unsafe {
+            assert_eq!(raw.adjust_tail(FRAGMENT as i32 - 99), Err(Errno::EINVAL));
+            raw.adjust_tail(FRAGMENT as i32 - 100).unwrap();
+            raw.adjust_tail(-(FRAGMENT as i32) - 1).unwrap();
+            assert_eq!(raw.rest, FRAGMENT - 1);
+            raw.adjust_tail(1 - FRAGMENT as i32 - 10).unwrap();
+            assert_eq!((raw.linear_len(), raw.rest), (TEST_RUN_MAX - 10, 0));
+            assert_eq!(raw.adjust_tail(11), Err(Errno::EINVAL), "the page is full");
+            raw.adjust_tail(10).unwrap();
+            assert_eq!(
+                raw.adjust_tail(-(TEST_RUN_MAX as i32) + 13),
+                Err(Errno::EINVAL)
+            );
+            frame.set_raw(raw);
+        }
+        assert_eq!(
+            frame.packet()[TEST_RUN_MAX - 11..],
+            [5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        );
+        let too_long = memory.set_fragmented(&[0; TEST_RUN_MAX_FRAGMENTED + 1]);
+        assert!(matches!(too_long, Err(FrameError::Range { .. })));
     }
 
     proptest! {

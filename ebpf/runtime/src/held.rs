@@ -3,6 +3,10 @@
 //! The kernel's verifier proves that a program gives everything back. Here a run can end anywhere, so what
 //! it holds is written down, and the engine gives it back when the run is over.
 
+use core::mem::offset_of;
+
+use squalus_maps::Map;
+
 /// Most ring buffer records that a run can have reserved at once. A reservation beyond that fails as if the
 /// ring were full.
 pub const MAX_RECORDS: usize = 16;
@@ -41,6 +45,8 @@ pub struct Held {
 }
 
 impl Held {
+    pub(crate) const OFFSET_LOCK: usize = offset_of!(Held, lock);
+
     /// Nothing.
     pub const NOTHING: Held = Held {
         lock: 0,
@@ -103,6 +109,29 @@ impl Held {
                 id,
             };
             self.count += 1;
+        }
+    }
+
+    /// Gives back everything.
+    ///
+    /// # Safety
+    /// The maps of the lock and of the records must be alive.
+    #[cold]
+    pub(crate) unsafe fn give_back(&mut self) {
+        let lock = std::mem::take(&mut self.lock);
+        if lock != 0 {
+            // SAFETY: the run took this lock; the map is alive, as the caller says.
+            unsafe { squalus_maps::spin_unlock(lock as *mut u8) };
+        }
+        while let Some(Record { address, map, .. }) = self.records().first().copied() {
+            self.released(address);
+            // SAFETY: as above; the map gave the record out to this run, which did not give it back.
+            unsafe {
+                let map = &*std::ptr::with_exposed_provenance::<Map>(map as usize);
+                if let Some(ring) = map.ring() {
+                    ring.discard(address as *mut u8, 0);
+                }
+            }
         }
     }
 

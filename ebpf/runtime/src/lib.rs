@@ -42,10 +42,10 @@ pub use fib::{
 };
 pub use frame::{
     Frame, FrameError, FrameMemory, FrameRef, MIN_FRAME, PACKET_HEADROOM, RESERVED_HEAD,
-    RESERVED_TAIL, TEST_RUN_MAX, TEST_RUN_PAGE,
+    RESERVED_TAIL, TEST_RUN_MAX, TEST_RUN_MAX_FRAGMENTED, TEST_RUN_PAGE,
 };
 pub use held::{Held, MAX_RECORDS, Record};
-pub use map_use::holds_const_str;
+pub use map_use::{holds_const_str, touches_fields};
 pub use program::{LinkError, LinkedProgram, POISON_HELPER, Reject, SourceLine, Subprogram};
 pub use proto::{ArgKind, HelperFn, Proto, RetKind, proto, protos};
 pub use redirect::Redirect;

@@ -1,6 +1,6 @@
 //! Which maps a helper may be called on.
 
-use squalus_isa::{HelperId, MapDef, MapFlags, MapType};
+use squalus_isa::{HelperId, MapDef, MapFlags, MapType, ValueFields};
 use squalus_maps::Map;
 
 use crate::{Proto, TrapReason};
@@ -22,6 +22,17 @@ impl Proto {
         }
         Ok(())
     }
+}
+
+/// Whether bytes of a map value, from offset `first` up to `end`, touch a field that programs may only use
+/// through helpers.
+#[must_use]
+pub fn touches_fields(fields: ValueFields, first: i64, end: i64) -> bool {
+    let touches = |off: Option<u32>, size: u32| {
+        off.is_some_and(|off| first < i64::from(off + size) && end > i64::from(off))
+    };
+    touches(fields.spin_lock, ValueFields::SPIN_LOCK_SIZE)
+        || touches(fields.timer, ValueFields::TIMER_SIZE)
 }
 
 /// Whether a NUL-terminated string is at `address`, in the value of `map`, which nobody can change any more
@@ -110,7 +121,6 @@ const fn is_lookup_only(kind: MapType) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use squalus_isa::ValueFields;
 
     fn def(kind: MapType, flags: MapFlags) -> MapDef {
         MapDef {
@@ -153,6 +163,18 @@ mod tests {
         assert_eq!(update, Err(TrapReason::ReadOnly));
         for id in [HelperId::MAP_LOOKUP_ELEM, HelperId::MAP_UPDATE_ELEM] {
             assert_eq!(asked(id, kind, MapFlags::WRONLY_PROG), Ok(()), "{id}");
+        }
+    }
+
+    #[test]
+    fn fields_are_touched_by_overlap_only() {
+        let fields = ValueFields {
+            spin_lock: Some(8),
+            timer: None,
+        };
+        for (first, end, expected) in [(0, 8, false), (4, 9, true), (11, 12, true), (12, 16, false)]
+        {
+            assert_eq!(touches_fields(fields, first, end), expected);
         }
     }
 }

@@ -266,7 +266,7 @@ impl LinkedProgram {
 
     fn check_one(&self, decoded: &Decoded, sub: Subprogram) -> Result<(), Reject> {
         match decoded.inst {
-            Inst::Jump { target } | Inst::JumpIf { target, .. }
+            Inst::Jump { target } | Inst::JumpIf { target, .. } | Inst::MayJump { target }
                 if !(sub.start..sub.end).contains(&target) =>
             {
                 return Err(Reject::JumpOut(target));

@@ -164,6 +164,13 @@ const fn lookup(id: HelperId, args: &'static [ArgKind], function: HelperFn) -> P
     }
 }
 
+const fn lock(id: HelperId, function: HelperFn) -> Proto {
+    Proto {
+        may_trap: true,
+        ..scalar(id, &[ArgKind::SpinLock], function)
+    }
+}
+
 const fn adjust(id: HelperId, function: HelperFn) -> Proto {
     Proto {
         changes_packet: true,
@@ -279,6 +286,8 @@ static PROTOS: &[Proto] = &[
         &[ConstMapPtr, Callback, CallbackCtx, Anything],
         engine_only,
     ),
+    lock(HelperId::SPIN_LOCK, helpers::spin_lock),
+    lock(HelperId::SPIN_UNLOCK, helpers::spin_unlock),
     scalar(
         HelperId::REDIRECT_MAP,
         &[ConstMapPtr, Anything, Anything],

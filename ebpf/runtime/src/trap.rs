@@ -54,7 +54,8 @@ reasons! {
     NullPointer = 17, "null_pointer", "access through a null pointer";
     TailCall = 18, "tail_call", "a tail call reached a program that does not exist";
     SpinLock = 19, "spin_lock", "a spin lock was taken twice, released without being held, or held over a call";
-    Record = 20, "ring_record_bounds", "access outside a record reserved in a ring buffer, or after it was given back";
+    Record = 20, "ring_record_bounds", "access outside a record reserved in a ring buffer";
+    Field = 21, "special_field", "access to a spin lock or timer in a map value other than by its helpers";
 }
 
 impl TrapReason {

@@ -23,7 +23,12 @@ impl Dominators {
         }
         let mut before = vec![Vec::new(); order.len()];
         for (n, &block) in order.iter().enumerate() {
-            for target in function.block(block).end.iter().flat_map(|end| end.targets()) {
+            for target in function
+                .block(block)
+                .end
+                .iter()
+                .flat_map(|end| end.targets())
+            {
                 before[number[target.block.0 as usize] as usize].push(n as u32);
             }
         }
@@ -32,12 +37,19 @@ impl Dominators {
         let mut changed = true;
         while std::mem::take(&mut changed) {
             for n in 1..order.len() {
-                let known = before[n].iter().copied().filter(|&p| above[p as usize] != NEVER);
+                let known = before[n]
+                    .iter()
+                    .copied()
+                    .filter(|&p| above[p as usize] != NEVER);
                 let new = known.reduce(|a, b| meet(&above, a, b)).unwrap_or(0);
                 changed |= std::mem::replace(&mut above[n], new) != new;
             }
         }
-        Dominators { order, number, above }
+        Dominators {
+            order,
+            number,
+            above,
+        }
     }
 
     /// The blocks, each after those that dominate it.

@@ -507,7 +507,10 @@ impl Terminator {
     /// Replaces every value it uses.
     pub fn map_uses(&mut self, mut with: impl FnMut(Value) -> Value) {
         match self {
-            Terminator::Branch { condition: value, .. } | Terminator::Return(value) => {
+            Terminator::Branch {
+                condition: value, ..
+            }
+            | Terminator::Return(value) => {
                 *value = with(*value);
             }
             Terminator::Jump(_) | Terminator::Trap(..) => {}
@@ -521,14 +524,22 @@ impl Terminator {
 
     /// The values that decide where it leads or what is returned; not what it passes on.
     pub fn decides(&self, mut each: impl FnMut(Value)) {
-        if let Terminator::Branch { condition: value, .. } | Terminator::Return(value) = self {
+        if let Terminator::Branch {
+            condition: value, ..
+        }
+        | Terminator::Return(value) = self
+        {
             each(*value);
         }
     }
 
     /// Every value it uses.
     pub fn uses(&self, mut each: impl FnMut(Value)) {
-        if let Terminator::Branch { condition: value, .. } | Terminator::Return(value) = self {
+        if let Terminator::Branch {
+            condition: value, ..
+        }
+        | Terminator::Return(value) = self
+        {
             each(*value);
         }
         for target in self.targets() {
@@ -571,7 +582,9 @@ impl Op {
             Op::Fixed(_) | Op::Param => {}
             Op::Bin(_, a, b) | Op::Cmp(_, a, b) => [a, b].into_iter().for_each(|v| each(*v)),
             Op::Un(_, a) => each(*a),
-            Op::Select(a, b, c) | Op::TailCall(a, b, c) => [a, b, c].into_iter().for_each(|v| each(*v)),
+            Op::Select(a, b, c) | Op::TailCall(a, b, c) => {
+                [a, b, c].into_iter().for_each(|v| each(*v))
+            }
             Op::Load { base, .. } => each(*base),
             Op::Store { base, value, .. } => [base, value].into_iter().for_each(|v| each(*v)),
             Op::Atomic {

@@ -10,5 +10,5 @@ mod verify;
 
 pub use build::{Input, build};
 pub use dominators::Dominators;
-pub use passes::{Pass, UnknownPass, optimize};
+pub use passes::{Pass, Passes, UnknownPass, optimize};
 pub use verify::{Malformed, verify};

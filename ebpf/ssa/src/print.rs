@@ -2,7 +2,9 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::ir::{Block, BlockData, Fixed, Function, Op, Order, Reason, Region, Target, Terminator, Ty, Value};
+use crate::ir::{
+    Block, BlockData, Fixed, Function, Op, Order, Reason, Region, Target, Terminator, Ty, Value,
+};
 
 impl Display for Value {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -140,7 +142,11 @@ impl Display for Instruction<'_> {
                 off,
                 order,
             } => {
-                let acquire = if *order == Order::Plain { "" } else { ".acquire" };
+                let acquire = if *order == Order::Plain {
+                    ""
+                } else {
+                    ".acquire"
+                };
                 write!(f, "load{acquire} {}", At(function, *region, *base, *off))
             }
             Op::Store {
@@ -150,7 +156,12 @@ impl Display for Instruction<'_> {
                 value,
             } => {
                 let ty = function.ty(*value);
-                write!(f, "store.{ty} {}, {}", At(function, *region, *base, *off), of(value))
+                write!(
+                    f,
+                    "store.{ty} {}, {}",
+                    At(function, *region, *base, *off),
+                    of(value)
+                )
             }
             Op::Atomic {
                 op,
@@ -175,7 +186,9 @@ impl Display for Instruction<'_> {
                 reason,
                 slot,
             } => match reason {
-                Reason::Known(reason) => write!(f, "trap {reason:?} at {slot} if {}", of(condition)),
+                Reason::Known(reason) => {
+                    write!(f, "trap {reason:?} at {slot} if {}", of(condition))
+                }
                 Reason::Condition => write!(f, "trap by {} at {slot}", of(condition)),
             },
         }
@@ -195,7 +208,12 @@ impl Display for End<'_> {
                 other,
             } => {
                 let condition = Use(function, *condition);
-                write!(f, "branch {condition}, {}, {}", To(function, then), To(function, other))
+                write!(
+                    f,
+                    "branch {condition}, {}, {}",
+                    To(function, then),
+                    To(function, other)
+                )
             }
             Terminator::Return(value) => write!(f, "return {}", Use(function, *value)),
             Terminator::Trap(reason, slot) => write!(f, "trap {reason:?} at {slot}"),
@@ -207,7 +225,12 @@ impl Function {
     fn print_block(&self, f: &mut Formatter<'_>, block: Block, data: &BlockData) -> fmt::Result {
         write!(f, "{block}")?;
         for (n, &param) in data.params.iter().enumerate() {
-            write!(f, "{}{param}: {}", if n == 0 { "(" } else { ", " }, self.ty(param))?;
+            write!(
+                f,
+                "{}{param}: {}",
+                if n == 0 { "(" } else { ", " },
+                self.ty(param)
+            )?;
         }
         f.write_str(if data.params.is_empty() { "" } else { ")" })?;
         f.write_str(if data.cold { ":  ; cold\n" } else { ":\n" })?;

@@ -95,6 +95,8 @@ impl Profile {
     #[must_use]
     pub fn is_hot(&self, block: usize) -> bool {
         let most = self.counts.iter().copied().max().unwrap_or(0);
-        self.counts.get(block).is_some_and(|&count| count != 0 && count >= most / Profile::SHARE)
+        self.counts
+            .get(block)
+            .is_some_and(|&count| count != 0 && count >= most / Profile::SHARE)
     }
 }

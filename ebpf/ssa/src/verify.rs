@@ -29,9 +29,15 @@ pub fn verify(function: &Function) -> Result<(), Malformed> {
     for &block in dominators.order() {
         let data = function.block(block);
         let params = data.params.iter().map(|&value| (value, 0));
-        let insts = data.insts.iter().enumerate().map(|(n, &value)| (value, n + 1));
+        let insts = data
+            .insts
+            .iter()
+            .enumerate()
+            .map(|(n, &value)| (value, n + 1));
         for (value, place) in params.chain(insts) {
-            require(home[value.0 as usize].is_none(), || format!("{value} is defined twice"))?;
+            require(home[value.0 as usize].is_none(), || {
+                format!("{value} is defined twice")
+            })?;
             home[value.0 as usize] = Some((block, place));
         }
     }
@@ -40,11 +46,18 @@ pub fn verify(function: &Function) -> Result<(), Malformed> {
         dominators: &dominators,
         home,
     };
-    dominators.order().iter().try_for_each(|&block| checker.block(block))
+    dominators
+        .order()
+        .iter()
+        .try_for_each(|&block| checker.block(block))
 }
 
 fn require(condition: bool, what: impl FnOnce() -> String) -> Result<(), Malformed> {
-    if condition { Ok(()) } else { Err(Malformed { what: what() }) }
+    if condition {
+        Ok(())
+    } else {
+        Err(Malformed { what: what() })
+    }
 }
 
 struct Checker<'a> {
@@ -76,7 +89,8 @@ impl Checker<'_> {
             }
         });
         result?;
-        end.targets().try_for_each(|target| self.target(block, target))?;
+        end.targets()
+            .try_for_each(|target| self.target(block, target))?;
         match end {
             Terminator::Return(value) => self.is(*value, Ty::I64),
             _ => Ok(()),
@@ -92,20 +106,30 @@ impl Checker<'_> {
             Some((home, at)) if home == block => at < place,
             Some((home, _)) => self.dominators.dominates(home, block),
         };
-        require(ok, || format!("{used} is not defined where {by} in {block} uses it"))
+        require(ok, || {
+            format!("{used} is not defined where {by} in {block} uses it")
+        })
     }
 
     fn target(&self, block: Block, target: &Target) -> Result<(), Malformed> {
         let params = &self.function.block(target.block).params;
         require(params.len() == target.args.len(), || {
-            format!("{block} gives {} parameters to {}", target.args.len(), target.block)
+            format!(
+                "{block} gives {} parameters to {}",
+                target.args.len(),
+                target.block
+            )
         })?;
         let pairs = params.iter().zip(&target.args);
-        pairs.into_iter().try_for_each(|(&param, &arg)| self.is(arg, self.function.ty(param)))
+        pairs
+            .into_iter()
+            .try_for_each(|(&param, &arg)| self.is(arg, self.function.ty(param)))
     }
 
     fn is(&self, value: Value, ty: Ty) -> Result<(), Malformed> {
-        require(self.function.ty(value) == ty, || format!("{value} should be {ty}"))
+        require(self.function.ty(value) == ty, || {
+            format!("{value} should be {ty}")
+        })
     }
 
     fn widths(&self, inst: Value) -> Result<(), Malformed> {
@@ -115,24 +139,28 @@ impl Checker<'_> {
             Op::Bin(op, a, b) => {
                 let shift = matches!(op, BinOp::Shl | BinOp::LShr | BinOp::AShr | BinOp::RotL);
                 self.is(*a, data.ty)?;
-                require(shift || ty(*b) == data.ty, || format!("{inst} mixes widths"))
+                require(shift || ty(*b) == data.ty, || {
+                    format!("{inst} mixes widths")
+                })
             }
             Op::Un(UnOp::ZeroExtend | UnOp::SignExtend, a) => {
                 require(ty(*a) < data.ty, || format!("{inst} does not widen"))
             }
-            Op::Un(UnOp::Truncate, a) => require(ty(*a) > data.ty, || format!("{inst} does not narrow")),
-            Op::Un(_, a) => self.is(*a, data.ty),
-            Op::Cmp(_, a, b) => {
-                require(ty(*a) == ty(*b) && data.ty == Ty::I8, || format!("{inst} mixes widths"))
+            Op::Un(UnOp::Truncate, a) => {
+                require(ty(*a) > data.ty, || format!("{inst} does not narrow"))
             }
+            Op::Un(_, a) => self.is(*a, data.ty),
+            Op::Cmp(_, a, b) => require(ty(*a) == ty(*b) && data.ty == Ty::I8, || {
+                format!("{inst} mixes widths")
+            }),
             Op::Select(_, a, b) => {
                 self.is(*a, data.ty)?;
                 self.is(*b, data.ty)
             }
             Op::Fixed(_) => require(false, || format!("{inst} is in a block")),
-            Op::Load { base: a, .. } | Op::Store { base: a, .. } | Op::Atomic { address: a, .. } => {
-                self.is(*a, Ty::I64)
-            }
+            Op::Load { base: a, .. }
+            | Op::Store { base: a, .. }
+            | Op::Atomic { address: a, .. } => self.is(*a, Ty::I64),
             Op::Lookup { key, .. } => key.iter().try_for_each(|&word| self.is(word, Ty::I64)),
             Op::Native { args, .. } | Op::Local { args, .. } => {
                 args.iter().try_for_each(|&arg| self.is(arg, Ty::I64))

@@ -7,14 +7,12 @@
 //! takes IP in IP tunnels off whatever was captured. Any object will do that clang or bpf-linker made; it
 //! needs neither root nor an interface.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::ExitCode;
 
-use squalus_isa::Verdict;
-use squalus_object::Object;
-use squalus_port::{Capture, CaptureWriter};
-use squalus_runtime::FrameMemory;
-use squalus_vm::VmBuilder;
+use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
+use squalus_vm::{FrameMemory, Object, Verdict, VmBuilder};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -48,18 +46,24 @@ fn filter(object: &Path, program: &str, input: &Path, output: &Path) -> Outcome<
     let object = Object::parse(&std::fs::read(object)?)?;
     let vm = VmBuilder::new(object).only(&[program]).build()?;
     let mut worker = vm.worker(program, 0)?;
-    let mut writer = CaptureWriter::create(output)?;
+    let mut reader = PcapReader::new(File::open(input)?)?;
+    let mut writer = PcapWriter::with_header(File::create(output)?, reader.header())?;
     // The buffer that frames are put in, with room for a program to grow them.
     let mut memory = FrameMemory::new();
-    for captured in Capture::read(input)?.iter() {
-        memory.set(captured.bytes)?;
+    while let Some(captured) = reader.next_packet() {
+        let captured = captured?;
+        memory.set(&captured.data)?;
         let mut frame = memory.frame()?;
         let verdict = Verdict::from_return(worker.run(&mut frame));
         if !matches!(verdict, Verdict::Aborted | Verdict::Drop) {
-            writer.write(captured.time, frame.packet())?;
+            let packet = frame.packet();
+            writer.write_packet(&PcapPacket::new(
+                captured.timestamp,
+                packet.len() as u32,
+                packet,
+            ))?;
         }
     }
-    writer.flush()?;
     let stats = worker.stats();
     Ok(Verdict::ALL.map(|verdict| stats.verdict(verdict)))
 }
@@ -80,18 +84,20 @@ mod tests {
         (outer[0], outer[9]) = (0x45, 4);
         let mut inner = [7; 40];
         inner[0] = 0x45;
-        let mut writer = CaptureWriter::create(&input).unwrap();
         let frame = [&ethernet[..], &outer, &inner].concat();
-        writer.write(Duration::from_secs(5), &frame).unwrap();
-        writer.flush().unwrap();
+        let mut writer = PcapWriter::new(File::create(&input).unwrap()).unwrap();
+        let packet = PcapPacket::new(Duration::from_secs(5), frame.len() as u32, &frame);
+        writer.write_packet(&packet).unwrap();
+        drop(writer);
 
         let object = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bpf/objects/decap.bpf.o");
         let counts = filter(&object, "xdpdecap", &input, &output).unwrap();
         assert_eq!(counts, [0, 0, 1, 0, 0]);
-        let written = Capture::read(&output).unwrap();
-        let first = written.get(0).unwrap();
-        assert_eq!(first.time, Duration::from_secs(5));
-        assert_eq!(first.bytes, [&ethernet[..], &inner].concat());
+        let mut written = PcapReader::new(File::open(&output).unwrap()).unwrap();
+        let first = written.next_packet().unwrap().unwrap();
+        assert_eq!(first.timestamp, Duration::from_secs(5));
+        assert_eq!(*first.data, [&ethernet[..], &inner].concat());
+        assert!(written.next_packet().is_none());
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

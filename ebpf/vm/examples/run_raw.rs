@@ -21,10 +21,8 @@
 use std::io::Read;
 use std::process::ExitCode;
 
-use squalus_isa::{Insn, MemSize};
-use squalus_runtime::asm::Asm;
-use squalus_runtime::{FrameRef, MIN_FRAME, PACKET_HEADROOM};
-use squalus_vm::{EngineKind, VmBuilder};
+use squalus_vm::asm::Asm;
+use squalus_vm::{EngineKind, FrameRef, Insn, MIN_FRAME, MemSize, PACKET_HEADROOM, VmBuilder};
 
 const USAGE: &str = "usage: run_raw [MEMORY] [--interp] [--xdp] < INSTRUCTIONS
 MEMORY and INSTRUCTIONS are bytes in hexadecimal; spaces don't matter";

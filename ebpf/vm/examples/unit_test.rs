@@ -7,10 +7,9 @@
 //! The program under test is the decapsulator of this repository; only its names (program, maps, variables)
 //! and its frames are particular to it. With a fixed seed and clock every run is the same.
 
-use squalus_engine::{Engine, MapAccess, TestResult, TestRun};
-use squalus_object::Object;
-use squalus_runtime::Clock;
-use squalus_vm::{EngineKind, Vm, VmBuilder};
+use squalus_vm::{
+    Clock, Engine, EngineKind, MapAccess, Object, TestResult, TestRun, Vm, VmBuilder,
+};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -85,7 +84,7 @@ fn main() -> Outcome<()> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
-    use squalus_isa::{UpdateFlags, Verdict};
+    use squalus_vm::{UpdateFlags, Verdict};
 
     const KINDS: [EngineKind; 2] = [EngineKind::Interp, EngineKind::Jit];
 

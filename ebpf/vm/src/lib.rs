@@ -1,66 +1,11 @@
-//! The userspace eBPF engine: an object in, bursts of frames through.
-//!
-//! A [`Vm`] is a loaded object: its maps exist, its programs are linked and, if asked for, compiled. From it
-//! come [`Worker`]s, one per data plane thread, and [`Maps`], the handle that the control plane uses from
-//! any thread meanwhile. A [`Vm`] is itself a [`squalus_engine::Engine`], so that whoever replays or tests
-//! need not know whether the kernel or this engine answers.
-//!
-//! # Example
-//! ```
-//! use squalus_engine::{Engine, MapAccess, TestRun};
-//! use squalus_isa::{HelperId, MapDef, MapFlags, MapType, MemSize, UpdateFlags, Verdict};
-//! use squalus_runtime::asm::{Asm, R};
-//! use squalus_vm::VmBuilder;
-//!
-//! // if (verdicts[0] is there) return *verdicts[0]; else return XDP_ABORTED;
-//! // Objects come from `squalus_object::Object::parse` and go into `VmBuilder::new`.
-//! let mut code = Asm::new();
-//! let out = code.label();
-//! code.store(MemSize::W, 10, -4, 0)
-//!     .mov(2, R(10))
-//!     .add(2, -4)
-//!     .map(1, 0)
-//!     .call(HelperId::MAP_LOOKUP_ELEM)
-//!     .jump_eq(0, 0, out)
-//!     .load(MemSize::W, 0, 0, 0)
-//!     .bind(out)
-//!     .exit();
-//! let verdicts = MapDef {
-//!     name: "verdicts".into(),
-//!     kind: MapType::Array,
-//!     key_size: 4,
-//!     value_size: 4,
-//!     max_entries: 1,
-//!     flags: MapFlags::default(),
-//!     inner: None,
-//!     extra: 0,
-//!     fields: Default::default(),
-//! };
-//! let mut vm = VmBuilder::assembled(vec![verdicts], vec![("answer".into(), code.finish())])
-//!     .cpus(2)
-//!     .build()?;
-//!
-//! let two = 2u32.to_ne_bytes();
-//! vm.update("verdicts".into(), &0u32.to_ne_bytes(), &two, UpdateFlags::ANY)?;
-//! let result = vm.test_run("answer", &TestRun::once(&[0; 60]))?;
-//! assert_eq!(result.verdict(), Verdict::Pass);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-//!
-//! # Complete programs
-//! In the crate's `examples` folder; they run with the objects of this repository, and without root:
-//! - [`unit_test.rs`](https://github.com/squalus-lb/squalus/blob/main/ebpf/vm/examples/unit_test.rs): tests
-//!   of somebody's XDP program, in both engines, its maps shown by their types;
-//! - [`filter_pcap.rs`](https://github.com/squalus-lb/squalus/blob/main/ebpf/vm/examples/filter_pcap.rs): an
-//!   XDP program over a capture, frame by frame;
-//! - [`run_raw.rs`](https://github.com/squalus-lb/squalus/blob/main/ebpf/vm/examples/run_raw.rs): raw
-//!   instructions, as a plugin of the public conformance suite.
+#![doc = include_str!("../README.md")]
 
 mod access;
 mod error;
 mod events;
 mod host;
 mod native;
+mod pins;
 mod redirect;
 mod shared;
 mod source;
@@ -70,18 +15,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use squalus_engine::{Engine, EngineError, MapAccess, MapRef, TestResult, TestRun};
-pub use squalus_isa::{Errno, Insn, MapDef, MapFlags, MapType, UpdateFlags, Verdict};
+pub use squalus_isa::{
+    Errno, HelperId, Insn, MapDef, MapFlags, MapType, MemSize, UpdateFlags, Verdict,
+};
 pub use squalus_maps::{Cursor, PerfRecord};
 pub use squalus_object::Object;
 pub use squalus_runtime::{
-    Clock, DEFAULT_BUDGET, Fib, FibCell, FrameError, FrameMemory, FrameRef, LinkedProgram, Trap,
-    TrapReason,
+    Clock, DEFAULT_BUDGET, Fib, FibCell, FrameError, FrameMemory, FrameRef, LinkedProgram,
+    MIN_FRAME, PACKET_HEADROOM, SourceLine, Trap, TrapReason, asm,
 };
 
 pub use access::Maps;
 pub use error::VmError;
 pub use events::{PerfReader, RingReader};
 pub use host::for_host;
+pub use pins::PinnedMaps;
 pub use redirect::Destination;
 pub use worker::{Worker, WorkerStats};
 
@@ -125,9 +73,9 @@ impl std::fmt::Debug for VmBuilder {
 }
 
 impl VmBuilder {
-    /// A machine for all XDP programs of `object` that load by themselves. CO-RE relocations are the caller's:
-    /// see [`for_host`]. Change the object before: its
-    /// `.rodata` with [`Object::set_global`], map sizes in [`Object::maps`].
+    /// A machine for all XDP programs of `object` that load by themselves. Fitting it to the running kernel (CO-RE,
+    /// `.kconfig`) is the caller's: see [`for_host`]. Change the object before: its `.rodata` with
+    /// [`Object::set_global`], map sizes in [`Object::maps`].
     #[must_use]
     pub fn new(object: Object) -> VmBuilder {
         VmBuilder::from_source(Source::from_object(object))
@@ -147,6 +95,7 @@ impl VmBuilder {
             seed: None,
             budget: DEFAULT_BUDGET,
             routes: None,
+            pins: None,
         };
         VmBuilder {
             source,
@@ -197,6 +146,14 @@ impl VmBuilder {
         self
     }
 
+    /// Shares the maps that the object wants pinned with other machines built with the same namespace; without,
+    /// each machine has its own. The machine then has the namespace's number of CPUs.
+    #[must_use]
+    pub fn pins(mut self, pins: &PinnedMaps) -> VmBuilder {
+        self.settings.pins = Some(pins.clone());
+        self
+    }
+
     /// How many instructions a run may execute (in compiled code: how often it may jump back).
     #[must_use]
     pub fn budget(mut self, instructions: u64) -> VmBuilder {
@@ -210,6 +167,9 @@ impl VmBuilder {
     /// What is malformed or not supported, by name. Nothing remains of the machine then.
     pub fn build(mut self) -> Result<Vm, VmError> {
         self.source.select(self.only.as_deref())?;
+        if let Some(pins) = &self.settings.pins {
+            self.settings.cpus = pins.cpus();
+        }
         let shared = Arc::new(Shared::build(&self.source, self.settings)?);
         Ok(Vm {
             maps: Maps { shared },
@@ -310,7 +270,18 @@ impl Engine for Vm {
         let entry = self.entry(program)?;
         self.check_cpu(program, run.cpu)?;
         let failed = |error| test_error(program, format!("{error} (EINVAL)"));
-        self.memory.set(run.frame).map_err(failed)?;
+        match self.shared().fragments[entry] {
+            true => self.memory.set_fragmented(run.frame).map_err(failed)?,
+            false => self.memory.set(run.frame).map_err(|error| match error {
+                FrameError::Range { .. } => test_error(
+                    program,
+                    format!(
+                        "{error}; only programs in section `xdp.frags` take longer ones (EINVAL)"
+                    ),
+                ),
+                _ => failed(error),
+            })?,
+        }
         let cpu = run.cpu as usize;
         if self.test_workers.len() <= cpu {
             self.test_workers.resize_with(cpu + 1, || None);

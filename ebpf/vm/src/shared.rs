@@ -1,6 +1,6 @@
 //! What all workers and control handles of one machine share.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use squalus_analysis::{Facts, analyse};
@@ -10,8 +10,12 @@ use squalus_object::InitialTarget;
 use squalus_runtime::{Clock, Env, FibCell, FibReader, LinkedProgram, Rng, TraceLog};
 
 use crate::native::Native;
+use crate::pins::{PinnedMaps, Session};
 use crate::source::{MapSource, Source};
 use crate::{EngineKind, VmError};
+
+/// Ring buffers have a multiple of it, as in the kernel on most machines.
+const PAGE_SIZE: u32 = 4096;
 
 /// How a machine runs; everything that makes a run reproducible.
 #[derive(Clone, Debug)]
@@ -22,6 +26,7 @@ pub(crate) struct Settings {
     pub seed: Option<u64>,
     pub budget: u64,
     pub routes: Option<Arc<FibCell>>,
+    pub pins: Option<PinnedMaps>,
 }
 
 pub(crate) struct Shared {
@@ -32,6 +37,8 @@ pub(crate) struct Shared {
     pub programs: Vec<Arc<LinkedProgram>>,
     /// Programs of the object that are not here, and why.
     pub left_out: Vec<String>,
+    /// Which programs take frames in fragments.
+    pub fragments: Vec<bool>,
     /// Compiled code, if the machine compiles.
     pub native: Option<Native>,
     /// What programs traced, by CPU; each log is made with the first worker of its CPU.
@@ -40,22 +47,38 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub fn build(source: &Source, settings: Settings) -> Result<Shared, VmError> {
-        let map_env = match settings.seed {
-            Some(seed) => MapEnv::with_seed(settings.cpus, seed),
-            None => MapEnv::new(settings.cpus),
+        let map_env = match (&settings.pins, settings.seed) {
+            (Some(pins), _) => pins.env().clone(),
+            (None, Some(seed)) => MapEnv::with_seed(settings.cpus, seed),
+            (None, None) => MapEnv::new(settings.cpus),
         };
-        let maps = create_maps(&source.maps, &map_env)?;
+        let pins = settings.pins.clone();
+        let mut session = pins.as_ref().map(PinnedMaps::begin);
+        let Created { maps, found } = create_maps(&source.maps, &map_env, session.as_mut())?;
         let map_index = names(source.maps.iter().map(|map| map.def.name.as_str()));
         let program_index = names(source.programs.iter().map(|program| program.name.as_str()));
-        for (spec, map) in source.maps.iter().zip(&*maps) {
-            set_initial(spec, map, &maps, &map_index, &program_index)?;
-        }
+        let set = |at: usize| {
+            set_initial(
+                &source.maps[at],
+                &maps[at],
+                &maps,
+                &map_index,
+                &program_index,
+            )
+        };
+        let (shared, own): (Vec<usize>, _) = (0..maps.len()).partition(|at| found.contains(at));
+        own.into_iter().try_for_each(set)?;
         let programs = link(source, &maps)?;
-        let facts = analyse_all(&programs)?;
+        let facts = analyse_all(&programs, &source.kfuncs)?;
         let native = match settings.kind {
             EngineKind::Interp => None,
             EngineKind::Jit => Some(Native::compile(&programs, &facts)?),
         };
+        // Other machines see what changes in their maps only now that nothing can fail any more but this.
+        shared.into_iter().try_for_each(set)?;
+        if let Some(session) = session {
+            session.publish();
+        }
         Ok(Shared {
             settings,
             map_env,
@@ -63,6 +86,7 @@ impl Shared {
             map_index,
             programs,
             left_out: source.left_out.clone(),
+            fragments: source.programs.iter().map(|p| p.fragments).collect(),
             native,
             traces: Mutex::default(),
         })
@@ -126,10 +150,46 @@ fn names<'a>(names: impl Iterator<Item = &'a str>) -> HashMap<String, usize> {
         .collect()
 }
 
-fn create_maps(specs: &[MapSource], env: &MapEnv) -> Result<Arc<[Arc<Map>]>, VmError> {
-    let maps = specs.iter().map(|spec| Ok(Map::new(&spec.def, env)?));
-    let maps: Result<Vec<Arc<Map>>, VmError> = maps.collect();
-    Ok(maps?.into())
+/// The maps of a machine.
+struct Created {
+    maps: Arc<[Arc<Map>]>,
+    /// Which of them were pinned before.
+    found: HashSet<usize>,
+}
+
+/// Creates the maps, or takes those that are pinned.
+fn create_maps(
+    specs: &[MapSource],
+    env: &MapEnv,
+    mut session: Option<&mut Session<'_>>,
+) -> Result<Created, VmError> {
+    let mut maps = Vec::with_capacity(specs.len());
+    let mut found = HashSet::new();
+    for spec in specs {
+        let def = squalus_object::sized(&spec.def, env.cpus, PAGE_SIZE);
+        let pinned = match (&spec.pin, &session) {
+            (Some(pin), Some(session)) => session.find(pin, &def)?,
+            _ => None,
+        };
+        if pinned.is_some() {
+            found.insert(maps.len());
+        }
+        let map = match pinned {
+            Some(map) => map,
+            None => {
+                let map = Map::new(&def, env)?;
+                if let (Some(pin), Some(session)) = (&spec.pin, &mut session) {
+                    session.add(pin, &map);
+                }
+                map
+            }
+        };
+        maps.push(map);
+    }
+    Ok(Created {
+        maps: maps.into(),
+        found,
+    })
 }
 
 fn link(source: &Source, maps: &Arc<[Arc<Map>]>) -> Result<Vec<Arc<LinkedProgram>>, VmError> {
@@ -143,10 +203,11 @@ fn link(source: &Source, maps: &Arc<[Arc<Map>]>) -> Result<Vec<Arc<LinkedProgram
 
 /// Analyses the programs, so that each engine refuses the same ones: those that may come to what no userspace
 /// engine has. Dead code may call what it likes.
-fn analyse_all(programs: &[Arc<LinkedProgram>]) -> Result<Vec<Facts>, VmError> {
+fn analyse_all(programs: &[Arc<LinkedProgram>], kfuncs: &[String]) -> Result<Vec<Facts>, VmError> {
     let facts = programs.iter().map(|program| {
         let facts = analyse(program)?;
-        facts.supported(program)?;
+        let supported = facts.supported(program);
+        supported.map_err(|error| VmError::of_link(error, kfuncs))?;
         Ok(facts)
     });
     facts.collect()

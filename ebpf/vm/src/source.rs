@@ -1,18 +1,22 @@
 //! What a machine is built from, whether it comes from an object file or was assembled by hand.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use squalus_isa::{Insn, MapDef};
-use squalus_object::{InitialValue, MapSpec, Object, Program, ProgramKind};
+use squalus_object::{InitialTarget, InitialValue, MapSpec, Object, Program, ProgramKind};
 use squalus_runtime::SourceLine;
 
 use crate::VmError;
+use crate::pins::Pin;
 
 pub(crate) struct MapSource {
     pub def: MapDef,
     pub initial: Option<Vec<u8>>,
     pub frozen: bool,
     pub values: Vec<InitialValue>,
+    /// Whether it is shared, and how.
+    pub pin: Option<Pin>,
 }
 
 pub(crate) struct ProgramSource {
@@ -21,6 +25,8 @@ pub(crate) struct ProgramSource {
     pub lines: Vec<SourceLine>,
     /// Whether it is loaded without being asked for.
     pub autoload: bool,
+    /// Whether it takes frames in fragments (section `xdp.frags`).
+    pub fragments: bool,
 }
 
 pub(crate) struct Source {
@@ -28,6 +34,8 @@ pub(crate) struct Source {
     pub programs: Vec<ProgramSource>,
     /// Names of programs that are in the object but not among `programs`.
     pub left_out: Vec<String>,
+    /// Names of kernel functions, by the numbers that calls have.
+    pub kfuncs: Vec<String>,
 }
 
 impl Source {
@@ -41,16 +49,21 @@ impl Source {
         let mut left_out: Vec<String> = left_out.collect();
         let mut programs = Vec::new();
         for program in object.programs {
-            if matches!(program.kind, ProgramKind::Xdp { .. }) {
-                programs.push(from_program(program));
-            } else {
-                left_out.push(format!("`{}` (section {})", program.name, program.section));
+            // What a section's name does not say, the one who asks for the program does.
+            match program.kind {
+                ProgramKind::Xdp { .. } | ProgramKind::Unknown(_) => {
+                    programs.push(from_program(program));
+                }
+                _ => left_out.push(format!("`{}` (section {})", program.name, program.section)),
             }
         }
+        let identity = object.identity;
+        let map = |spec| from_map(spec, identity);
         Source {
-            maps: object.maps.into_iter().map(from_map).collect(),
+            maps: object.maps.into_iter().map(map).collect(),
             programs,
             left_out,
+            kfuncs: object.kfuncs.into_iter().map(|kfunc| kfunc.name).collect(),
         }
     }
 
@@ -60,21 +73,25 @@ impl Source {
             initial: None,
             frozen: false,
             values: Vec::new(),
+            pin: None,
         };
         let program = |(name, code)| ProgramSource {
             name,
             code,
             lines: Vec::new(),
             autoload: true,
+            fragments: false,
         };
         Source {
             maps: maps.into_iter().map(map).collect(),
             programs: programs.into_iter().map(program).collect(),
             left_out: Vec::new(),
+            kfuncs: Vec::new(),
         }
     }
 
-    /// Leaves only the programs with these names, or, without names, those that load by themselves.
+    /// Leaves only the programs with these names, or, without names, those that load by themselves; with them the
+    /// programs that the object's maps refer to.
     ///
     /// # Errors
     /// The first name that no program has.
@@ -87,9 +104,10 @@ impl Source {
                 });
             }
         }
+        let targets: HashSet<&str> = self.maps.iter().flat_map(programs_of).collect();
         let wanted = |program: &mut ProgramSource| match only {
-            Some(names) => names.contains(&program.name),
-            None => program.autoload,
+            Some(names) => names.contains(&program.name) || targets.contains(&*program.name),
+            None => program.autoload || targets.contains(&*program.name),
         };
         let others = self.programs.extract_if(.., |program| !wanted(program));
         let others = others.map(|program| format!("`{}` (not asked for)", program.name));
@@ -113,8 +131,17 @@ impl Source {
     }
 }
 
-fn from_map(spec: MapSpec) -> MapSource {
+/// The programs that a map refers to from the beginning.
+fn programs_of(map: &MapSource) -> impl Iterator<Item = &str> {
+    map.values.iter().filter_map(|value| match &value.target {
+        InitialTarget::Program(name) => Some(name.as_str()),
+        InitialTarget::Map(_) => None,
+    })
+}
+
+fn from_map(spec: MapSpec, object: u64) -> MapSource {
     MapSource {
+        pin: Pin::of(spec.pinning, &spec.def.name, object),
         def: spec.def,
         initial: spec.initial,
         frozen: spec.frozen,
@@ -133,6 +160,7 @@ fn from_program(program: Program) -> ProgramSource {
         lines: program.lines.iter().map(line).collect(),
         name: program.name,
         code: program.insns,
-        autoload: program.autoload,
+        autoload: program.autoload && matches!(program.kind, ProgramKind::Xdp { .. }),
+        fragments: matches!(program.kind, ProgramKind::Xdp { frags: true, .. }),
     }
 }

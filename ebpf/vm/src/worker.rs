@@ -102,6 +102,13 @@ impl Worker {
         self.last_trap = None;
     }
 
+    /// Whether the program takes frames in fragments (its section is `xdp.frags`). Others must not be given
+    /// any ([`FrameRef::has_fragments`]).
+    #[must_use]
+    pub fn takes_fragments(&self) -> bool {
+        self.shared.fragments.get(self.entry) == Some(&true)
+    }
+
     /// Sets the interface and queue that frames come from, as programs see them.
     pub fn set_ingress(&mut self, ifindex: u32, queue: u32) {
         self.env.ingress_ifindex = ifindex;

@@ -249,6 +249,61 @@ fn copies_and_lengths_agree() {
 }
 
 #[test]
+fn ordered_accesses_agree() {
+    if !may_use_bpf() {
+        return;
+    }
+    for size in [MemSize::B, MemSize::H, MemSize::W, MemSize::Dw] {
+        let mut code = Asm::new();
+        code.imm64(1, 0x8182_8384_8586_8788)
+            .store(MemSize::Dw, 10, -8, -1)
+            .atomic(size, o::ATOMIC_STORE_REL, 10, -8, 1)
+            .load_acquire(size, 7, 10, -8)
+            .load(MemSize::Dw, 0, 10, -8)
+            .alu(o::XOR, 0, R(7))
+            .mov(1, R(0))
+            .alu(o::RSH, 1, 32)
+            .alu(o::XOR, 0, R(1))
+            .add(0, R(7))
+            .exit();
+        compare(&code.finish(), &frame(), 1);
+    }
+}
+
+#[test]
+fn signed_numbers_of_the_context_agree() {
+    if !may_use_bpf() {
+        return;
+    }
+    for off in [12, 16] {
+        let mut code = Asm::new();
+        code.load_signed(MemSize::W, 0, 1, off).exit();
+        compare(&code.finish(), &frame(), 1);
+    }
+    for off in [0, 4, 8] {
+        let mut code = Asm::new();
+        code.load_signed(MemSize::W, 2, 1, off).mov(0, 0).exit();
+        assert!(load(&code.finish()).is_err(), "the kernel allows {off}");
+    }
+}
+
+#[test]
+fn loops_that_may_be_left_agree() {
+    if !may_use_bpf() {
+        return;
+    }
+    let mut code = Asm::new();
+    let (again, out) = (code.label(), code.label());
+    code.bind(again)
+        .may_goto(out)
+        .jump(again)
+        .bind(out)
+        .mov(0, 2)
+        .exit();
+    compare(&code.finish(), &frame(), 1);
+}
+
+#[test]
 fn checksum_differences_agree() {
     if !may_use_bpf() {
         return;

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "every test file uses its part")]
 
 use squalus_engine::Engine;
-use squalus_vm::{MapAccess, UpdateFlags, Vm};
+use squalus_vm::{MapAccess, UpdateFlags};
 
 pub const OBJECT: &[u8] = include_bytes!("../objects/verdicts.o");
 
@@ -40,15 +40,17 @@ pub fn frame(action: u8, argument: u8, last: u8) -> Vec<u8> {
     frame
 }
 
-/// The number by which a device map's value names a program of a machine: its place, plus one.
-pub fn set_program(vm: &Vm, name: &str) -> u32 {
-    let programs = vm.programs();
+/// The number by which a device map's value names a program: its place, plus one.
+pub fn set_program(engine: &impl Engine, name: &str) -> u32 {
+    let programs = engine.programs();
     programs.iter().position(|program| program == name).unwrap() as u32 + 1
 }
 
-/// Fills the maps: interfaces, ports and hashed lead to `one` (0) and `two` (1), entry 2 to `two` through
-/// `egress`; CPU 0 has a program.
-pub fn setup(maps: &impl MapAccess, one: u32, two: u32, program: impl Fn(&str) -> u32) {
+/// Fills the maps: interfaces, ports and hashed lead to the first two interfaces; entry 2 of ports leads to the
+/// third, through `egress` (the kernel does not tell apart entries of one interface with several programs);
+/// CPU 0 has a program.
+pub fn setup(maps: &impl MapAccess, interfaces: [u32; 3], program: impl Fn(&str) -> u32) {
+    let [one, two, three] = interfaces;
     let set = |map: &str, key: u32, value: &[u8]| {
         maps.update(map.into(), &key.to_ne_bytes(), value, UpdateFlags::ANY)
             .unwrap_or_else(|error| panic!("{error}"));
@@ -60,7 +62,15 @@ pub fn setup(maps: &impl MapAccess, one: u32, two: u32, program: impl Fn(&str) -
         set("hashed", key, &entry);
     }
     let egress = program("egress").to_ne_bytes();
-    set("ports", 2, &[two.to_ne_bytes(), egress].concat());
+    set("ports", 2, &[three.to_ne_bytes(), egress].concat());
     let remote = program("remote").to_ne_bytes();
     set("cpus", 0, &[192_u32.to_ne_bytes(), remote].concat());
+}
+
+/// CPU 1 has no program.
+pub fn add_plain_cpu(maps: &impl MapAccess) {
+    let entry = [192_u32.to_ne_bytes(), [0; 4]].concat();
+    let key = 1_u32.to_ne_bytes();
+    maps.update("cpus".into(), &key, &entry, UpdateFlags::ANY)
+        .unwrap_or_else(|error| panic!("{error}"));
 }

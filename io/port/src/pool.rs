@@ -9,7 +9,7 @@ use crate::{PortError, Umem};
 /// (`XDP_PACKET_HEADROOM`), so that a program can grow the head as far in userspace as in the kernel.
 pub const DEFAULT_HEADROOM: u16 = 256;
 
-/// Size of the chunk that one frame lives in. AF_XDP knows these two.
+/// Size of the chunk that one frame lives in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum FrameSize {
     /// 2048 bytes: enough for an MTU of 1500 with headroom and encapsulation.
@@ -17,6 +17,8 @@ pub enum FrameSize {
     Half,
     /// 4096 bytes, one page: for MTUs up to 3800.
     Page,
+    /// 16384 bytes, for MTUs up to 16000. Not for AF_XDP, whose chunks are at most a page.
+    Jumbo,
 }
 
 impl FrameSize {
@@ -24,11 +26,9 @@ impl FrameSize {
     #[must_use]
     pub fn for_mtu(mtu: u32) -> FrameSize {
         let frame = mtu as usize + ETHERNET_AND_VLAN + usize::from(DEFAULT_HEADROOM);
-        if frame <= FrameSize::Half.bytes() {
-            FrameSize::Half
-        } else {
-            FrameSize::Page
-        }
+        let sizes = [FrameSize::Half, FrameSize::Page];
+        let fits = sizes.into_iter().find(|size| frame <= size.bytes());
+        fits.unwrap_or(FrameSize::Jumbo)
     }
 
     /// The size in bytes.
@@ -37,6 +37,7 @@ impl FrameSize {
         match self {
             FrameSize::Half => 2048,
             FrameSize::Page => 4096,
+            FrameSize::Jumbo => 16384,
         }
     }
 }
@@ -406,6 +407,8 @@ mod tests {
         assert_eq!(FrameSize::for_mtu(1500), FrameSize::Half);
         assert_eq!(FrameSize::for_mtu(1774), FrameSize::Half);
         assert_eq!(FrameSize::for_mtu(1775), FrameSize::Page);
+        assert_eq!(FrameSize::for_mtu(3822), FrameSize::Page);
+        assert_eq!(FrameSize::for_mtu(9000), FrameSize::Jumbo);
     }
 
     #[test]

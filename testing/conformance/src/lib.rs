@@ -24,6 +24,7 @@ pub mod frames;
 mod hunt;
 pub mod instructions;
 pub mod maps;
+pub mod maps_kinds;
 mod minimise;
 pub mod objects;
 pub mod programs;

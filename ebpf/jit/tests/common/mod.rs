@@ -10,6 +10,7 @@ use squalus_jit::{CompiledProgram, Options, compile_with, run_linked};
 use squalus_maps::{Map, MapEnv};
 use squalus_object::{InitialTarget, Object, ProgramKind};
 use squalus_runtime::{Clock, Env, FrameMemory, LinkedProgram, Rng, SourceLine, TrapReason};
+use squalus_ssa::{Pass, Passes};
 
 /// All maps of an object, and its XDP programs linked to them.
 pub struct Loaded {
@@ -161,15 +162,29 @@ pub fn run_interp(loaded: &Loaded, packet: &[u8]) -> Ran {
     }
 }
 
-/// Runs program 0 in both engines, and with all facts checked, and requires that all agree.
+/// How programs are compiled: with all facts checked, with all passes, with none, with each one missing and
+/// each one alone.
+fn variants() -> impl Iterator<Item = (bool, Passes)> {
+    let missing = Pass::ALL.into_iter().map(|pass| Passes::ALL.without(pass));
+    let alone = Pass::ALL.into_iter().map(|pass| Passes::NONE.with(pass));
+    let plain = [Passes::ALL, Passes::NONE]
+        .into_iter()
+        .chain(missing)
+        .chain(alone);
+    plain
+        .map(|passes| (false, passes))
+        .chain([(true, Passes::ALL)])
+}
+
+/// Runs program 0 in both engines, compiled in all ways, and requires that all agree.
 pub fn agree(codes: &[Vec<Insn>], defs: &[MapDef], packet: &[u8]) -> Ran {
     let interp = run_interp(&link(codes, defs), packet);
-    for check_facts in [false, true] {
+    for (check_facts, passes) in variants() {
         let loaded = link(codes, defs);
         let options = Options {
             keep_text: true,
             check_facts,
-            ..Options::default()
+            passes,
         };
         let programs = compile_all(&loaded, options);
         let jit = run_jit(&loaded, &programs, packet);
@@ -182,7 +197,7 @@ pub fn agree(codes: &[Vec<Insn>], defs: &[MapDef], packet: &[u8]) -> Ran {
         }
         assert_eq!(
             jit, interp,
-            "compiled (facts checked: {check_facts}), interpreted"
+            "compiled (facts checked: {check_facts}, {passes:?}), interpreted"
         );
     }
     interp

@@ -201,6 +201,49 @@ fn lookups_never_miss_an_entry_that_stays() {
     }
 }
 
+/// Nor do walks, which may see one twice.
+#[test]
+fn walks_never_miss_an_entry_that_stays() {
+    for sets in [3, 6, 11] {
+        let hash = crowded(MapType::Hash, sets);
+        let (stay, all) = (16, 60);
+        (0..stay).for_each(|key| put(&hash, key, 0, 0).unwrap());
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut random = Random(sets.into());
+                for version in 0..100_000 {
+                    let key = stay + random.below(all - stay);
+                    if random.below(2) == 0 {
+                        let _ = delete(&hash, key);
+                    } else {
+                        let _ = put(&hash, key, version, 0);
+                    }
+                }
+                stop.store(true, Ordering::Relaxed);
+            });
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let seen = walk(&hash);
+                    let missed: Vec<_> = (0..stay).filter(|key| !seen.contains(key)).collect();
+                    assert!(missed.is_empty(), "{sets} sets: missed {missed:?}");
+                }
+            });
+        });
+    }
+}
+
+fn walk(hash: &Hash) -> Vec<u64> {
+    let (mut from, mut seen) = (Place::FIRST, Vec::new());
+    let mut key = [0; 8];
+    // SAFETY: the key has its size.
+    while let Some((place, _)) = unsafe { hash.entry_from(from, key.as_mut_ptr(), 0) } {
+        seen.push(u64::from_ne_bytes(key));
+        from = place.next();
+    }
+    seen
+}
+
 fn check_key(hash: &Hash, key: u64, stay: u64) {
     match get(hash, key) {
         Some(bytes) => {

@@ -123,9 +123,9 @@ fn inner_maps_live_while_programs_use_them() {
                     inner.sys_update(&[0; 4], &value, any).unwrap();
                     inner
                 };
-                let (first, second) = (inner(1), inner(2));
+                let first = inner(1);
                 let watched = Arc::downgrade(&first);
-                map.set_inner(&[0; 4], Arc::clone(&second)).unwrap();
+                map.set_inner(&[0; 4], Arc::clone(&first)).unwrap();
                 map.sys_delete(&[0; 4]).unwrap();
                 map.set_inner(&[0; 4], first).unwrap();
                 let worker = env.reclaimer.register();
@@ -142,7 +142,7 @@ fn inner_maps_live_while_programs_use_them() {
                     }
                     worker.quiescent();
                 });
-                map.set_inner(&[0; 4], second).unwrap();
+                map.set_inner(&[0; 4], inner(2)).unwrap();
                 map.sys_delete(&[0; 4]).unwrap();
                 thread.join().unwrap();
                 assert_eq!(env.reclaimer.collect(), 0);

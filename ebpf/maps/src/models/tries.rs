@@ -43,7 +43,8 @@ fn trie() -> Arc<Map> {
     // Another value for the same prefix, so that a fifth node was used.
     insert(&map, 8, HIGH);
     insert(&map, 8, 0x0100_0000);
-    for data in [0, 0x0100_0000, HIGH] {
+    // The nodes used next held other prefixes.
+    for data in [HIGH, 0x0100_0000, 0] {
         remove(&map, 8, data);
     }
     longest(&map, 0);

@@ -153,3 +153,55 @@ fn full_lru_maps_keep_their_promises() {
         }
     }
 }
+
+/// With `BPF_F_NO_COMMON_LRU` a CPU's insertions evict only entries that it inserted. In the kernel the CPU is
+/// the one that makes the system call.
+#[test]
+fn each_cpu_evicts_its_own() {
+    if !kernel_available() {
+        return;
+    }
+    if cpus() < 2 {
+        eprintln!("SKIPPED: one CPU evicts nobody else's entries; nothing was compared");
+        return;
+    }
+    let share = 50;
+    let def = MapDef {
+        flags: MapFlags::NO_COMMON_LRU,
+        ..def(MapType::LruHash, 4, 8, share * cpus())
+    };
+    let theirs = KernelMap::new(&def).unwrap();
+    let ours = Map::new(&def, &MapEnv::with_seed(cpus(), 7)).unwrap();
+    let insert = |cpu: u32, id: u32| {
+        let (key, value) = (id.to_ne_bytes(), u64::from(id).to_ne_bytes());
+        theirs.update(&key, &value, 0).unwrap();
+        // SAFETY: key and value have their sizes.
+        unsafe { ours.update(key.as_ptr(), value.as_ptr(), 0, cpu) }.unwrap();
+    };
+    pinned(0, || (0..share).for_each(|id| insert(0, id)));
+    pinned(1, || (1000..3000).for_each(|id| insert(1, id)));
+    for id in 0..share {
+        let value = Some(u64::from(id).to_ne_bytes().to_vec());
+        let key = id.to_ne_bytes();
+        assert_eq!(Side::lookup(&theirs, &key), value, "kernel, {id}");
+        assert_eq!(Side::lookup(&*ours, &key), value, "ours, {id}");
+    }
+    assert_eq!(count(&*ours), 2 * share);
+    assert!(count(&theirs) <= 2 * share);
+}
+
+/// Runs `work` in a thread on one CPU.
+fn pinned(cpu: u32, work: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // SAFETY: a set of CPUs on the stack, of this thread only.
+            let result = unsafe {
+                let mut set: libc::cpu_set_t = std::mem::zeroed();
+                libc::CPU_SET(cpu as usize, &mut set);
+                libc::sched_setaffinity(0, size_of_val(&set), &set)
+            };
+            assert_eq!(result, 0, "the test needs CPU {cpu}");
+            work();
+        });
+    });
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use squalus_isa::{MapDef, MapFlags, MapType};
 use squalus_maps::{Map, MapEnv};
 
-use crate::common::{self, def};
+use crate::common::def;
 use crate::kernel_available;
 use crate::pair::{Pair, walk};
 use crate::sys::{KernelMap, cpus};

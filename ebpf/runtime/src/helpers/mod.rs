@@ -48,6 +48,7 @@ macro_rules! helpers {
 mod cookies;
 mod events;
 mod fib;
+mod locks;
 mod maps;
 mod packet;
 mod redirect;
@@ -62,6 +63,7 @@ use squalus_isa::Errno;
 pub use cookies::*;
 pub use events::*;
 pub use fib::*;
+pub use locks::*;
 pub use maps::*;
 pub use packet::*;
 pub use redirect::*;

@@ -39,9 +39,9 @@ helpers! {
         let prepared = words_of(args, &mut words)
             .and_then(|words| format::prepare(text.to_bytes(), words, &read_process));
         match prepared {
-            // SAFETY: the module's contract. The format is read-only, hence no part of the output; the
-            // arguments were copied.
             Ok(args) => {
+                // SAFETY: the module's contract. The format is read-only, hence no part of the output; the
+                // arguments were copied.
                 let out = unsafe { super::bytes_mut(out, out_size) };
                 format::render(text.to_bytes(), &args, out, env.secret) as u64 + 1
             }

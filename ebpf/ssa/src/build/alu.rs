@@ -2,12 +2,19 @@
 
 use squalus_analysis::InstFacts;
 use squalus_isa::{AluOp, Cond, Endian, Inst, Operand, Reg, Width};
+use squalus_runtime::Env;
 
 use super::Builder;
 use crate::ir::{BinOp, Cmp, Ty, UnOp, Value};
 
 impl Builder<'_> {
-    pub(super) fn alu(&mut self, known: &InstFacts, (width, op): (Width, AluOp), dst: Reg, src: Operand) {
+    pub(super) fn alu(
+        &mut self,
+        known: &InstFacts,
+        (width, op): (Width, AluOp),
+        dst: Reg,
+        src: Operand,
+    ) {
         let b = self.operand(known, src);
         if (width, op) == (Width::W64, AluOp::Mov) {
             return self.set(dst, b);
@@ -36,7 +43,9 @@ impl Builder<'_> {
 
     pub(super) fn endian(&mut self, known: &InstFacts, kind: Endian, bits: u8, dst: Reg) {
         let value = self.reg(known, dst);
-        let narrow = self.emit.resize(value, Ty::of_bytes(u32::from(bits) / 8).unwrap_or(Ty::I64));
+        let narrow = self
+            .emit
+            .resize(value, Ty::of_bytes(u32::from(bits) / 8).unwrap_or(Ty::I64));
         // Memory and registers of the hosts we run on are little endian.
         let result = match kind {
             Endian::ToLe => narrow,
@@ -56,10 +65,13 @@ impl Builder<'_> {
             ..
         } = *inst
         else {
-            return self.emit.number(Ty::I8, 1);
+            return self.is_budget_low();
         };
         let (a, b) = (self.reg(known, dst), self.operand(known, src));
-        let (a, b) = (self.emit.resize(a, ty(width)), self.emit.resize(b, ty(width)));
+        let (a, b) = (
+            self.emit.resize(a, ty(width)),
+            self.emit.resize(b, ty(width)),
+        );
         let op = match cond {
             Cond::Set => {
                 let both = self.emit.bin(BinOp::And, a, b);
@@ -77,6 +89,18 @@ impl Builder<'_> {
             Cond::SLe => Cmp::SLe,
         };
         self.emit.cmp(op, a, b)
+    }
+}
+
+impl Builder<'_> {
+    /// The condition of `may_goto`.
+    fn is_budget_low(&mut self) -> Value {
+        let left = self.emit.load_env(Ty::I64, Env::OFFSET_BUDGET);
+        let all = self.emit.load_env(Ty::I64, Env::OFFSET_BUDGET_PER_RUN);
+        let low = self
+            .emit
+            .bin_with(BinOp::LShr, all, Env::LOW_BUDGET_SHIFT.into());
+        self.emit.cmp(Cmp::ULe, left, low)
     }
 }
 

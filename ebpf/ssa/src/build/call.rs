@@ -39,6 +39,11 @@ impl Builder<'_> {
             // A call that CO-RE could not resolve: the analysis ends here, and so does the code.
             return;
         };
+        if self.input.facts.takes_locks() && id != HelperId::SPIN_UNLOCK {
+            let lock = self.emit.load_env(Ty::I64, Env::OFFSET_LOCK);
+            let held = self.emit.cmp_with(Cmp::Ne, lock, 0);
+            self.emit.trap_if(held, TrapReason::SpinLock);
+        }
         if known.unproved_args != 0 {
             self.check_args(known, proto);
         }
@@ -61,7 +66,13 @@ impl Builder<'_> {
     }
 
     pub(super) fn args(&mut self, known: &InstFacts, count: usize) -> Vec<Value> {
-        let arg_of = |n| if n < count { self.reg(known, arg(n)) } else { self.undefined };
+        let arg_of = |n| {
+            if n < count {
+                self.reg(known, arg(n))
+            } else {
+                self.undefined
+            }
+        };
         (0..5).map(arg_of).collect()
     }
 
@@ -77,7 +88,9 @@ impl Builder<'_> {
         }
         let effect = self.effect(known, proto, &copies);
         let name = squalus_isa::helper::name(proto.id).unwrap_or("helper");
-        let result = self.emit.native((name, proto.function as usize), args, effect);
+        let result = self
+            .emit
+            .native((name, proto.function as usize), args, effect);
         for copy in copies.iter().filter(|copy| copy.written) {
             self.copy_out(copy);
         }
@@ -112,7 +125,9 @@ impl Builder<'_> {
         for n in copy.cells.clone() {
             let cell = self.cells.all()[n];
             let off = cell.off - copy.bytes.start;
-            let value = self.emit.load(cell.ty, Region::Temp(copy.temp), address, off);
+            let value = self
+                .emit
+                .load(cell.ty, Region::Temp(copy.temp), address, off);
             self.vars[Reg::COUNT + n] = value;
         }
     }
@@ -142,7 +157,10 @@ impl Builder<'_> {
             writes.push(Region::Packet);
         }
         for (n, kind) in proto.args.iter().enumerate() {
-            if copies.iter().any(|copy| argument(known, n, self.func).as_ref() == Some(&copy.bytes)) {
+            if copies
+                .iter()
+                .any(|copy| argument(known, n, self.func).as_ref() == Some(&copy.bytes))
+            {
                 continue;
             }
             if let Some(region) = pointed(&known.reg(arg(n)), *kind) {
@@ -168,9 +186,13 @@ impl Builder<'_> {
         let temp = self.emit.function.temps.len() as u32 - 1;
         let place = self.emit.function.fixed(Fixed::Temp(temp));
         for (n, arg) in self.args(known, 5).into_iter().enumerate() {
-            self.emit.store(Region::Temp(temp), place, n as i32 * 8, arg);
+            self.emit
+                .store(Region::Temp(temp), place, n as i32 * 8, arg);
         }
-        let number = protos().iter().position(|p| p.id == proto.id).unwrap_or_default();
+        let number = protos()
+            .iter()
+            .position(|p| p.id == proto.id)
+            .unwrap_or_default();
         let number = self.emit.number(Ty::I64, number as u64);
         let mask = self.emit.number(Ty::I64, known.unproved_args.into());
         let context = self.emit.number(Ty::I64, self.input.support.context as u64);
@@ -180,7 +202,9 @@ impl Builder<'_> {
             pure: false,
         };
         let function = ("check_args", self.input.support.check_args);
-        let reason = self.emit.native(function, vec![place, mask, number, context], effect);
+        let reason = self
+            .emit
+            .native(function, vec![place, mask, number, context], effect);
         self.emit.trap_by(reason);
     }
 
@@ -197,6 +221,13 @@ impl Builder<'_> {
             HelperId::GET_NUMA_NODE_ID => {
                 let node = self.emit.load_env(Ty::I32, Env::OFFSET_NUMA_NODE);
                 self.emit.resize(node, Ty::I64)
+            }
+            HelperId::XDP_GET_BUFF_LEN => {
+                let data = self.emit.load_env(Ty::I64, Env::OFFSET_DATA);
+                let end = self.emit.load_env(Ty::I64, Env::OFFSET_DATA_END);
+                let linear = self.emit.bin(BinOp::Sub, end, data);
+                let rest = self.emit.load_env(Ty::I64, Env::OFFSET_REST);
+                self.emit.bin(BinOp::Add, linear, rest)
             }
             HelperId::MAP_LOOKUP_ELEM => {
                 let Known::Map {
@@ -225,7 +256,8 @@ impl Builder<'_> {
 
     /// The key of a lookup as words of 8 bytes, the last one filled up with zeros.
     fn key(&mut self, known: &InstFacts, len: u32) -> Vec<Value> {
-        let own = argument(known, 1, self.func).map(|bytes| (bytes.start, self.cells.within(bytes)));
+        let own =
+            argument(known, 1, self.func).map(|bytes| (bytes.start, self.cells.within(bytes)));
         let mut words = Vec::new();
         for at in (0..len as i32).step_by(8) {
             let end = (at + 8).min(len as i32);
@@ -250,7 +282,9 @@ impl Builder<'_> {
         let (start, mut word) = (at, None);
         while at < end {
             let mut widths = [Ty::I64, Ty::I32, Ty::I16].into_iter();
-            let ty = widths.find(|ty| ty.bytes() as i32 <= end - at).unwrap_or(Ty::I8);
+            let ty = widths
+                .find(|ty| ty.bytes() as i32 <= end - at)
+                .unwrap_or(Ty::I8);
             let part = self.emit.load(ty, region, base, at);
             let part = self.emit.resize(part, Ty::I64);
             let shift = (at - start) as u64 * 8;
@@ -267,9 +301,16 @@ impl Builder<'_> {
     }
 
     /// An array's element is at a computed address; a map of maps holds the inner map's address there.
-    fn array_lookup(&mut self, known: &InstFacts, array: ArrayBase, copies: u32, kind: MapType) -> Value {
+    fn array_lookup(
+        &mut self,
+        known: &InstFacts,
+        array: ArrayBase,
+        copies: u32,
+        kind: MapType,
+    ) -> Value {
         let entries = u64::from(array.entries);
-        let index = match known.index.and_then(|index| index.as_constant()) {
+        let facts = known.index.filter(|_| !self.input.check_facts);
+        let index = match facts.and_then(|index| index.as_constant()) {
             Some(index) => self.emit.number(Ty::I64, index),
             None => self.key(known, 4)[0],
         };
@@ -280,7 +321,7 @@ impl Builder<'_> {
             let plane = self.cpu_offset(copies, array.cpu_stride);
             address = self.emit.bin(BinOp::Add, address, plane);
         }
-        let inside = match known.index {
+        let inside = match facts {
             Some(index) if index.umax < entries => None,
             _ => Some(self.emit.cmp_with(Cmp::ULt, index, entries)),
         };
@@ -349,7 +390,8 @@ impl Builder<'_> {
 
     fn tail_call(&mut self, known: &InstFacts) {
         let args = self.args(known, 3);
-        self.emit.ins(Op::TailCall(args[0], args[1], args[2]), Ty::I64);
+        self.emit
+            .ins(Op::TailCall(args[0], args[1], args[2]), Ty::I64);
         let zero = self.emit.number(Ty::I64, 0);
         self.set(Reg::R0, zero);
     }
@@ -372,10 +414,15 @@ impl Builder<'_> {
 
     /// Notes one more call; the run ends if there are too many. Returns the number of the new frame.
     pub(super) fn open_frame(&mut self) -> Value {
-        let (depth_at, frames_at) = (self.input.support.depth_offset, self.input.support.frames_offset);
+        let (depth_at, frames_at) = (
+            self.input.support.depth_offset,
+            self.input.support.frames_offset,
+        );
         let state = self.emit.load_env(Ty::I64, Env::OFFSET_SCRATCH);
         let depth = self.emit.load(Ty::I64, Region::Env, state, depth_at);
-        let full = self.emit.cmp_with(Cmp::UGe, depth, MAX_CALL_FRAMES as u64 - 1);
+        let full = self
+            .emit
+            .cmp_with(Cmp::UGe, depth, MAX_CALL_FRAMES as u64 - 1);
         self.emit.trap_if(full, TrapReason::CallDepth);
         let inner = self.emit.moved(depth, 1);
         self.emit.store(Region::Env, state, depth_at, inner);
@@ -415,7 +462,11 @@ fn writes(kind: ArgKind) -> bool {
 fn pointed(pointer: &Known, kind: ArgKind) -> Option<Region> {
     if matches!(
         kind,
-        ArgKind::Ctx | ArgKind::ConstMapPtr | ArgKind::Size { .. } | ArgKind::Anything | ArgKind::Callback
+        ArgKind::Ctx
+            | ArgKind::ConstMapPtr
+            | ArgKind::Size { .. }
+            | ArgKind::Anything
+            | ArgKind::Callback
     ) {
         return None;
     }

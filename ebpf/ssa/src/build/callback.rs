@@ -64,7 +64,12 @@ impl Builder<'_> {
         let number = self.param_of(rounds.head);
         let more = self.emit.cmp(Cmp::ULt, number, count);
         self.body_if(more, rounds, number);
-        self.round(known, rounds, number, vec![number, context, zero, zero, zero]);
+        self.round(
+            known,
+            rounds,
+            number,
+            vec![number, context, zero, zero, zero],
+        );
     }
 
     /// `bpf_for_each_map_elem`.
@@ -103,8 +108,15 @@ impl Builder<'_> {
         let next = ("next_element", self.input.support.next_element);
         let more = self.emit.native(next, vec![map, place, frame], effect);
         self.body_if(more, rounds, begun);
-        let key = self.emit.load(Ty::I64, Region::Temp(temp), place, Walk::OFFSET_KEY as i32);
-        let value = self.emit.load(Ty::I64, Region::Temp(temp), place, Walk::OFFSET_VALUE as i32);
+        let key = self
+            .emit
+            .load(Ty::I64, Region::Temp(temp), place, Walk::OFFSET_KEY as i32);
+        let value = self.emit.load(
+            Ty::I64,
+            Region::Temp(temp),
+            place,
+            Walk::OFFSET_VALUE as i32,
+        );
         self.round(known, rounds, begun, vec![map, key, value, context, zero]);
     }
 
@@ -152,8 +164,13 @@ impl Builder<'_> {
         let address = self.reg(known, Reg::R2);
         for &callback in callbacks {
             let start = self.input.program.subprograms()[callback as usize].start;
-            let is = self.emit.cmp_with(Cmp::Eq, address, function_address(start));
-            let (this, other) = (self.emit.function.make_block(), self.emit.function.make_block());
+            let is = self
+                .emit
+                .cmp_with(Cmp::Eq, address, function_address(start));
+            let (this, other) = (
+                self.emit.function.make_block(),
+                self.emit.function.make_block(),
+            );
             self.emit.end(Terminator::Branch {
                 condition: is,
                 then: target(this),

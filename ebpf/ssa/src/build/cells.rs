@@ -66,7 +66,12 @@ impl Cells {
 /// The bytes of the own frame that a load or store uses, if its address is known.
 pub(crate) fn accessed(known: &InstFacts, inst: &Inst, func: FuncId) -> Option<Range<i32>> {
     let (size, base, off) = match *inst {
-        Inst::Load { size, base, off, .. } | Inst::Store { size, base, off, .. } => (size, base, off),
+        Inst::Load {
+            size, base, off, ..
+        }
+        | Inst::Store {
+            size, base, off, ..
+        } => (size, base, off),
         _ => return None,
     };
     if known.access != Some(Access::Proved(Area::Stack)) {
@@ -88,7 +93,9 @@ pub(crate) fn argument(known: &InstFacts, n: usize, func: FuncId) -> Option<Rang
 /// The offset of a pointer in the function's own frame, if it is one and known.
 pub(crate) fn own_offset(value: Value, func: FuncId) -> Option<i32> {
     match value {
-        Value::Stack { func: owner, off } if owner == func => i32::try_from(off.as_constant()?).ok(),
+        Value::Stack { func: owner, off } if owner == func => {
+            i32::try_from(off.as_constant()?).ok()
+        }
         _ => None,
     }
 }
@@ -132,7 +139,8 @@ impl Plan {
     fn call(&mut self, known: &InstFacts, proto: &Proto, func: FuncId) {
         let arguments = (0..proto.args.len()).filter_map(|n| argument(known, n, func));
         let copied: Vec<Range<i32>> = arguments.collect();
-        let overlap = copied.len() > 1 && copied[0].start < copied[1].end && copied[1].start < copied[0].end;
+        let overlap =
+            copied.len() > 1 && copied[0].start < copied[1].end && copied[1].start < copied[0].end;
         for bytes in known.frame.into_iter().flatten() {
             let bytes = bytes.lo as i32..bytes.hi as i32 + 1;
             if copied.contains(&bytes) && !overlap {

@@ -4,7 +4,8 @@ use squalus_analysis::FuncId;
 use squalus_runtime::{Env, TrapReason};
 
 use crate::ir::{
-    BinOp, Block, Cmp, Effect, Fixed, Function, Op, Order, Reason, Region, Target, Terminator, Ty, UnOp, Value,
+    BinOp, Block, Cmp, Effect, Fixed, Function, Op, Order, Reason, Region, Target, Terminator, Ty,
+    UnOp, Value,
 };
 
 /// Where instructions go.

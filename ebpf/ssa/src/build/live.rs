@@ -14,7 +14,12 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn find(program: &LinkedProgram, facts: &Facts, func: FuncId, cells: &Cells) -> Live {
+    pub(super) fn find(
+        program: &LinkedProgram,
+        facts: &Facts,
+        func: FuncId,
+        cells: &Cells,
+    ) -> Live {
         let count = Reg::COUNT + cells.all().len();
         let words = count.div_ceil(64);
         let blocks = facts.cfg().blocks();
@@ -32,12 +37,20 @@ impl Live {
                 let mut set = vec![0; words];
                 for next in [blocks[n].fall, blocks[n].jump].into_iter().flatten() {
                     let next = &live.sets[next * words..(next + 1) * words];
-                    set.iter_mut().zip(next).for_each(|(word, next)| *word |= next);
+                    set.iter_mut()
+                        .zip(next)
+                        .for_each(|(word, next)| *word |= next);
                 }
                 for at in (blocks[n].first..blocks[n].end).rev() {
                     if let Some(known) = facts.inst(at) {
                         let inst = &program.insts()[at].inst;
-                        Step { set: &mut set, cells, known, func }.back(inst);
+                        Step {
+                            set: &mut set,
+                            cells,
+                            known,
+                            func,
+                        }
+                        .back(inst);
                     }
                 }
                 let old = &mut live.sets[n * words..(n + 1) * words];
@@ -46,6 +59,18 @@ impl Live {
             }
         }
         live
+    }
+
+    /// All variables, everywhere.
+    pub(super) fn all(facts: &Facts, cells: &Cells) -> Live {
+        let count = Reg::COUNT + cells.all().len();
+        let words = count.div_ceil(64);
+        let mut one = vec![0; words];
+        (0..count).for_each(|var| one[var / 64] |= 1 << (var % 64));
+        Live {
+            words,
+            sets: one.repeat(facts.cfg().blocks().len()),
+        }
     }
 
     /// The variables that are live at the start of a block.
@@ -89,11 +114,19 @@ impl Step<'_> {
                 }
                 self.operand(src);
             }
-            Inst::Atomic { op, fetch, base, src, .. } => {
-                if fetch && op != AtomicOp::CmpXchg {
+            Inst::Atomic {
+                op,
+                fetch,
+                base,
+                src,
+                ..
+            } => {
+                if fetch && op != AtomicOp::CmpXchg || op == AtomicOp::LoadAcquire {
                     self.kill(src);
                 }
-                self.gen_(src);
+                if op != AtomicOp::LoadAcquire {
+                    self.gen_(src);
+                }
                 self.gen_(base);
                 if op == AtomicOp::CmpXchg {
                     self.gen_(Reg::R0);
@@ -108,7 +141,7 @@ impl Step<'_> {
                 self.set.fill(0);
                 self.gen_(Reg::R0);
             }
-            Inst::Jump { .. } => {}
+            Inst::Jump { .. } | Inst::MayJump { .. } => {}
         }
     }
 

@@ -6,7 +6,7 @@ use squalus_runtime::{CtxField, Env, STACK_SIZE, TrapReason};
 
 use super::Builder;
 use super::cells::accessed;
-use crate::ir::{BinOp, Cmp, Effect, Fixed, Op, Region, Ty, Value};
+use crate::ir::{BinOp, Cmp, Effect, Fixed, Op, Order, Region, Ty, Value};
 use crate::support::Request;
 
 /// An access as far as its address and check are concerned.
@@ -77,7 +77,7 @@ impl Builder<'_> {
                 off,
                 src,
             } => {
-                let mut target = Target::new(size, base, off, true);
+                let mut target = Target::new(size, base, off, op != AtomicOp::LoadAcquire);
                 target.atomic = true;
                 self.atomic(known, target, (op, fetch), src);
             }
@@ -95,9 +95,17 @@ impl Builder<'_> {
     }
 
     /// A load or store of stack bytes that are values.
-    fn cell_access(&mut self, known: &InstFacts, at: i32, cells: std::ops::Range<usize>, inst: &Inst) {
+    fn cell_access(
+        &mut self,
+        known: &InstFacts,
+        at: i32,
+        cells: std::ops::Range<usize>,
+        inst: &Inst,
+    ) {
         match *inst {
-            Inst::Load { size, signed, dst, .. } => {
+            Inst::Load {
+                size, signed, dst, ..
+            } => {
                 let value = self.join_cells(at, cells, ty(size));
                 self.set_loaded(dst, value, signed);
             }
@@ -183,7 +191,9 @@ impl Builder<'_> {
     /// Compares a packet pointer with the ends of its area.
     fn check_packet(&mut self, pointer: &Known, address: Address, target: Target) {
         let (first, end) = match pointer {
-            Known::Packet { base: Base::Meta, .. } => (Env::OFFSET_DATA_META, Env::OFFSET_DATA),
+            Known::Packet {
+                base: Base::Meta, ..
+            } => (Env::OFFSET_DATA_META, Env::OFFSET_DATA),
             _ => (Env::OFFSET_DATA, Env::OFFSET_DATA_END),
         };
         let first = self.emit.load_env(Ty::I64, first);
@@ -209,11 +219,19 @@ impl Builder<'_> {
             writes: Vec::new(),
             pure: false,
         };
-        let reason = self.emit.native(function, vec![start, request, context], effect);
+        let reason = self
+            .emit
+            .native(function, vec![start, request, context], effect);
         self.emit.trap_by(reason);
     }
 
-    fn atomic(&mut self, known: &InstFacts, target: Target, (op, fetch): (AtomicOp, bool), src: Reg) {
+    fn atomic(
+        &mut self,
+        known: &InstFacts,
+        target: Target,
+        (op, fetch): (AtomicOp, bool),
+        src: Reg,
+    ) {
         let value = self.operand(known, Operand::Reg(src));
         let value = self.emit.resize(value, target.ty);
         let expected = (op == AtomicOp::CmpXchg).then(|| {
@@ -221,6 +239,16 @@ impl Builder<'_> {
             self.emit.resize(expected, target.ty)
         });
         let at = self.address(known, target);
+        if op == AtomicOp::LoadAcquire {
+            let load = Op::Load {
+                region: at.region,
+                base: at.base,
+                off: at.off,
+                order: Order::Acquire,
+            };
+            let value = self.emit.ins(load, target.ty);
+            return self.set_loaded(src, value, false);
+        }
         let address = self.emit.moved(at.base, at.off.into());
         let op_ = Op::Atomic {
             op,
@@ -250,7 +278,9 @@ impl Builder<'_> {
         for slot in (0..STACK_SIZE as i32).step_by(8) {
             let in_cell = |byte: i32| {
                 let cells = self.cells.all();
-                cells.iter().any(|cell| (cell.off..cell.end()).contains(&byte))
+                cells
+                    .iter()
+                    .any(|cell| (cell.off..cell.end()).contains(&byte))
             };
             if (slot..slot + 8).any(|byte| is_read(byte) && !in_cell(byte)) {
                 let address = self.frame_address(slot);
@@ -264,7 +294,10 @@ impl Builder<'_> {
     pub(super) fn register_frame(&mut self) {
         let address = self.frame_address(0);
         let state = self.emit.load_env(Ty::I64, Env::OFFSET_SCRATCH);
-        let (depth, frames) = (self.input.support.depth_offset, self.input.support.frames_offset);
+        let (depth, frames) = (
+            self.input.support.depth_offset,
+            self.input.support.frames_offset,
+        );
         let depth = self.emit.load(Ty::I64, Region::Env, state, depth);
         let offset = self.emit.bin_with(BinOp::Shl, depth, 3);
         let place = self.emit.bin(BinOp::Add, state, offset);

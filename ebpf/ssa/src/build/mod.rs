@@ -14,6 +14,7 @@ mod call;
 mod callback;
 mod cells;
 mod emit;
+mod fact_checks;
 mod live;
 mod memory;
 
@@ -41,17 +42,24 @@ pub struct Input<'a> {
     pub profile: Option<&'a Profile>,
     /// Whether bytes of the stack become values.
     pub stack: bool,
+    /// Whether every fact about a register is compared with the register, and a false one ends the run. Facts
+    /// are used for nothing else but accesses then. For tests of the analysis.
+    pub check_facts: bool,
 }
 
 /// Builds one function of a program. Its entry block must be reachable.
 #[must_use]
 pub fn build(input: Input<'_>, func: FuncId) -> Function {
-    let cells = if input.stack {
+    let cells = if input.stack && !input.check_facts {
         Cells::find(input.program, input.facts, func)
     } else {
         Cells::default()
     };
-    let live = Live::find(input.program, input.facts, func, &cells);
+    let live = if input.check_facts {
+        Live::all(input.facts, &cells)
+    } else {
+        Live::find(input.program, input.facts, func, &cells)
+    };
     let mut builder = Builder {
         input,
         func,
@@ -102,13 +110,20 @@ impl Builder<'_> {
         let zero = self.emit.number(Ty::I64, 0);
         self.undefined = zero;
         self.vars = vec![zero; Reg::COUNT];
+        if self.input.check_facts {
+            self.vars[Reg::FP.index()] = self.frame_address(STACK_SIZE as i32);
+        }
         if self.func == 0 {
             self.vars[1] = self.emit.env;
         } else {
             self.emit.function.params = 5;
             for n in 1..=5 {
                 let param = self.emit.function.make(Op::Param, Ty::I64, 0);
-                self.emit.function.block_mut(Function::ENTRY).params.push(param);
+                self.emit
+                    .function
+                    .block_mut(Function::ENTRY)
+                    .params
+                    .push(param);
                 self.vars[n] = param;
             }
         }
@@ -176,7 +191,9 @@ impl Builder<'_> {
     }
 
     fn is_hot(&self, block: usize) -> bool {
-        self.input.profile.is_some_and(|profile| profile.is_hot(block))
+        self.input
+            .profile
+            .is_some_and(|profile| profile.is_hot(block))
     }
 
     /// The blocks that execution can go on with after a block.
@@ -184,8 +201,14 @@ impl Builder<'_> {
         let facts = self.input.facts;
         let block = &facts.cfg().blocks()[from];
         let last = facts.inst(block.end - 1);
-        let falls = last.is_some_and(|known| known.can_fall).then_some(block.fall).flatten();
-        let jumps = last.is_some_and(|known| known.can_jump).then_some(block.jump).flatten();
+        let falls = last
+            .is_some_and(|known| known.can_fall)
+            .then_some(block.fall)
+            .flatten();
+        let jumps = last
+            .is_some_and(|known| known.can_jump)
+            .then_some(block.jump)
+            .flatten();
         falls.into_iter().chain(jumps)
     }
 
@@ -197,7 +220,8 @@ impl Builder<'_> {
         if !meets {
             return;
         }
-        let slot = self.input.program.insts()[self.input.facts.cfg().blocks()[from].first].slot as u32;
+        let slot =
+            self.input.program.insts()[self.input.facts.cfg().blocks()[from].first].slot as u32;
         let mut vars = vec![self.undefined; self.vars.len()];
         for var in self.live.at(from) {
             let param = self.emit.function.make(Op::Param, self.var_ty(var), slot);
@@ -248,9 +272,14 @@ impl Builder<'_> {
                 // The analysis found that execution does not come here.
                 return self.emit.trap(TrapReason::Unsupported);
             };
+            if self.input.check_facts {
+                self.check_facts(known);
+            }
             match decoded.inst {
                 Inst::Jump { .. } => return self.go((from, hot), block.jump),
-                Inst::JumpIf { .. } => return self.branch((from, hot), known, &decoded),
+                Inst::JumpIf { .. } | Inst::MayJump { .. } => {
+                    return self.branch((from, hot), known, &decoded);
+                }
                 Inst::Exit => return self.exit(known),
                 _ => {
                     self.instruction(n, known, &decoded);
@@ -279,9 +308,11 @@ impl Builder<'_> {
                 let value = self.immediate(imm);
                 self.set(dst, value);
             }
-            Inst::Load { .. } | Inst::Store { .. } | Inst::Atomic { .. } => self.memory(known, decoded),
+            Inst::Load { .. } | Inst::Store { .. } | Inst::Atomic { .. } => {
+                self.memory(known, decoded)
+            }
             Inst::Call(target) => self.call(n, known, target),
-            Inst::Jump { .. } | Inst::JumpIf { .. } | Inst::Exit => {}
+            Inst::Jump { .. } | Inst::JumpIf { .. } | Inst::MayJump { .. } | Inst::Exit => {}
         }
     }
 
@@ -298,6 +329,10 @@ impl Builder<'_> {
 
     fn branch(&mut self, from: (usize, bool), known: &InstFacts, decoded: &Decoded) {
         let block = &self.input.facts.cfg().blocks()[from.0];
+        if self.input.check_facts && known.can_jump != known.can_fall {
+            let condition = self.condition(known, &decoded.inst);
+            self.check_way(condition, known.can_jump);
+        }
         match (known.can_jump, known.can_fall) {
             (true, false) => return self.go(from, block.jump),
             (false, true) => return self.go(from, block.fall),
@@ -305,7 +340,10 @@ impl Builder<'_> {
             (true, true) => {}
         }
         let condition = self.condition(known, &decoded.inst);
-        let (then, other) = (self.emit.function.make_block(), self.emit.function.make_block());
+        let (then, other) = (
+            self.emit.function.make_block(),
+            self.emit.function.make_block(),
+        );
         self.emit.end(Terminator::Branch {
             condition,
             then: target(then),
@@ -329,6 +367,9 @@ impl Builder<'_> {
 
     /// What a register holds, as a number or address if that is known.
     fn reg(&mut self, known: &InstFacts, reg: Reg) -> Value {
+        if self.input.check_facts {
+            return self.vars[reg.index()];
+        }
         match known.reg(reg) {
             Known::Scalar(scalar) => {
                 if let Some(constant) = scalar.as_constant() {

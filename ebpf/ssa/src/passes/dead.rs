@@ -11,7 +11,12 @@ pub(super) fn run(function: &mut Function) {
     // What has an effect is live; what a live value uses is live.
     for &block in &order {
         let data = function.block(block);
-        pending.extend(data.insts.iter().copied().filter(|&i| function.value(i).op.has_effect()));
+        pending.extend(
+            data.insts
+                .iter()
+                .copied()
+                .filter(|&i| function.value(i).op.has_effect()),
+        );
         if let Some(end) = &data.end {
             end.decides(|value| pending.push(value));
         }

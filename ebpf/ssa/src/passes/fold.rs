@@ -13,7 +13,13 @@ pub(super) enum Folded {
 
 /// A simpler operation than `op`, which gives `ty`, if one is known. New values that it needs are appended to
 /// `extra`, to be placed before it.
-pub(super) fn fold(function: &mut Function, op: &Op, ty: Ty, slot: u32, extra: &mut Vec<Value>) -> Option<Folded> {
+pub(super) fn fold(
+    function: &mut Function,
+    op: &Op,
+    ty: Ty,
+    slot: u32,
+    extra: &mut Vec<Value>,
+) -> Option<Folded> {
     let mut fold = Fold {
         function,
         ty,
@@ -85,18 +91,24 @@ impl Fold<'_> {
     fn bin_with(&mut self, op: BinOp, a: Value, number: u64) -> Option<Folded> {
         let bits = u64::from(self.ty.bits());
         match op {
-            BinOp::Add | BinOp::Sub | BinOp::Or | BinOp::Xor if number == 0 => Some(Folded::Value(a)),
+            BinOp::Add | BinOp::Sub | BinOp::Or | BinOp::Xor if number == 0 => {
+                Some(Folded::Value(a))
+            }
             BinOp::Shl | BinOp::LShr | BinOp::AShr | BinOp::RotL if number % bits == 0 => {
                 Some(Folded::Value(a))
             }
             BinOp::Mul | BinOp::And if number == 0 => self.number(0),
             BinOp::Mul | BinOp::UDiv if number == 1 => Some(Folded::Value(a)),
             BinOp::Mul if number.is_power_of_two() => {
-                let by = self.function.number(self.ty, number.trailing_zeros().into());
+                let by = self
+                    .function
+                    .number(self.ty, number.trailing_zeros().into());
                 Some(Folded::Op(Op::Bin(BinOp::Shl, a, by)))
             }
             BinOp::UDiv if number.is_power_of_two() => {
-                let by = self.function.number(self.ty, number.trailing_zeros().into());
+                let by = self
+                    .function
+                    .number(self.ty, number.trailing_zeros().into());
                 Some(Folded::Op(Op::Bin(BinOp::LShr, a, by)))
             }
             BinOp::URem if number.is_power_of_two() => {
@@ -104,7 +116,9 @@ impl Fold<'_> {
                 Some(Folded::Op(Op::Bin(BinOp::And, a, mask)))
             }
             // The mask takes away nothing that could be set.
-            BinOp::And if known_zero(self.function, a, 0) | number == u64::MAX => Some(Folded::Value(a)),
+            BinOp::And if known_zero(self.function, a, 0) | number == u64::MAX => {
+                Some(Folded::Value(a))
+            }
             BinOp::Sub => {
                 let negative = self.function.number(self.ty, number.wrapping_neg());
                 Some(Folded::Op(Op::Bin(BinOp::Add, a, negative)))
@@ -132,9 +146,7 @@ impl Fold<'_> {
 
     /// Takes the upper part of values that were put together from parts.
     fn shift_right(&mut self, a: Value, by: u64) -> Option<Folded> {
-        if by >= u64::from(self.function.ty(a).bits()) {
-            return None;
-        }
+        let bits = u64::from(self.ty.bits());
         if known_zero(self.function, a, 0) | ((1 << by) - 1) == u64::MAX {
             return self.number(0);
         }
@@ -155,8 +167,8 @@ impl Fold<'_> {
                 None
             }
             Op::Bin(BinOp::LShr, x, c) => {
-                let sum = self.constant(c)? + by;
-                if sum >= u64::from(self.ty.bits()) {
+                let sum = self.constant(c)? % bits + by;
+                if sum >= bits {
                     return self.number(0);
                 }
                 let by = self.function.number(self.ty, sum);
@@ -167,11 +179,12 @@ impl Fold<'_> {
     }
 
     fn shift_left(&mut self, a: Value, by: u64) -> Option<Folded> {
+        let bits = u64::from(self.ty.bits());
         match *self.op(a) {
             // What goes in at the top is shifted out: only the low part counts.
             Op::Bin(BinOp::Shl, x, c) => {
-                let sum = self.constant(c)? + by;
-                if sum >= u64::from(self.ty.bits()) {
+                let sum = self.constant(c)? % bits + by;
+                if sum >= bits {
                     return self.number(0);
                 }
                 let by = self.function.number(self.ty, sum);
@@ -237,11 +250,13 @@ impl Fold<'_> {
                 }
                 self.narrow(BinOp::Or, a, b)
             }
-            Op::Bin(op @ (BinOp::Add | BinOp::Sub | BinOp::Mul | BinOp::And | BinOp::Xor), a, b) => {
-                self.narrow(op, a, b)
-            }
+            Op::Bin(
+                op @ (BinOp::Add | BinOp::Sub | BinOp::Mul | BinOp::And | BinOp::Xor),
+                a,
+                b,
+            ) => self.narrow(op, a, b),
             Op::Bin(BinOp::Shl, a, b) => {
-                let by = self.constant(b)?;
+                let by = self.constant(b)? % u64::from(self.function.ty(a).bits());
                 if by >= self.ty.bits().into() {
                     return self.number(0);
                 }
@@ -280,7 +295,9 @@ impl Fold<'_> {
             return None;
         }
         match *self.op(value) {
-            Op::Un(op, x) if self.function.ty(x) < self.ty => Some(self.make(Op::Un(op, x), self.ty)),
+            Op::Un(op, x) if self.function.ty(x) < self.ty => {
+                Some(self.make(Op::Un(op, x), self.ty))
+            }
             Op::Un(_, x) => Some(x),
             _ => {
                 let number = self.constant(value)?;
@@ -304,7 +321,8 @@ impl Fold<'_> {
         if let Some(y) = self.constant(b) {
             return self.cmp_with(op, a, y, width);
         }
-        if let (Op::Un(UnOp::ZeroExtend, x), Op::Un(UnOp::ZeroExtend, y)) = (self.op(a), self.op(b)) {
+        if let (Op::Un(UnOp::ZeroExtend, x), Op::Un(UnOp::ZeroExtend, y)) = (self.op(a), self.op(b))
+        {
             let (x, y) = (*x, *y);
             if self.function.ty(x) == self.function.ty(y) {
                 return Some(Folded::Op(Op::Cmp(unsigned(op), x, y)));
@@ -472,7 +490,10 @@ fn calculate(op: BinOp, ty: Ty, a: u64, b: u64) -> u64 {
 }
 
 fn compare(op: Cmp, ty: Ty, a: u64, b: u64) -> bool {
-    let (x, y) = (sign_extend(ty, a).cast_signed(), sign_extend(ty, b).cast_signed());
+    let (x, y) = (
+        sign_extend(ty, a).cast_signed(),
+        sign_extend(ty, b).cast_signed(),
+    );
     match op {
         Cmp::Eq => a == b,
         Cmp::Ne => a != b,

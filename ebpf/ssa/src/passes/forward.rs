@@ -105,7 +105,8 @@ impl Forward {
                     value,
                     ty,
                 };
-                self.known.retain(|known| !may_overlap(function, known, &new));
+                self.known
+                    .retain(|known| !may_overlap(function, known, &new));
                 self.keep(new);
             }
             Op::Load { .. } | Op::Atomic { .. } => {
@@ -124,7 +125,8 @@ impl Forward {
 
     fn written(&mut self, effect: &Effect) {
         let writes = &effect.writes;
-        self.known.retain(|known| !writes.iter().any(|region| region.overlaps(known.region)));
+        self.known
+            .retain(|known| !writes.iter().any(|region| region.overlaps(known.region)));
     }
 
     fn keep(&mut self, known: Known) {
@@ -163,7 +165,10 @@ impl Forward {
         let mut at = wanted.start;
         while at < wanted.end {
             let next = self.known.iter().rev().find(|known| {
-                known.region == region && known.base == base && known.off == at && known.bytes().end <= wanted.end
+                known.region == region
+                    && known.base == base
+                    && known.off == at
+                    && known.bytes().end <= wanted.end
             })?;
             parts.push(*next);
             at = next.bytes().end;
@@ -171,7 +176,14 @@ impl Forward {
         Some(parts)
     }
 
-    fn part(&mut self, function: &mut Function, whole: &Known, off: i64, ty: Ty, inst: Value) -> Value {
+    fn part(
+        &mut self,
+        function: &mut Function,
+        whole: &Known,
+        off: i64,
+        ty: Ty,
+        inst: Value,
+    ) -> Value {
         let slot = function.value(inst).slot;
         let mut value = whole.value;
         let shift = (off - whole.off) as u64 * 8;
@@ -185,7 +197,14 @@ impl Forward {
         value
     }
 
-    fn join(&mut self, function: &mut Function, parts: &[Known], off: i64, ty: Ty, inst: Value) -> Value {
+    fn join(
+        &mut self,
+        function: &mut Function,
+        parts: &[Known],
+        off: i64,
+        ty: Ty,
+        inst: Value,
+    ) -> Value {
         let slot = function.value(inst).slot;
         let mut joined = None;
         for part in parts {
@@ -226,7 +245,10 @@ fn may_overlap(function: &Function, known: &Known, stored: &Known) -> bool {
         return !apart(known.bytes(), stored.bytes());
     }
     // Different numbers are different addresses.
-    match (function.constant(known.base), function.constant(stored.base)) {
+    match (
+        function.constant(known.base),
+        function.constant(stored.base),
+    ) {
         (Some(a), Some(b)) => {
             let distance = b.wrapping_sub(a).cast_signed();
             let at = stored.off.wrapping_add(distance);

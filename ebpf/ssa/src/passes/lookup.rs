@@ -12,7 +12,8 @@ use squalus_runtime::Env;
 
 use crate::build::Emitter;
 use crate::ir::{
-    BinOp, Block, BlockData, Cmp, Effect, Fixed, Function, Op, Order, Region, Target, Terminator, Ty, UnOp, Value,
+    BinOp, Block, BlockData, Cmp, Effect, Fixed, Function, Op, Order, Region, Target, Terminator,
+    Ty, UnOp, Value,
 };
 
 const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
@@ -31,10 +32,14 @@ pub(super) fn run(function: &mut Function, maps: &[Arc<Map>]) {
 /// The first lookup of a block that can be done in line.
 fn lookup_in(function: &Function, block: Block, maps: &[Arc<Map>]) -> Option<usize> {
     let insts = &function.block(block).insts;
-    insts.iter().position(|&inst| match function.value(inst).op {
-        Op::Lookup { map, .. } => maps[map as usize].hash_layout().is_some() && !function.block(block).cold,
-        _ => false,
-    })
+    insts
+        .iter()
+        .position(|&inst| match function.value(inst).op {
+            Op::Lookup { map, .. } => {
+                maps[map as usize].hash_layout().is_some() && !function.block(block).cold
+            }
+            _ => false,
+        })
 }
 
 /// Puts the code of a lookup in its place. Returns the block with what came after it.
@@ -55,7 +60,9 @@ fn expand(function: &mut Function, block: Block, at: usize, maps: &[Arc<Map>]) -
     let Op::Lookup { map, key } = op else {
         unreachable!("only lookups are expanded");
     };
-    let layout = maps[map as usize].hash_layout().expect("only hashes are looked up in");
+    let layout = maps[map as usize]
+        .hash_layout()
+        .expect("only hashes are looked up in");
     let mut emit = Emitter::at(std::mem::replace(function, Function::new(0)), block, slot);
     let mut code = Inline {
         emit: &mut emit,
@@ -92,7 +99,9 @@ impl Inline<'_> {
         let seq = self.acquire(Ty::I32, set, HashLayout::SEQ);
         let way = self.way(set, hash);
         let slot = self.emit.resize(way.slot, Ty::I64);
-        let entry = self.emit.bin_with(BinOp::Mul, slot, self.layout.stride as u64);
+        let entry = self
+            .emit
+            .bin_with(BinOp::Mul, slot, self.layout.stride as u64);
         let entry = self.emit.moved(entry, self.layout.slots as i64);
         let mut differs = None;
         for (n, &word) in key.iter().enumerate() {
@@ -146,9 +155,13 @@ impl Inline<'_> {
     /// The address of a key's home.
     fn set(&mut self, hash: Value) -> Value {
         let high = self.emit.bin_with(BinOp::LShr, hash, 32);
-        let number = self.emit.bin_with(BinOp::Mul, high, self.layout.set_count.into());
+        let number = self
+            .emit
+            .bin_with(BinOp::Mul, high, self.layout.set_count.into());
         let number = self.emit.bin_with(BinOp::LShr, number, 32);
-        let offset = self.emit.bin_with(BinOp::Mul, number, HashLayout::SET as u64);
+        let offset = self
+            .emit
+            .bin_with(BinOp::Mul, number, HashLayout::SET as u64);
         self.emit.moved(offset, self.layout.sets as i64)
     }
 
@@ -187,7 +200,10 @@ impl Inline<'_> {
         let stamps = HashLayout::STAMPS as i32;
         let stamp = self.emit.load(Ty::I8, Region::MapIndex, place, stamps);
         let news = self.emit.cmp(Cmp::Ne, stamp, now);
-        let (write, on) = (self.emit.function.make_block(), self.emit.function.make_block());
+        let (write, on) = (
+            self.emit.function.make_block(),
+            self.emit.function.make_block(),
+        );
         self.emit.function.block_mut(write).cold = true;
         self.branch(news, write, on);
         self.emit.block = write;
@@ -249,7 +265,8 @@ impl Inline<'_> {
         let temp = self.emit.function.temps.len() as u32 - 1;
         let place = self.emit.function.fixed(Fixed::Temp(temp));
         for (n, &word) in key.iter().enumerate() {
-            self.emit.store(Region::Temp(temp), place, n as i32 * 8, word);
+            self.emit
+                .store(Region::Temp(temp), place, n as i32 * 8, word);
         }
         let map = self.emit.function.fixed(Fixed::Map(map));
         let zero = self.emit.number(Ty::I64, 0);
@@ -260,7 +277,9 @@ impl Inline<'_> {
         };
         let function: squalus_runtime::HelperFn = squalus_runtime::helpers::map_lookup_elem;
         let function = ("map_lookup_elem", function as usize);
-        let found = self.emit.native(function, vec![map, place, zero, zero, zero], effect);
+        let found = self
+            .emit
+            .native(function, vec![map, place, zero, zero, zero], effect);
         self.finish(rest, found);
     }
 }

@@ -54,7 +54,10 @@ fn merged(function: &Function, before: &[Value], inst: Value) -> Option<Merged> 
         return None;
     }
     parts.sort_by_key(|part| part.shift);
-    let places: Option<Vec<Place>> = parts.iter().map(|part| place(function, part.load)).collect();
+    let places: Option<Vec<Place>> = parts
+        .iter()
+        .map(|part| place(function, part.load))
+        .collect();
     let places = places?;
     let ty = places[0].ty;
     let size = i64::from(ty.bytes());
@@ -63,25 +66,43 @@ fn merged(function: &Function, before: &[Value], inst: Value) -> Option<Merged> 
         return None;
     }
     let step = u64::from(ty.bits());
-    let in_order = parts.iter().enumerate().all(|(n, part)| part.shift == n as u64 * step);
-    let alike = places.iter().all(|p| p.ty == ty && p.base == places[0].base && p.region == places[0].region);
+    let in_order = parts
+        .iter()
+        .enumerate()
+        .all(|(n, part)| part.shift == n as u64 * step);
+    let alike = places
+        .iter()
+        .all(|p| p.ty == ty && p.base == places[0].base && p.region == places[0].region);
     if !in_order || !alike {
         return None;
     }
-    let rising = places.windows(2).all(|pair| pair[1].off - pair[0].off == size);
-    let falling = places.windows(2).all(|pair| pair[0].off - pair[1].off == size);
+    let rising = places
+        .windows(2)
+        .all(|pair| pair[1].off - pair[0].off == size);
+    let falling = places
+        .windows(2)
+        .all(|pair| pair[0].off - pair[1].off == size);
     let first = match (rising, falling) {
         (true, _) => places[0],
         (_, true) if ty == Ty::I8 => places[places.len() - 1],
         _ => return None,
     };
-    let earliest = before.iter().position(|value| parts.iter().any(|part| part.load == *value))?;
-    let all_here = parts.iter().all(|part| before[earliest..].contains(&part.load));
-    let disturbed = before[earliest..].iter().any(|&value| changes_memory(function, value, first.region));
+    let earliest = before
+        .iter()
+        .position(|value| parts.iter().any(|part| part.load == *value))?;
+    let all_here = parts
+        .iter()
+        .all(|part| before[earliest..].contains(&part.load));
+    let disturbed = before[earliest..]
+        .iter()
+        .any(|&value| changes_memory(function, value, first.region));
     if !all_here || disturbed {
         return None;
     }
-    let Op::Load { region, base, off, .. } = function.value(first.load).op else {
+    let Op::Load {
+        region, base, off, ..
+    } = function.value(first.load).op
+    else {
         return None;
     };
     Some(Merged {
@@ -106,7 +127,7 @@ fn collect(function: &Function, value: Value, shift: u64, parts: &mut Vec<Part>)
             collect(function, b, shift, parts)
         }
         Op::Bin(BinOp::Shl, a, by) => {
-            let by = function.constant(by)?;
+            let by = function.constant(by)? % u64::from(function.ty(value).bits());
             collect(function, a, shift + by, parts)
         }
         Op::Un(UnOp::ZeroExtend, load) if matches!(function.value(load).op, Op::Load { .. }) => {
@@ -149,7 +170,12 @@ fn place(function: &Function, load: Value) -> Option<Place> {
 
 fn changes_memory(function: &Function, value: Value, region: Region) -> bool {
     match &function.value(value).op {
-        Op::Store { region: written, .. } | Op::Atomic { region: written, .. } => written.overlaps(region),
+        Op::Store {
+            region: written, ..
+        }
+        | Op::Atomic {
+            region: written, ..
+        } => written.overlaps(region),
         Op::Native { effect, .. } => effect.writes.iter().any(|written| written.overlaps(region)),
         Op::Local { .. } | Op::TailCall(..) => true,
         Op::Load { order, .. } => *order != Order::Plain,

@@ -59,6 +59,41 @@ impl Pass {
     }
 }
 
+/// A set of passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Passes(u32);
+
+impl Passes {
+    /// All of them.
+    pub const ALL: Passes = Passes(u32::MAX);
+    /// None of them.
+    pub const NONE: Passes = Passes(0);
+
+    /// The set with one more.
+    #[must_use]
+    pub const fn with(self, pass: Pass) -> Passes {
+        Passes(self.0 | 1 << pass as u32)
+    }
+
+    /// The set with one less.
+    #[must_use]
+    pub const fn without(self, pass: Pass) -> Passes {
+        Passes(self.0 & !(1 << pass as u32))
+    }
+
+    /// Whether a pass is in the set.
+    #[must_use]
+    pub const fn has(self, pass: Pass) -> bool {
+        self.0 & 1 << pass as u32 != 0
+    }
+}
+
+impl Default for Passes {
+    fn default() -> Passes {
+        Passes::ALL
+    }
+}
+
 impl fmt::Display for Pass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -72,7 +107,12 @@ pub struct UnknownPass(pub String);
 impl fmt::Display for UnknownPass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = Pass::ALL.iter().map(|pass| pass.name()).collect();
-        write!(f, "there is no pass `{}`; passes are: {}", self.0, names.join(", "))
+        write!(
+            f,
+            "there is no pass `{}`; passes are: {}",
+            self.0,
+            names.join(", ")
+        )
     }
 }
 
@@ -87,17 +127,17 @@ impl FromStr for Pass {
     }
 }
 
-/// Runs the passes that `wanted` names over a function that was built. `each` sees the function after each.
+/// Runs passes over a function that was built. `each` sees the function after each.
 pub fn optimize(
     function: &mut Function,
     maps: &[Arc<Map>],
-    wanted: impl Fn(Pass) -> bool,
+    wanted: Passes,
     mut each: impl FnMut(&str, &Function),
 ) {
     params::run(function);
     each("params", function);
     let mut run = |pass: Pass, work: &dyn Fn(&mut Function), function: &mut Function| {
-        if wanted(pass) {
+        if wanted.has(pass) {
             work(function);
             each(pass.name(), function);
         }

@@ -52,18 +52,32 @@ fn only(
 }
 
 /// Removes the parameters that `gone` names, with what edges give for them.
-pub(super) fn drop_params(function: &mut Function, order: &[Block], mut gone: impl FnMut(Value) -> bool) {
+pub(super) fn drop_params(
+    function: &mut Function,
+    order: &[Block],
+    mut gone: impl FnMut(Value) -> bool,
+) {
     let mut keep: Vec<Option<Vec<bool>>> = vec![None; function.blocks.len()];
     for &block in order.iter().filter(|&&block| block != Function::ENTRY) {
-        let kept: Vec<bool> = function.block(block).params.iter().map(|&p| !gone(p)).collect();
+        let kept: Vec<bool> = function
+            .block(block)
+            .params
+            .iter()
+            .map(|&p| !gone(p))
+            .collect();
         if kept.contains(&false) {
             let mut kept_now = kept.iter();
-            function.block_mut(block).params.retain(|_| kept_now.next() == Some(&true));
+            function
+                .block_mut(block)
+                .params
+                .retain(|_| kept_now.next() == Some(&true));
             keep[block.0 as usize] = Some(kept);
         }
     }
     for &block in order {
-        let Some(end) = &mut function.block_mut(block).end else { continue };
+        let Some(end) = &mut function.block_mut(block).end else {
+            continue;
+        };
         for target in end.targets_mut() {
             if let Some(kept) = &keep[target.block.0 as usize] {
                 let mut kept = kept.iter();

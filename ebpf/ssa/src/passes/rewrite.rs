@@ -63,7 +63,12 @@ impl Aliases {
 pub(super) fn predecessors(function: &Function) -> Vec<Vec<Block>> {
     let mut before = vec![Vec::new(); function.blocks.len()];
     for block in function.reverse_postorder() {
-        for target in function.block(block).end.iter().flat_map(|end| end.targets()) {
+        for target in function
+            .block(block)
+            .end
+            .iter()
+            .flat_map(|end| end.targets())
+        {
             before[target.block.0 as usize].push(block);
         }
     }
@@ -72,6 +77,10 @@ pub(super) fn predecessors(function: &Function) -> Vec<Vec<Block>> {
 
 /// The targets by which `from` leads to `to`.
 pub(super) fn edges(function: &Function, from: Block, to: Block) -> impl Iterator<Item = &Target> {
-    let targets = function.block(from).end.iter().flat_map(|end| end.targets());
+    let targets = function
+        .block(from)
+        .end
+        .iter()
+        .flat_map(|end| end.targets());
     targets.filter(move |target| target.block == to)
 }

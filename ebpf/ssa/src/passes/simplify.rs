@@ -52,7 +52,9 @@ impl Simplify<'_> {
         }
         let data = function.block_mut(block);
         data.insts = std::mem::take(&mut self.out);
-        let Some(mut end) = data.end.take() else { return };
+        let Some(mut end) = data.end.take() else {
+            return;
+        };
         end.map_uses(|value| self.aliases.resolve(value));
         let end = decided(function, end);
         function.block_mut(block).end = Some(end);

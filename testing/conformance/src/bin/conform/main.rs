@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use squalus_conformance::engines::{self, Kind, Subject};
-use squalus_conformance::{Case, Hunt, Rng, Tally, Watch, balancer, maps, programs};
+use squalus_conformance::{Case, Hunt, Rng, Tally, Watch, balancer, maps, maps_kinds, programs};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -32,6 +32,9 @@ enum What {
     Balancer(Balancer),
     /// Map operations and helpers, from programs and the control plane.
     Maps {
+        /// The maps that are not plain tables: without keys, for redirection, with locks; and walks.
+        #[arg(long)]
+        kinds: bool,
         /// Run the steps in this file instead of generated ones.
         #[arg(long)]
         replay: Option<PathBuf>,
@@ -78,7 +81,11 @@ fn run(options: &Options) -> Outcome<()> {
     let kinds = engines::available()?;
     match &options.what {
         What::Balancer(balancer) => run_balancer(options, &kinds, balancer),
-        What::Maps { replay } => run_maps(options, &kinds, replay.as_ref()),
+        What::Maps {
+            kinds: true,
+            replay,
+        } => run_kinds(options, &kinds, replay.as_ref()),
+        What::Maps { replay, .. } => run_maps(options, &kinds, replay.as_ref()),
         What::Programs => run_programs(options, &kinds),
         What::Objects(what) => objects::run(options.seed, &kinds, what),
     }
@@ -145,6 +152,16 @@ fn run_maps(options: &Options, kinds: &[Kind], replay: Option<&PathBuf>) -> Outc
         let mut case = generator.map_case(STEPS);
         case.steps.extend(generator.helper_case(STEPS).steps);
         case
+    })
+}
+
+fn run_kinds(options: &Options, kinds: &[Kind], replay: Option<&PathBuf>) -> Outcome<()> {
+    const STEPS: usize = 6000;
+    let cpus = squalus_kernel::possible_cpus()?;
+    let subject = Subject::new(maps_kinds::OBJECT);
+    let with = (kinds, &subject, &maps_kinds::watch());
+    compare(options, with, replay, |seed| {
+        maps_kinds::Generator::new(seed, cpus).case(STEPS)
     })
 }
 
