@@ -154,11 +154,7 @@ fn open_xdp(
     let queues = interface.rx_queues()?;
     let mut ports: Vec<Vec<PortAndPool>> = Vec::new();
     let (mut reinjections, mut notice) = (Vec::new(), None);
-    // Chunks of AF_XDP are at most a page.
-    let frame_size = match FrameSize::for_mtu(interface.mtu) {
-        FrameSize::Half => FrameSize::Half,
-        FrameSize::Page | FrameSize::Jumbo => FrameSize::Page,
-    };
+    let frame_size = squalus_afxdp::frame_size(interface.mtu);
     for queue in 0..queues {
         let mut pool = pool(options, frame_size)?;
         let host = open_host_path(options, interface, queue);

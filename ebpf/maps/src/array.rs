@@ -150,6 +150,13 @@ impl Array {
         Ok(())
     }
 
+    /// The index of the value at an address, in any plane.
+    pub(crate) fn index_of(&self, addr: usize) -> Option<u32> {
+        let inside = self.contains(addr, self.layout.size);
+        let offset = self.arena.offset_of(addr).filter(|_| inside)?;
+        Some((offset % self.plane / self.stride) as u32)
+    }
+
     pub(crate) fn contains(&self, addr: usize, len: usize) -> bool {
         let Some(offset) = self.arena.offset_of(addr) else {
             return false;

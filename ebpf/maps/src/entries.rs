@@ -232,6 +232,14 @@ impl Entries {
         unsafe { self.layout.stop_timer(self.value(slot, 0)) };
     }
 
+    /// The slot whose value is at an address, in maps that are not per-CPU.
+    pub(crate) fn slot_of(&self, addr: usize) -> Option<u32> {
+        if self.is_per_cpu() || !self.contains(addr, self.layout.size) {
+            return None;
+        }
+        Some((self.arena.offset_of(addr)? / self.stride) as u32)
+    }
+
     /// Whether a range of addresses lies in one value.
     pub(crate) fn contains(&self, addr: usize, len: usize) -> bool {
         let (offset, stride, start, slots) = match &self.per_cpu {

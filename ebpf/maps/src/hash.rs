@@ -85,9 +85,11 @@ impl Hash {
             },
             ..def.clone()
         };
+        // Who may only evict entries of its own may find none of them in its key's sets.
+        let mut index = Index::new(capacity, !lru || shares > 1, seed, colour)?;
+        index.both_ways = lru;
         Ok(Hash {
-            // Who may only evict entries of its own may find none of them in its key's sets.
-            index: Index::new(capacity, !lru || shares > 1, seed, colour)?,
+            index,
             entries: Entries::new(&stored, quota.slots(), cpus, colour.wrapping_add(1))?,
             quota,
             lru: lru.then(|| Clock::new(capacity)),
@@ -97,6 +99,17 @@ impl Hash {
 
     pub(crate) fn len(&self) -> u32 {
         self.quota.len()
+    }
+
+    /// Copies the key of the entry whose value is at an address; false if none is there.
+    ///
+    /// # Safety
+    /// `key` is writable for the key size.
+    pub(crate) unsafe fn key_of(&self, value: usize, key: *mut u8) -> bool {
+        let slot = self.entries.slot_of(value);
+        // SAFETY: the caller's.
+        slot.map(|slot| unsafe { self.entries.copy_key(slot, key) })
+            .is_some()
     }
 
     pub(crate) fn contains(&self, addr: usize, len: usize) -> bool {

@@ -17,7 +17,7 @@ pub struct Cursor(u64);
 ///
 /// In all of it `key` must be readable for the key size and `value` for the value size. Neither needs to
 /// be aligned. `cpu` is below the environment's number of CPUs (others count as 0). A caller that uses
-/// what a lookup returned must hold the map, and for inner maps be a registered [`Worker`].
+/// what a lookup returned must hold the map, and for inner maps be a registered [`Worker`](crate::Worker).
 impl Map {
     /// The address of the value under `key` (in per-CPU maps this CPU's), aligned to 8, or null. In maps
     /// of maps it is the inner map, a `*const Map`. In LRU maps it marks the entry as used.
@@ -253,6 +253,24 @@ impl Map {
         }
     }
 
+    /// Copies the key of the element whose value is at `value` to `key`; false if no value of an `ARRAY` or a
+    /// hash that is not per-CPU is there. The element may have been removed.
+    ///
+    /// # Safety
+    /// `key` must be writable for the map's key size.
+    pub unsafe fn key_of(&self, value: usize, key: *mut u8) -> bool {
+        match &self.kind {
+            Kind::Array(array) => array.index_of(value).is_some_and(|index| {
+                // SAFETY: array keys have 4 bytes; the caller's.
+                unsafe { key.cast::<u32>().write_unaligned(index) };
+                true
+            }),
+            // SAFETY: the caller's.
+            Kind::Hash(hash) => unsafe { hash.key_of(value, key) },
+            _ => false,
+        }
+    }
+
     /// The program at `index` of a `PROG_ARRAY`, if one is set.
     #[inline]
     #[must_use]
@@ -267,7 +285,7 @@ impl Map {
     /// nothing. A map that is put in meanwhile may or may not be asked.
     ///
     /// # Safety
-    /// The caller must be a [`Worker`] of this environment's reclaimer that is not paused.
+    /// The caller must be a [`Worker`](crate::Worker) of this environment's reclaimer that is not paused.
     pub unsafe fn find_inner<T>(&self, ask: impl FnMut(&Map) -> Option<T>) -> Option<T> {
         // SAFETY: a non-null cell holds a live map, which the reclaimer keeps while the caller may use it.
         let inner = |cell: &MapCell| unsafe { cell.load(Ordering::Acquire).as_ref() };

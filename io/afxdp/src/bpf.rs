@@ -15,6 +15,8 @@ const PROG_TYPE_SCHED_CLS: u32 = 3;
 const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_TYPE_XDP: u32 = 37;
 const ATTACH_TYPE_TCX_INGRESS: u32 = 46;
+/// `BPF_F_XDP_HAS_FRAGS`.
+const HAS_FRAGS: u32 = 1 << 5;
 
 /// Kinds of programs, with where they are attached.
 #[derive(Clone, Copy, Debug)]
@@ -147,7 +149,13 @@ pub(crate) fn delete<K: Copy>(map: &OwnedFd, key: &K) -> io::Result<bool> {
 }
 
 /// Loads a program; on rejection the error carries the verifier's last words.
-pub(crate) fn load(hook: Hook, name: &str, instructions: &[u64]) -> io::Result<OwnedFd> {
+/// With `fragments` an XDP program takes frames that lie in several pieces of memory.
+pub(crate) fn load(
+    hook: Hook,
+    name: &str,
+    instructions: &[u64],
+    fragments: bool,
+) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attributes {
         prog_type: u32,
@@ -174,7 +182,7 @@ pub(crate) fn load(hook: Hook, name: &str, instructions: &[u64]) -> io::Result<O
         log_size: log.len() as u32,
         log_buf: log.as_mut_ptr().expose_provenance() as u64,
         kern_version: 0,
-        prog_flags: 0,
+        prog_flags: if fragments { HAS_FRAGS } else { 0 },
         prog_name: object_name(name),
         prog_ifindex: 0,
         expected_attach_type: hook.attach_type(),

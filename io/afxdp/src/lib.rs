@@ -15,6 +15,9 @@
 //! frame received on one can leave through another without a copy, and its headroom is the whole 256 bytes
 //! that the kernel leaves.
 //!
+//! Chunks of AF_XDP are at most a page. For longer frames a port takes a pool with longer chunks
+//! ([`squalus_port::FrameSize::Jumbo`]) and copies once more, since they come in pieces (`XDP_USE_SG`).
+//!
 //! On virtual Ethernet the card does nothing: frames come with whatever checksum the sender left to it, and
 //! AF_XDP, unlike AF_PACKET, does not tell. Turn offloads off at the sending end
 //! ([`squalus_port::Interface::disable_offloads`]).
@@ -25,9 +28,10 @@ mod port;
 mod reinject;
 mod rings;
 mod socket;
+mod staging;
 mod steer;
 
 pub use attached::{AttachedProgram, attached_program};
 pub use port::{AfXdpConfig, AfXdpPort};
 pub use reinject::Reinjection;
-pub use steer::{AttachMode, Filter, MAX_VIPS, Steering};
+pub use steer::{AttachMode, Filter, MAX_VIPS, Steering, frame_size};

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use squalus_port::{
-    Burst, Frame, HostPath, Pool, Port, PortError, PortInfo, PortMode, PortRequest, PortState,
-    PortStats, Umem,
+    Burst, Frame, FrameSize, HostPath, Pool, Port, PortError, PortInfo, PortMode, PortRequest,
+    PortState, PortStats, Umem,
 };
 
 use crate::socket::{Binding, Socket, SocketError};
+use crate::staging::Staging;
 use crate::steer::{AttachMode, NEEDS, Steering};
 
 /// Slots of each ring, and fewer if the pool has less than twice as many frames.
@@ -49,12 +50,15 @@ pub struct AfXdpPort {
     failure: Option<i32>,
     info: PortInfo,
     stats: PortStats,
+    /// Only if the pool's chunks are too long for AF_XDP.
+    staging: Option<Box<Staging>>,
     _steering: Arc<Steering>,
 }
 
 impl AfXdpPort {
     /// Opens the port over `pool`, which it must be used with from then on: zero copy if the driver can
-    /// and nothing else was asked for, else copy. [`PortInfo`] says which.
+    /// and nothing else was asked for, else copy. [`PortInfo`] says which. A pool with chunks longer than a
+    /// page takes frames that come in pieces, which costs another copy.
     ///
     /// # Errors
     /// [`PortError::QueueBusy`], [`PortError::NoQueue`]; [`PortError::Unsupported`] if only zero copy was
@@ -67,7 +71,13 @@ impl AfXdpPort {
                 pool.capacity()
             )));
         }
-        let (socket, obtained, notices) = open_socket(&config, pool)?;
+        let mut staging = match pool.chunk_size() > FrameSize::Page.bytes() {
+            true => Some(Box::new(Staging::new(MAX_RING * 2)?)),
+            false => None,
+        };
+        let rings_pool = staging.as_ref().map_or(&*pool, |staging| &staging.pool);
+        let (socket, obtained, notices) = open_socket(&config, rings_pool, staging.is_some())?;
+        let memory = Arc::clone(pool.memory());
         config
             .steering
             .register(config.queue, &socket.fd)
@@ -80,7 +90,7 @@ impl AfXdpPort {
         };
         let mut port = AfXdpPort {
             socket,
-            memory: Arc::clone(pool.memory()),
+            memory,
             host: config.host.ok(),
             max_frame: interface.mtu as usize + ETHERNET_AND_VLAN,
             failure: None,
@@ -96,9 +106,11 @@ impl AfXdpPort {
                 notices,
             },
             stats: PortStats::default(),
+            staging: None,
             _steering: config.steering,
         };
-        port.refill(pool);
+        port.refill(staging.as_mut().map_or(pool, |staging| &mut staging.pool));
+        port.staging = staging;
         Ok(port)
     }
 
@@ -179,6 +191,68 @@ impl AfXdpPort {
         })
     }
 
+    /// As [`Port::recv`], for frames in pieces.
+    fn recv_pieces(&mut self, staging: &mut Staging, pool: &mut Pool, burst: &mut Burst) -> usize {
+        self.complete(&mut staging.pool);
+        if self.socket.tx.outstanding() > 0 {
+            self.flush();
+        }
+        let (before, mut taken) = (burst.len(), false);
+        while burst.room() > 0 {
+            let Some(entry) = self.socket.rx.pop() else {
+                break;
+            };
+            taken = true;
+            if let Some(frame) = staging.take(entry, pool, &mut self.stats) {
+                self.stats.rx_bytes += frame.len() as u64;
+                if let Err(frame) = burst.push(frame) {
+                    pool.free(frame);
+                }
+            }
+        }
+        let received = burst.len() - before;
+        if taken {
+            self.socket.rx.release();
+            self.failure = None;
+            self.stats.rx_frames += received as u64;
+        }
+        self.refill(&mut staging.pool);
+        if !taken && self.socket.fill.needs_wakeup() {
+            self.socket.kick_rx();
+        }
+        received
+    }
+
+    /// Puts a frame into the transmit ring in pieces, or counts it; true if it is in the ring.
+    fn enqueue_pieces(&mut self, staging: &mut Staging, packet: &[u8]) -> bool {
+        if packet.len() > self.max_frame {
+            self.stats.tx_too_long += 1;
+            return false;
+        }
+        let pieces = staging.pieces(packet.len());
+        let room = self.socket.tx.free(pieces).min(staging.pool.available());
+        if packet.len() < ETHERNET || room < pieces {
+            self.stats.tx_dropped += 1;
+            return false;
+        }
+        self.stats.tx_bytes += packet.len() as u64;
+        staging.cut(packet, |entry| {
+            self.socket.tx.push(entry);
+        });
+        true
+    }
+
+    /// As [`Port::send`], for frames in pieces.
+    fn send_pieces(&mut self, staging: &mut Staging, pool: &mut Pool, frames: &mut Burst) -> usize {
+        self.complete(&mut staging.pool);
+        let mut accepted = 0;
+        for frame in frames.drain() {
+            accepted += usize::from(self.enqueue_pieces(staging, pool.data(&frame)));
+            pool.free(frame);
+        }
+        accepted
+    }
+
     /// A port's rings name chunks of one pool only.
     fn check_pool(&self, pool: &Pool) {
         assert!(
@@ -192,6 +266,7 @@ impl AfXdpPort {
 fn open_socket(
     config: &AfXdpConfig,
     pool: &Pool,
+    fragments: bool,
 ) -> Result<(Socket, PortMode, Vec<String>), PortError> {
     let steering = &config.steering;
     let entries = 1_u32 << (pool.capacity() / 2).min(MAX_RING).ilog2();
@@ -200,6 +275,7 @@ fn open_socket(
             ifindex: steering.interface().index,
             queue: config.queue,
             zero_copy,
+            fragments,
         };
         open_when_free(pool, entries, binding)
     };
@@ -279,6 +355,11 @@ impl Port for AfXdpPort {
 
     fn recv(&mut self, pool: &mut Pool, burst: &mut Burst) -> usize {
         self.check_pool(pool);
+        if let Some(mut staging) = self.staging.take() {
+            let received = self.recv_pieces(&mut staging, pool, burst);
+            self.staging = Some(staging);
+            return received;
+        }
         self.complete(pool);
         if self.socket.tx.outstanding() > 0 {
             self.flush();
@@ -313,10 +394,15 @@ impl Port for AfXdpPort {
 
     fn send(&mut self, pool: &mut Pool, frames: &mut Burst) -> usize {
         self.check_pool(pool);
-        self.complete(pool);
         let mut accepted = 0;
-        for frame in frames.drain() {
-            accepted += usize::from(self.enqueue(pool, frame));
+        if let Some(mut staging) = self.staging.take() {
+            accepted = self.send_pieces(&mut staging, pool, frames);
+            self.staging = Some(staging);
+        } else {
+            self.complete(pool);
+            for frame in frames.drain() {
+                accepted += usize::from(self.enqueue(pool, frame));
+            }
         }
         if accepted > 0 {
             self.socket.tx.publish();

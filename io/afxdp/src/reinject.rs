@@ -52,7 +52,7 @@ impl Reinjection {
             EXIT,
         ];
         let failed = |what: String| move |error| PortError::from_io(error, what, NEEDS);
-        let program = bpf::load(Hook::TcIngress, "sq_reinject", &code)
+        let program = bpf::load(Hook::TcIngress, "sq_reinject", &code, false)
             .map_err(failed("loading the program of the way back".into()))?;
         let link = bpf::link(Hook::TcIngress, &program, tap.index, 0).map_err(failed(format!(
             "attaching to the entrance of `{}`, which takes Linux 6.6",

@@ -24,7 +24,12 @@ pub(crate) struct Binding {
     pub(crate) ifindex: u32,
     pub(crate) queue: u32,
     pub(crate) zero_copy: bool,
+    /// Whether frames may lie in several chunks (`XDP_USE_SG`, since Linux 6.6).
+    pub(crate) fragments: bool,
 }
+
+/// `XDP_USE_SG` of linux/if_xdp.h.
+const USE_SG: u16 = 1 << 4;
 
 /// Why a socket could not be had.
 pub(crate) enum SocketError {
@@ -79,9 +84,10 @@ impl Socket {
         } else {
             libc::XDP_COPY
         };
+        let fragments = if binding.fragments { USE_SG } else { 0 };
         let address = libc::sockaddr_xdp {
             sxdp_family: libc::AF_XDP as u16,
-            sxdp_flags: mode | libc::XDP_USE_NEED_WAKEUP,
+            sxdp_flags: mode | libc::XDP_USE_NEED_WAKEUP | fragments,
             sxdp_ifindex: binding.ifindex,
             sxdp_queue_id: binding.queue,
             sxdp_shared_umem_fd: 0,

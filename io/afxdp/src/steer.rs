@@ -20,7 +20,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard};
 
-use squalus_port::{Interface, PortError};
+use squalus_port::{FrameSize, Interface, PortError};
 
 use crate::attached::attached_program;
 use crate::bpf::{self, Hook, MapType};
@@ -92,7 +92,7 @@ impl Steering {
         let vips = bpf::create_map(MapType::Hash, "sq_vips", 16, 4, MAX_VIPS)
             .map_err(failed("creating the map of VIPs"))?;
         let code = program(filter, vips.as_raw_fd(), sockets.as_raw_fd());
-        let program = bpf::load(Hook::Xdp, "sq_steer", &code)
+        let program = bpf::load(Hook::Xdp, "sq_steer", &code, needs_fragments(&interface))
             .map_err(failed("loading the steering program"))?;
         let (link, mode, notices) = attach(&program, &interface, mode)?;
         Ok(Steering {
@@ -180,6 +180,24 @@ impl Steering {
         }
     }
 }
+
+/// The size of frames for an AF_XDP port on an interface with this MTU: jumbo as soon as the kernel would hold
+/// the longest in more than one page.
+#[must_use]
+pub fn frame_size(mtu: u32) -> FrameSize {
+    match FrameSize::for_mtu(mtu + SHARED_INFO) {
+        FrameSize::Jumbo => FrameSize::Jumbo,
+        FrameSize::Half | FrameSize::Page => FrameSize::for_mtu(mtu),
+    }
+}
+
+/// Whether frames of the interface may be longer than a page holds. Drivers refuse other programs then.
+fn needs_fragments(interface: &Interface) -> bool {
+    frame_size(interface.mtu) == FrameSize::Jumbo
+}
+
+/// Bytes that the kernel keeps at the end of a frame's page (`struct skb_shared_info`, aligned).
+const SHARED_INFO: u32 = 320;
 
 /// The map's key of an address: IPv4 mapped into IPv6 (`::ffff:a.b.c.d`).
 fn vip_key(vip: IpAddr) -> [u8; 16] {
@@ -433,6 +451,13 @@ mod tests {
             code.finish(),
             [0x0000_0000_0001_0005, 0x95, 0xffff_ffff_fffe_0315]
         );
+    }
+
+    #[test]
+    fn jumbo_begins_where_a_page_ends() {
+        let sizes = [1500, 3502, 3503, 9000].map(frame_size);
+        let (half, page, jumbo) = (FrameSize::Half, FrameSize::Page, FrameSize::Jumbo);
+        assert_eq!(sizes, [half, page, jumbo, jumbo]);
     }
 
     #[test]

@@ -12,11 +12,14 @@ use squalus_afxdp::{
     AfXdpConfig, AfXdpPort, AttachMode, Filter, Reinjection, Steering, attached_program,
 };
 use squalus_packet::{TapConfig, TapPort};
-use squalus_port::{Burst, HostPath, Pool, Port, PortError, PortMode, PortRequest, PortState};
+use squalus_port::{
+    Burst, FrameSize, HostPath, Pool, PoolConfig, Port, PortError, PortMode, PortRequest, PortState,
+};
 use squalus_testkit::Namespace;
 
 use support::{
-    PATIENCE, experiment, ip, ipv6_to, pool, port, receive, send, udp_frame, udp_to, veth,
+    EXPERIMENT, PATIENCE, experiment, ip, ipv6_to, pool, port, receive, send, udp_frame, udp_to,
+    veth,
 };
 
 const VIP: [u8; 4] = [10, 99, 0, 100];
@@ -360,6 +363,60 @@ fn everything_comes_and_goes_back_as_the_interfaces_own() {
         .iter()
         .any(|frame| pool_a.data(frame) == arp_request());
     assert!(!looped, "a frame that went to the host came back");
+}
+
+#[test]
+fn jumbo_frames_come_and_go_whole() {
+    let Some(namespace) = veth("sq-xdp-jumbo") else {
+        return;
+    };
+    ip(&namespace, "link set sqa mtu 9000");
+    ip(&namespace, "link set sqb mtu 9000");
+    let jumbo = || {
+        Pool::new(&PoolConfig {
+            frames: 512,
+            frame_size: FrameSize::Jumbo,
+            ..PoolConfig::default()
+        })
+        .unwrap()
+    };
+    let steering = steering(&namespace, AttachMode::Native, Filter::Everything);
+    let mut pool_a = jumbo();
+    let mut port_a = open(
+        &namespace,
+        config(&steering, PortRequest::AfXdp),
+        &mut pool_a,
+    )
+    .unwrap();
+    assert_eq!(port_a.info().obtained, PortMode::AfXdpCopy);
+    let (mut wire, mut pool_b) = (port(&namespace, "sqb"), jumbo());
+    let ours = |frame: &[u8]| frame[12..14] == EXPERIMENT;
+    // More frames than there are chunks, so that each chunk must come back.
+    for round in 0..200 {
+        let lengths = [60, 1500, 3500, 3521, 3840, 3841, 7680, 7681, 9014];
+        let frames: Vec<_> = lengths.map(|len| experiment(round, len)).into();
+        send(&mut wire, &mut pool_b, &frames);
+        let mut echo = Burst::new();
+        let deadline = Instant::now() + PATIENCE;
+        let mut received = Burst::new();
+        while echo.len() < frames.len() && Instant::now() < deadline {
+            port_a.wait(Duration::from_millis(10));
+            port_a.recv(&mut pool_a, &mut received);
+            for frame in received.drain() {
+                match ours(pool_a.data(&frame)) {
+                    true => echo.push(frame).unwrap(),
+                    false => pool_a.free(frame),
+                }
+            }
+        }
+        let seen: Vec<Vec<u8>> = echo.iter().map(|f| pool_a.data(f).to_vec()).collect();
+        assert!(seen == frames, "round {round}");
+        assert_eq!(port_a.send(&mut pool_a, &mut echo), frames.len());
+        assert!(receive(&mut wire, &mut pool_b, frames.len(), ours) == frames);
+    }
+    let stats = port_a.stats();
+    assert_eq!((stats.rx_dropped, stats.tx_dropped), (0, 0));
+    assert_eq!(pool_a.available(), pool_a.capacity());
 }
 
 #[test]

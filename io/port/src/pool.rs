@@ -17,7 +17,7 @@ pub enum FrameSize {
     Half,
     /// 4096 bytes, one page: for MTUs up to 3800.
     Page,
-    /// 16384 bytes, for MTUs up to 16000. Not for AF_XDP, whose chunks are at most a page.
+    /// 16384 bytes, for MTUs up to 16000. AF_XDP, whose chunks are at most a page, copies frames into such.
     Jumbo,
 }
 

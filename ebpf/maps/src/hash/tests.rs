@@ -9,8 +9,8 @@ use crate::set::WAYS;
 
 const ENTRIES: u32 = 64;
 
-fn crowded(kind: MapType, sets: u32) -> Hash {
-    let def = MapDef {
+fn definition(kind: MapType) -> MapDef {
+    MapDef {
         name: "crowded".into(),
         kind,
         key_size: 8,
@@ -20,7 +20,11 @@ fn crowded(kind: MapType, sets: u32) -> Hash {
         inner: None,
         extra: 0,
         fields: Default::default(),
-    };
+    }
+}
+
+fn crowded(kind: MapType, sets: u32) -> Hash {
+    let def = definition(kind);
     let mut hash = Hash::new(&def, 2, 1, 0, &Reclaimer::new()).unwrap();
     let stash = if hash.lru.is_some() {
         0
@@ -256,6 +260,33 @@ fn check_key(hash: &Hash, key: u64, stay: u64) {
     // SAFETY: the key has its size.
     let found = unsafe { hash.lookup(key.to_ne_bytes().as_ptr(), 0) };
     assert!(key >= stay || !found.is_null(), "lookup missed key {key}");
+}
+
+/// Entries that can only move forward find room nearly always: the stash, which lookups of absent keys may
+/// have to search, stays small.
+#[test]
+fn a_full_hash_hardly_needs_its_stash() {
+    const FULL: u32 = 200_000;
+    let def = MapDef {
+        max_entries: FULL,
+        ..definition(MapType::Hash)
+    };
+    let hash = Hash::new(&def, 2, 1, 0, &Reclaimer::new()).unwrap();
+    (0..FULL.into()).for_each(|key| put(&hash, key, 0, 0).unwrap());
+    for key in 0..u64::from(FULL) {
+        delete(&hash, key).unwrap();
+        put(&hash, key + u64::from(FULL), 0, 0).unwrap();
+    }
+    let mut from = Place {
+        set: hash.index.sets(),
+        way: 0,
+    };
+    let mut stashed = 0;
+    while let Some((place, _)) = hash.key_from(from) {
+        stashed += 1;
+        from = place.next();
+    }
+    assert!(stashed < FULL / 5000, "{stashed} entries");
 }
 
 /// More memory than there are addresses is refused: it must not become less by wrapping around.
