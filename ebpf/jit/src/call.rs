@@ -46,6 +46,7 @@ impl Translator<'_, '_> {
         }
         let result = match self.inline(known, proto) {
             Some(result) => result,
+            None if id == HelperId::TIMER_SET_CALLBACK => self.set_timer_callback(known, proto),
             None => self.call_helper(known, proto.function, proto.args.len()),
         };
         if proto.may_trap {
@@ -71,6 +72,13 @@ impl Translator<'_, '_> {
     fn call_helper(&mut self, known: &InstFacts, function: HelperFn, count: usize) -> Ir {
         let args = self.args(known, count);
         self.call_native(function as usize, &args, 1)[0]
+    }
+
+    /// The helper learns what this program is known by.
+    fn set_timer_callback(&mut self, known: &InstFacts, proto: &Proto) -> Ir {
+        let mut args = self.args(known, 2);
+        args[3] = self.context_address();
+        self.call_native(proto.function as usize, &args, 1)[0]
     }
 
     /// Has the arguments checked that are not proved.

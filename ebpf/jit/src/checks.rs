@@ -7,13 +7,13 @@
 use std::sync::Arc;
 
 use squalus_analysis::Area;
-use squalus_isa::{MapFlags, ValueFields};
+use squalus_isa::{MapFlags, MemSize, ValueFields};
 use squalus_maps::Map;
 use squalus_runtime::{
-    ArgKind, Env, Proto, STACK_SIZE, TrapReason, holds_const_str, protos, touches_fields,
+    ArgKind, Env, Proto, STACK_SIZE, TrapReason, ctx_field, holds_const_str, protos, touches_fields,
 };
 
-use crate::run::RunState;
+use crate::run::{Outcome, RunState};
 
 /// What the checks know of a program. Compiled code holds its address.
 pub(crate) struct Context {
@@ -90,6 +90,28 @@ pub(crate) unsafe extern "C" fn check(
         Ok(()) => 0,
         Err(reason) => reason as u64,
     }
+}
+
+/// How many bytes the context has (`struct xdp_md`).
+pub(crate) const CONTEXT_SIZE: i64 = 24;
+
+/// Loads what is at offset `off` of the context: the value, and 0 or the number of a [`TrapReason`].
+///
+/// # Safety
+/// Called by compiled code during a run.
+pub(crate) unsafe extern "C" fn load_context(env: *mut Env, off: u64, signed: u64) -> Outcome {
+    // SAFETY: compiled code passes the running environment.
+    let env = unsafe { &*env };
+    let field = ctx_field(off.cast_signed(), MemSize::W);
+    let (value, status) = match field {
+        Some(field) if signed == 0 => (field.load(env), 0),
+        Some(field) if !field.is_pointer() => {
+            let value = i64::from(field.load(env) as i32);
+            (value.cast_unsigned(), 0)
+        }
+        _ => (0, TrapReason::Context as u64),
+    };
+    Outcome { value, status }
 }
 
 fn find(env: &Env, context: &Context, address: u64, request: Request) -> Result<(), TrapReason> {

@@ -41,7 +41,7 @@ use checks::Context;
 use memory::CodeMemory;
 use run::Entry;
 
-pub use run::run_linked;
+pub use run::{run_linked, run_timer};
 
 /// Why a program could not be compiled.
 #[derive(Debug, thiserror::Error)]
@@ -79,9 +79,11 @@ pub struct Options {
 pub struct CompiledProgram {
     code: CodeMemory,
     entry: usize,
+    /// Where the code of functions starts that timers may call, by their slots.
+    callbacks: Vec<(usize, usize)>,
     text: Option<Text>,
-    /// Machine code holds its address, and the addresses of the maps in it.
-    _context: Box<Context>,
+    /// Machine code holds its address, and the addresses of the maps in it. Timers know the program by it.
+    context: Box<Context>,
 }
 
 struct Text {
@@ -116,6 +118,19 @@ impl CompiledProgram {
     #[must_use]
     pub fn disassembly(&self) -> Option<&str> {
         self.text.as_ref().map(|text| &*text.assembly)
+    }
+
+    /// What timers know the program by.
+    fn owner(&self) -> u64 {
+        std::ptr::from_ref(&*self.context).addr() as u64
+    }
+
+    /// The code of a function that timers may call.
+    fn callback(&self, slot: usize) -> Option<run::Function> {
+        let (_, start) = self.callbacks.iter().find(|(own, _)| *own == slot)?;
+        // SAFETY: at this offset starts the code of a function other than the first, generated with this
+        // signature and the host's C calling convention; the memory lives as long as `self`.
+        Some(unsafe { std::mem::transmute::<*const u8, run::Function>(self.code.at(*start)) })
     }
 
     fn entry(&self) -> Entry {
@@ -176,11 +191,19 @@ pub fn compile_with(
     Ok(CompiledProgram {
         code: CodeMemory::new(&image.bytes)?,
         entry: image.starts[0],
+        callbacks: facts
+            .timer_callbacks()
+            .iter()
+            .map(|&func| {
+                let slot = program.subprograms()[func as usize].start;
+                (slot, image.starts[func as usize])
+            })
+            .collect(),
         text: options.keep_text.then_some(Text {
             clif: image.clif,
             assembly: image.assembly,
         }),
-        _context: context,
+        context,
     })
 }
 

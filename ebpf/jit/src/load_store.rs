@@ -140,9 +140,45 @@ impl Translator<'_, '_> {
             atomic: false,
             slot,
         };
-        let from = self.address(known, &target);
+        let value = match (known.access, size) {
+            (Some(Access::Checked(Area::Any)), MemSize::W) => {
+                self.load_anywhere(known, &target, signed)
+            }
+            _ => self.load_memory(known, &target, signed),
+        };
+        self.set(dst, value);
+    }
+
+    /// A load of four bytes that may turn out to be one of the context: programs keep pointers to it where
+    /// the analysis does not follow them.
+    fn load_anywhere(&mut self, known: &InstFacts, target: &Target, signed: bool) -> Ir {
+        let (context, memory) = (self.b.create_block(), self.b.create_block());
+        let on = self.b.create_block();
+        let result = self.b.append_block_param(on, I64);
+        let base = self.reg(known, target.base);
+        let address = self.b.ins().iadd_imm_s(base, i64::from(target.off));
+        let off = self.b.ins().isub(address, self.env);
+        let below = IntCC::UnsignedLessThan;
+        let inside = self.b.ins().icmp_imm_s(below, off, checks::CONTEXT_SIZE);
+        self.b.set_cold_block(context);
+        self.b.ins().brif(inside, context, &[], memory, &[]);
+        self.b.switch_to_block(context);
+        let wants_sign = self.b.ins().iconst(I64, i64::from(signed));
+        let load = checks::load_context as unsafe extern "C" fn(_, _, _) -> _;
+        let loaded = self.call_native(load as usize, &[self.env, off, wants_sign], 2);
+        self.trap_with(loaded[1], loaded[1], target.slot);
+        self.b.ins().jump(on, &[loaded[0].into()]);
+        self.b.switch_to_block(memory);
+        let value = self.load_memory(known, target, signed);
+        self.b.ins().jump(on, &[value.into()]);
+        self.b.switch_to_block(on);
+        result
+    }
+
+    fn load_memory(&mut self, known: &InstFacts, target: &Target, signed: bool) -> Ir {
+        let from = self.address(known, target);
         let ins = self.b.ins();
-        let value = match (size, signed) {
+        match (target.size, signed) {
             (MemSize::B, false) => ins.uload8(I64, from.flags, from.base, from.off),
             (MemSize::H, false) => ins.uload16(I64, from.flags, from.base, from.off),
             (MemSize::W, false) => ins.uload32(from.flags, from.base, from.off),
@@ -150,8 +186,7 @@ impl Translator<'_, '_> {
             (MemSize::H, true) => ins.sload16(I64, from.flags, from.base, from.off),
             (MemSize::W, true) => ins.sload32(from.flags, from.base, from.off),
             (MemSize::Dw, _) => ins.load(I64, from.flags, from.base, from.off),
-        };
-        self.set(dst, value);
+        }
     }
 
     fn context_field(&mut self, field: CtxField) -> Ir {

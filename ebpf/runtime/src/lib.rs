@@ -26,6 +26,7 @@ mod program;
 mod proto;
 mod redirect;
 mod siphash;
+mod timers;
 mod trace;
 mod trap;
 
@@ -49,5 +50,6 @@ pub use map_use::{holds_const_str, touches_fields};
 pub use program::{LinkError, LinkedProgram, POISON_HELPER, Reject, SourceLine, Subprogram};
 pub use proto::{ArgKind, HelperFn, Proto, RetKind, proto, protos};
 pub use redirect::Redirect;
+pub use timers::{Callback, Due, Timers};
 pub use trace::TraceLog;
 pub use trap::{Trap, TrapReason};
