@@ -179,7 +179,7 @@ fn retain<T: Clone>(options: &[(String, T)], has: impl Fn(&str) -> bool) -> Vec<
 }
 
 /// How many CPUs per-CPU values have in the kernel, so that all engines' values compare.
-fn cpus() -> u32 {
+pub(crate) fn cpus() -> u32 {
     squalus_kernel::possible_cpus().map_or(1, |cpus| cpus as u32)
 }
 

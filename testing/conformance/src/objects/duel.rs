@@ -282,20 +282,18 @@ fn same_as_judged(first: &Outcome, second: &Outcome, found: &Outcome) -> bool {
     }
 }
 
-/// Whether `bytes` has what `left` and `right` have in common. Where these differ is a time, whose higher bytes,
-/// behind that place, may be the same by chance.
+/// Whether `bytes` has what `left` and `right` have in common. Where these differ is a time, some bytes of which may
+/// be the same by chance.
 fn same_bytes(left: &[u8], right: &[u8], bytes: &[u8]) -> bool {
-    const HIGHER: usize = 7;
-    let mut uncertain = 0;
-    left.iter().zip(right).zip(bytes).all(|((a, b), c)| {
-        if a != b {
-            uncertain = HIGHER;
-            return true;
-        }
-        let skipped = uncertain > 0;
-        uncertain = uncertain.saturating_sub(1);
-        skipped || a == c
-    })
+    const AROUND: usize = 7;
+    let differs = |at: &usize| left.get(*at) != right.get(*at);
+    let certain = |at: usize| !(at.saturating_sub(AROUND)..=at + AROUND).any(|at| differs(&at));
+    let wrong = bytes.iter().zip(left).position(|(c, a)| c != a);
+    match wrong {
+        None => true,
+        Some(_) if left == right => false,
+        Some(first) => !(first..bytes.len()).any(|at| bytes[at] != left[at] && certain(at)),
+    }
 }
 
 fn holdings(engine: &dyn Engine) -> Holdings {
