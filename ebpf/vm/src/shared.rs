@@ -25,7 +25,7 @@ pub(crate) struct Settings {
     pub clock: Clock,
     pub seed: Option<u64>,
     pub budget: u64,
-    pub routes: Option<Arc<FibCell>>,
+    pub routes: Arc<FibCell>,
     pub pins: Option<PinnedMaps>,
 }
 
@@ -104,9 +104,7 @@ impl Shared {
         let mut env = Env::new(cpu, self.settings.clock.clone(), rng);
         env.budget_per_run = self.settings.budget;
         env.timers = self.timers.clone();
-        if let Some(routes) = &self.settings.routes {
-            env.fib = FibReader::new(Arc::clone(routes));
-        }
+        env.fib = FibReader::new(Arc::clone(&self.settings.routes));
         if let Some(seed) = self.settings.seed {
             env.secret = [seed, !seed];
         }
