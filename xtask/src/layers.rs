@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["ebpf/isa", "ebpf/maps", "ebpf/runtime", "ebpf/analysis"],
     ),
     ("ebpf/vm", &["ebpf"]),
+    ("ebpf/fib", &["ebpf/isa", "ebpf/runtime"]),
     ("ebpf/kernel", &["ebpf/isa", "ebpf/engine", "ebpf/object"]),
     ("io/port", &[]),
     ("io/afxdp", &["io/port"]),
