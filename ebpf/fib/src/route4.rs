@@ -48,7 +48,8 @@ impl Snapshot {
 
     fn is_usable4(&self, hop: &NextHop) -> bool {
         let inet = || self.find_link(hop.interface).and_then(|link| link.inet);
-        !hop.dead && !(hop.linkdown && inet().is_some_and(|inet| inet.ignore_linkdown))
+        let ignored = || inet().is_some_and(|inet| inet.ignore_linkdown);
+        !hop.dead && (!hop.linkdown || !ignored())
     }
 
     fn path4<'a>(&self, query: &FibQuery, found: Found<'a>) -> &'a NextHop {

@@ -76,7 +76,8 @@ impl Snapshot {
 
     fn is_usable6(&self, hop: &NextHop) -> bool {
         let inet6 = || self.find_link(hop.interface).and_then(|link| link.inet6);
-        !hop.dead && !(hop.linkdown && inet6().is_some_and(|inet6| inet6.ignore_linkdown))
+        let ignored = || inet6().is_some_and(|inet6| inet6.ignore_linkdown);
+        !hop.dead && (!hop.linkdown || !ignored())
     }
 
     fn path6<'a>(&self, query: &FibQuery, found: Found<'a>) -> &'a NextHop {
