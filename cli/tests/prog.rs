@@ -111,7 +111,7 @@ fn listings_as_json_hold_the_same() {
             .collect::<Vec<_>>()
     };
     assert!(names("programs").contains(&"fragments".to_owned()));
-    let refused = ["configured", "hinted", "dangling", "replacement"];
+    let refused = ["dangling", "replacement"];
     assert_eq!(names("refused"), refused);
     let outer = prog(&["list", "--json", &object("btf_maps")]).json();
     let outer = outer["maps"].as_array().unwrap();
@@ -380,4 +380,19 @@ fn a_program_runs_though_its_neighbour_cannot() {
     let (object, zeroes) = (object("calls"), zeroes());
     let outcome = prog(&["run", &object, "one", "--frame", &zeroes]);
     assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+}
+
+#[test]
+fn maps_of_an_object_are_shown_as_programs_find_them() {
+    for name in ["data", "btf_maps"] {
+        let outcome = prog(&["dump", &object(name)]);
+        assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+        assert_golden(&format!("dump_{name}.txt"), &outcome.stdout);
+    }
+    let dump = prog(&["dump", "-j", &object("data"), "--map", ".rodata"]).json();
+    assert_eq!(dump.as_array().unwrap().len(), 1);
+    let absent = prog(&["dump", &object("data"), "--map", "nothing"]);
+    assert_eq!(absent.code, Some(2), "{absent:#?}");
+    assert!(absent.stderr.contains("no map `nothing`"), "{absent:#?}");
+    assert_eq!(prog(&["dump"]).code, Some(2));
 }

@@ -3,6 +3,7 @@
 use std::io;
 
 use squalus_engine::EngineError;
+use squalus_fib::FibError;
 use squalus_port::PortError;
 
 /// Errors of starting and stopping. Nothing stays attached after one.
@@ -12,6 +13,9 @@ pub enum ForwardError {
     /// A port can't be opened.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// The host's routes, which the program asks for, can't be read.
+    #[error(transparent)]
+    Routes(#[from] FibError),
     /// There is no such program.
     #[error(transparent)]
     Engine(#[from] EngineError),

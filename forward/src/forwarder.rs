@@ -6,11 +6,13 @@ use std::thread::JoinHandle;
 
 use squalus_afxdp::{Reinjection, Steering};
 use squalus_engine::MapAccess;
+use squalus_fib::Watcher;
+use squalus_isa::HelperId;
 use squalus_port::{Pool, Port, PortInfo};
 use squalus_vm::Vm;
 
 use crate::error::ForwardError;
-use crate::opener::{HostInterfaces, Interfaces, Opener};
+use crate::opener::{HostInterfaces, Interfaces, Opener, calls};
 use crate::ports::{self, OpenPorts, PortOptions};
 use crate::redirect::{Redirector, Sockets};
 use crate::report::{Board, RedirectBoard, WorkerReport};
@@ -43,6 +45,8 @@ pub struct Forwarder {
     running: Vec<Running>,
     steering: Vec<Arc<Steering>>,
     reinjections: Vec<Reinjection>,
+    /// Keeps the routes that programs ask for as the host's are.
+    routes: Option<Watcher>,
 }
 
 impl std::fmt::Debug for Forwarder {
@@ -90,6 +94,7 @@ impl Forwarder {
             running: Vec::new(),
             steering: Vec::new(),
             reinjections: Vec::new(),
+            routes: None,
         })
     }
 
@@ -120,11 +125,16 @@ impl Forwarder {
         self.start_opened(opened)
     }
 
-    /// As [`Forwarder::start`], on interfaces that [`crate::open`] opened.
+    /// As [`Forwarder::start`], on interfaces that [`crate::open`] opened. Programs that ask for routes are
+    /// told those of the calling thread's network namespace.
     ///
     /// # Errors
     /// As [`Forwarder::start`].
     pub fn start_opened(&mut self, opened: OpenPorts) -> Result<Vec<PortInfo>, ForwardError> {
+        self.check_idle()?;
+        if calls(&self.vm, &[HelperId::FIB_LOOKUP, HelperId::CHECK_MTU]) {
+            self.routes = Some(Watcher::start(Arc::clone(self.vm.routes()))?);
+        }
         let infos = self.start(opened.ports)?;
         self.steering = opened.steering;
         self.reinjections = opened.reinjections;
@@ -253,6 +263,7 @@ impl Forwarder {
         self.opener = None;
         self.steering.clear();
         self.reinjections.clear();
+        self.routes = None;
         result
     }
 

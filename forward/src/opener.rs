@@ -113,7 +113,7 @@ impl Opener {
     /// Opens what device maps name, now and, if programs redirect at all, from now on. To be called when
     /// all workers have their outlets.
     pub(crate) fn start(&mut self, vm: &Vm) -> Result<(), ForwardError> {
-        if !redirects(vm) {
+        if !calls(vm, &[HelperId::REDIRECT, HelperId::REDIRECT_MAP]) {
             return Ok(());
         }
         self.round();
@@ -156,16 +156,12 @@ fn lock(job: &Mutex<Job>) -> MutexGuard<'_, Job> {
     }
 }
 
-/// Whether any program of the machine can redirect.
-fn redirects(vm: &Vm) -> bool {
-    let calls = vm.linked().iter().flat_map(|program| program.insts());
-    calls.into_iter().any(|decoded| {
-        matches!(
-            decoded.inst,
-            Inst::Call(CallTarget::Helper(
-                HelperId::REDIRECT | HelperId::REDIRECT_MAP
-            ))
-        )
+/// Whether any program of the machine calls one of these helpers.
+pub(crate) fn calls(vm: &Vm, helpers: &[HelperId]) -> bool {
+    let mut insts = vm.linked().iter().flat_map(|program| program.insts());
+    insts.any(|decoded| match decoded.inst {
+        Inst::Call(CallTarget::Helper(helper)) => helpers.contains(&helper),
+        _ => false,
     })
 }
 

@@ -158,6 +158,8 @@ impl Worker {
                 }
                 continue;
             }
+            // Bursts run what is due by themselves.
+            self.vm.run_timers();
             vain = vain.saturating_add(1);
             if vain == 1 {
                 unpublished = 0;

@@ -16,7 +16,7 @@ use squalus_port::{Burst, Interface, Pool, Port, PortMode, PortRequest};
 use squalus_testkit::Namespace;
 use squalus_vm::{Object, VmBuilder};
 
-use support::{ip, is_experiment, pool, port, send, veth, wait_until_up};
+use support::{ip, is_experiment, pool, port, receive, send, veth, wait_until_up};
 
 /// Longest time that a frame may take, and how long to wait for one that should not come.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -263,4 +263,81 @@ fn all_verdicts_are_the_kernels_on_af_xdp() {
 #[test]
 fn all_verdicts_are_the_kernels_on_af_packet() {
     check("sq-verdicts-packet", PortRequest::AfPacket);
+}
+
+/// Attaches the program and gives the forwarder and what was obtained.
+fn attached(namespace: &Namespace, options: PortOptions) -> (Forwarder, PortMode) {
+    let vm = VmBuilder::new(Object::parse(OBJECT).unwrap())
+        .build()
+        .unwrap();
+    setup(&vm, indices(namespace), |name| set_program(&vm, name));
+    let start = || {
+        let mut forwarder = Forwarder::new(vm, "verdicts", Options::default()).unwrap();
+        let infos = forwarder.attach(&[options]).unwrap();
+        (forwarder, infos[0].obtained)
+    };
+    namespace.run(start).unwrap()
+}
+
+#[test]
+fn a_tap_serves_the_host_it_runs_on() {
+    let Some(namespace) = cables("sq-verdicts-tap") else {
+        return;
+    };
+    let options = PortOptions {
+        request: PortRequest::Tap,
+        ..PortOptions::everything("sqtap")
+    };
+    let (mut forwarder, obtained) = attached(&namespace, options);
+    assert_eq!(obtained, PortMode::Tap);
+    // The host's end, from which frames are sent and where those sent back or passed arrive.
+    let (mut host, mut far) = (port(&namespace, "sqtap"), port(&namespace, "sqd"));
+    let (mut host_pool, mut far_pool) = (pool(), pool());
+    let actions = [0, 1, 2, 3, Actions::PORT];
+    let frames = actions.map(|action| frame(action, 1, 0));
+    send(&mut host, &mut host_pool, &frames);
+    let back = receive(&mut host, &mut host_pool, 2, is_experiment);
+    let mut kinds: Vec<_> = back
+        .iter()
+        .map(|frame| (frame[14], frame[5], frame[16]))
+        .collect();
+    kinds.sort_unstable();
+    // Passed as it was but for the program's mark; sent back with its addresses swapped.
+    assert_eq!(kinds, [(2, 0x0a, 0x5a), (3, 0x0b, 0x5a)]);
+    let redirected = receive(&mut far, &mut far_pool, 1, is_experiment);
+    assert_eq!(redirected[0][14..17], [Actions::PORT, 1, 0x5a]);
+    namespace.run(|| forwarder.stop()).unwrap().unwrap();
+    let report = forwarder.reports().remove(0);
+    assert_eq!((report.aborted_by_program, report.redirected), (1, 1));
+}
+
+#[test]
+fn tagged_frames_meet_the_program_with_their_tags() {
+    for request in [PortRequest::AfXdp, PortRequest::AfPacket] {
+        let Some(namespace) = cables("sq-verdicts-vlan") else {
+            return;
+        };
+        let options = PortOptions {
+            request,
+            ..PortOptions::everything("sqa")
+        };
+        let (mut forwarder, _) = attached(&namespace, options);
+        let (mut host, mut wire) = (port(&namespace, "sqa"), port(&namespace, "sqb"));
+        let (mut host_pool, mut wire_pool) = (pool(), pool());
+        // Were it not for the tag, the program would send it back.
+        let mut tagged = frame(3, 0, 0);
+        tagged.splice(12..12, [0x81, 0x00, 0x60, 0x2a]);
+        send(&mut wire, &mut wire_pool, &[tagged.clone(), frame(3, 0, 0)]);
+        let ours = |frame: &[u8]| frame[12..14] == [0x81, 0] || is_experiment(frame);
+        let passed = receive(&mut host, &mut host_pool, 1, |frame| {
+            frame[12..14] == [0x81, 0]
+        });
+        assert_eq!(passed, [tagged], "{request}");
+        let back = receive(&mut wire, &mut wire_pool, 1, ours);
+        assert!(
+            is_experiment(&back[0]),
+            "{request}: the tagged one came back"
+        );
+        namespace.run(|| forwarder.stop()).unwrap().unwrap();
+    }
 }

@@ -32,6 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("ebpf/vm", &["ebpf"]),
+    ("ebpf/fib", &["ebpf/isa", "ebpf/runtime"]),
     ("ebpf/kernel", &["ebpf/isa", "ebpf/engine", "ebpf/object"]),
     ("io/port", &[]),
     ("io/afxdp", &["io/port"]),

@@ -241,6 +241,11 @@ fn is_array(kind: MapType) -> bool {
     )
 }
 
+/// Whether every entry is there from the start, with zeros.
+fn starts_zeroed(kind: MapType) -> bool {
+    matches!(kind, MapType::Array | MapType::PerCpuArray)
+}
+
 fn can_be_listed(kind: MapType) -> bool {
     let hash = matches!(
         kind,
@@ -307,7 +312,8 @@ fn elements(
     let mut last: Option<Vec<u8>> = None;
     while let Some(key) = access.next_key(map, last.as_deref())? {
         let value = access.lookup(map, &key)?;
-        let value = value.filter(|value| !is_array(def.kind) || value.iter().any(|b| *b != 0));
+        let is_shown = |value: &Vec<u8>| !starts_zeroed(def.kind) || value.iter().any(|b| *b != 0);
+        let value = value.filter(is_shown);
         if let Some(value) = value {
             let content = Content::of(def, value);
             let formatted = format(&key, &content).map(Formatted);

@@ -38,7 +38,6 @@ pub struct LoadArgs {
 /// If the object is malformed, the kernel refuses it, or something is pinned already.
 pub fn run(args: &LoadArgs) -> Result<bool> {
     let object = loaded::parse(&args.object)?;
-    let refused = refused(&object, &args.programs);
     let options = LoadOptions {
         only: args.programs.clone(),
         shared: args.pin.is_some().then(|| args.place.maps()),
@@ -53,6 +52,7 @@ pub fn run(args: &LoadArgs) -> Result<bool> {
     if let Some(directory) = &args.pin {
         pin_programs(&engine, directory)?;
     }
+    let refused = refused(&engine, &args.programs);
     let report = Report::of(&engine, args.pin.as_deref(), refused)?;
     if args.json {
         super::print_json(&report)?;
@@ -66,8 +66,8 @@ pub fn run(args: &LoadArgs) -> Result<bool> {
 }
 
 /// Programs that nobody can load, unless they are not wanted.
-fn refused(object: &Object, wanted: &[String]) -> Vec<Refused> {
-    let all = object.refused.iter().filter(|_| wanted.is_empty());
+fn refused(engine: &KernelEngine, wanted: &[String]) -> Vec<Refused> {
+    let all = engine.refused().iter().filter(|_| wanted.is_empty());
     all.map(|refused| Refused {
         name: refused.name.clone(),
         reason: refused.reason.to_string(),

@@ -63,3 +63,31 @@ pub fn word(mode: Mode) -> &'static str {
         Mode::Hardware => "hw",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_have_the_words_of_all_tools() {
+        for (words, mode) in [
+            (&["unspecified", "auto", "UNSPECIFIED"][..], Mode::Auto),
+            (
+                &["native", "drv", "driver", "xdpdrv", "Native"],
+                Mode::Native,
+            ),
+            (&["skb", "SKB", "generic", "xdpgeneric"], Mode::Generic),
+            (
+                &["hw", "HW", "offload", "hardware", "xdpoffload"],
+                Mode::Hardware,
+            ),
+        ] {
+            for text in words {
+                let parsed = ModeWord::from_str(text, true).map(ModeWord::mode);
+                assert_eq!(parsed, Ok(mode), "{text}");
+            }
+            assert!(words.contains(&word(mode)));
+        }
+        assert!(ModeWord::from_str("fast", true).is_err());
+    }
+}

@@ -36,6 +36,26 @@ impl Machine<'_> {
         }
     }
 
+    /// Notes what a timer will call, in a run of its own.
+    pub(crate) fn call_later(&mut self, func: FuncId, state: &State) {
+        let timer = state.reg(Reg::R1);
+        let mut later = State::entry(func, Value::TOP);
+        if let Value::MapValue {
+            map, null: None, ..
+        } = timer
+        {
+            let off = Interval::at(0);
+            let null = None;
+            later.set_reg(Reg::R1, Value::Map { map, null });
+            later.set_reg(Reg::R2, Value::MapKey { map, off });
+            later.set_reg(Reg::R3, Value::MapValue { map, off, null });
+        }
+        for callback in self.callbacks(func, state.reg(Reg::R2)) {
+            self.timer_callbacks.insert(callback);
+            self.enter(&later, callback);
+        }
+    }
+
     /// Which functions a helper calls back that was given `pointer`.
     fn callbacks(&mut self, func: FuncId, pointer: Value) -> Vec<FuncId> {
         let known = self.cfg.callbacks(func);

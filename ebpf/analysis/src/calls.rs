@@ -56,6 +56,9 @@ impl Machine<'_> {
         if let Some(over) = proto.iterates() {
             self.call_back(func, state, over, &mut effect);
         }
+        if id == HelperId::TIMER_SET_CALLBACK {
+            self.call_later(func, state);
+        }
         let result = self.result(state, proto, fresh);
         if proto.changes_packet {
             state.packet_moved();
@@ -107,7 +110,7 @@ impl Machine<'_> {
             ArgKind::Timer => self.is_field(value, |fields| fields.timer),
             ArgKind::ConstStr => self.is_const_str(value),
             // Compiled code looks at the address when it calls back.
-            ArgKind::Callback => proto.iterates().is_some() || matches!(value, Value::Function(_)),
+            ArgKind::Callback => true,
             ArgKind::RingRecord => matches!(value, Value::Record { off, null: None, .. }
                 if off == Interval::at(0)),
         }

@@ -1,7 +1,7 @@
 //! Basic blocks of a program and its subprograms.
 
 use squalus_isa::{CallTarget, ImmSource, Inst};
-use squalus_runtime::{LinkedProgram, proto};
+use squalus_runtime::{ArgKind, LinkedProgram, Proto, proto};
 
 use crate::FuncId;
 
@@ -237,7 +237,8 @@ fn callbacks(program: &LinkedProgram, any: bool) -> Vec<Vec<FuncId>> {
                 ..
             } => taken[func].push(function_at(program, target)),
             Inst::Call(CallTarget::Helper(id)) => {
-                iterates[func] |= proto(id).is_some_and(|proto| proto.iterates().is_some());
+                let calls = |proto: &Proto| proto.args.contains(&ArgKind::Callback);
+                iterates[func] |= proto(id).is_some_and(calls);
             }
             _ => {}
         }

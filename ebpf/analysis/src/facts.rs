@@ -107,6 +107,7 @@ pub struct Facts {
     pub(crate) entries: Vec<Option<State>>,
     pub(crate) functions: Vec<FunctionFacts>,
     pub(crate) takes_locks: bool,
+    pub(crate) timer_callbacks: Vec<FuncId>,
 }
 
 impl Facts {
@@ -162,6 +163,12 @@ impl Facts {
     #[must_use]
     pub const fn takes_locks(&self) -> bool {
         self.takes_locks
+    }
+
+    /// The functions that timers may call: with a map, a key and a value, in a run of their own.
+    #[must_use]
+    pub fn timer_callbacks(&self) -> &[FuncId] {
+        &self.timer_callbacks
     }
 
     /// How much is proved.

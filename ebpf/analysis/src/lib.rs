@@ -37,6 +37,7 @@ pub use cfg::{Block, Cfg};
 pub use compare::{Test, refine};
 pub use facts::{Access, Area, Counts, Facts, FunctionFacts, InstFacts};
 pub use scalar::Scalar;
+pub use shape::Shapes;
 pub use solve::{AnalysisError, Refusal, analyse};
 pub use state::State;
 pub use value::{Base, FuncId, Interval, MAX_OFFSET, MapRef, Name, Value};

@@ -1,5 +1,7 @@
 //! What one instruction does to a state.
 
+use std::collections::BTreeSet;
+
 use squalus_isa::{
     AluOp, AtomicOp, CallTarget, Cond, Decoded, ImmSource, Inst, MapDef, MemSize, Operand, Reg,
     Width,
@@ -23,6 +25,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) shapes: Shapes,
     /// Whether some function may be called back where the graph has no edge to it.
     pub(crate) strange_callback: bool,
+    /// What timers may call.
+    pub(crate) timer_callbacks: BTreeSet<FuncId>,
 }
 
 /// What an instruction does besides changing the state.
@@ -274,6 +278,8 @@ impl Machine<'_> {
             (Access::Proved(Area::MapValue), Value::MapValue { map, off, .. }) => {
                 self.frozen_load(map, off, bytes)
             }
+            // It may be the context after all, of which a pointer is read.
+            (Access::Checked(Area::Any), _) if bytes == 4 && !signed => Value::TOP,
             _ => Value::Scalar(Scalar::of_bytes(bytes)),
         };
         let value = if signed {

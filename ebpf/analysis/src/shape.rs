@@ -10,7 +10,7 @@ use crate::{Interval, MapRef};
 /// A program that uses one of two maps (an inner map, or a fallback if there is none) is still known to
 /// use a map of their shape.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Shapes {
+pub struct Shapes {
     shapes: Vec<MapDef>,
     direct: Vec<Option<u32>>,
     inner: Vec<Option<u32>>,
@@ -18,7 +18,8 @@ pub(crate) struct Shapes {
 
 impl Shapes {
     /// The shapes of a program's maps and of the maps in its maps of maps.
-    pub(crate) fn new(program: &LinkedProgram) -> Shapes {
+    #[must_use]
+    pub fn new(program: &LinkedProgram) -> Shapes {
         let mut shapes = Shapes::default();
         for map in program.maps() {
             let def = map.def();
@@ -28,6 +29,13 @@ impl Shapes {
             shapes.inner.push(inner);
         }
         shapes
+    }
+
+    /// The simplest type that programs use like this map (`Hash` for all hashes of values), and its key size.
+    #[must_use]
+    pub fn family(&self, map: MapRef) -> Option<(MapType, u32)> {
+        let def = self.def(self.of(map)?)?;
+        Some((family(def.kind), def.key_size))
     }
 
     /// The class of a definition. Maps of maps have none: what they hold matters.

@@ -116,6 +116,7 @@ fn analyse_with(
         return Ok(None);
     }
     let (insts, functions) = solver.collect()?;
+    let timer_callbacks = solver.machine.timer_callbacks.iter().copied().collect();
     let entries = solver.entries;
     let lock = Inst::Call(CallTarget::Helper(HelperId::SPIN_LOCK));
     let reached = program.insts().iter().zip(&insts);
@@ -128,6 +129,7 @@ fn analyse_with(
         entries,
         functions,
         takes_locks,
+        timer_callbacks,
     }))
 }
 
@@ -153,6 +155,7 @@ impl<'a> Solver<'a> {
                 summaries: summaries(program, cfg),
                 shapes: Shapes::new(program),
                 strange_callback: false,
+                timer_callbacks: BTreeSet::new(),
             },
             entries: vec![None; cfg.blocks().len()],
             joins: vec![0; cfg.blocks().len()],

@@ -33,12 +33,12 @@ impl Machine<'_> {
         Ok(map)
     }
 
-    fn check_arg<'m>(
+    fn check_arg(
         &mut self,
         proto: &Proto,
         kind: ArgKind,
         n: usize,
-        map: &mut Option<&'m Map>,
+        map: &mut Option<&Map>,
     ) -> Checked<()> {
         let value = self.regs[n + 1];
         let require = |ok: bool| ok.then_some(()).ok_or(TrapReason::Argument);

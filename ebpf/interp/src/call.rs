@@ -1,11 +1,18 @@
 //! Helper calls: arguments checked against the prototype, then the runtime's own function.
 
+use std::sync::Arc;
+
 use squalus_isa::{HelperId, Reg};
 use squalus_maps::Map;
-use squalus_runtime::{Env, Proto, RetKind, TrapReason, helpers, proto};
+use squalus_runtime::{Env, LinkedProgram, Proto, RetKind, TrapReason, helpers, proto};
 
 use crate::machine::{Checked, Flow, Machine};
 use crate::value::{Kind, MapValue, Value};
+
+/// What timers know a program by.
+pub(crate) fn owner(program: &Arc<LinkedProgram>) -> u64 {
+    Arc::as_ptr(program).addr() as u64
+}
 
 impl Machine<'_> {
     pub(crate) fn helper(&mut self, id: HelperId) -> Checked<Flow> {
@@ -14,7 +21,10 @@ impl Machine<'_> {
             return Err(TrapReason::SpinLock);
         }
         let map = self.check_args(proto)?;
-        let args = self.args();
+        let mut args = self.args();
+        if id == HelperId::TIMER_SET_CALLBACK {
+            args[2] = owner(&self.programs[self.program]);
+        }
         if proto.ret == RetKind::TailCall {
             return Ok(self.tail_call(args));
         }

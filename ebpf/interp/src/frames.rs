@@ -163,10 +163,15 @@ impl Machine<'_> {
         if !walk.next(map, self.env, self.stacks.depth()) {
             return None;
         }
-        let (base, len) = (walk.key, map.def().key_size);
-        let key = Value::new(base, Kind::MapKey { base, len });
-        let (base, value) = (walk.value, MapValue::of(map.def()));
-        Some([key, Value::new(base, Kind::MapValue { base, value })])
+        Some(pair(map, walk.key, walk.value))
+    }
+
+    /// The arguments of a callback that gets one element.
+    pub(crate) fn element_args(&self, map: u64, key: u64, value: u64) -> [Value; 3] {
+        // SAFETY: timers give the address of one of the machine's maps, which the programs keep alive.
+        let known = unsafe { &*std::ptr::with_exposed_provenance::<Map>(map as usize) };
+        let [key, value] = pair(known, key, value);
+        [Value::new(map, Kind::Map), key, value]
     }
 
     fn rounds_over(&mut self, caller: Caller, begun: u64) -> Flow {
@@ -174,6 +179,16 @@ impl Machine<'_> {
         self.write(Reg::R0, Value::scalar(begun));
         caller.flow()
     }
+}
+
+/// A key that is lent, and the value under it.
+fn pair(map: &Map, key: u64, base: u64) -> [Value; 2] {
+    let len = map.def().key_size;
+    let value = MapValue::of(map.def());
+    [
+        Value::new(key, Kind::MapKey { base: key, len }),
+        Value::new(base, Kind::MapValue { base, value }),
+    ]
 }
 
 impl Caller {

@@ -12,7 +12,12 @@
 //! - After a helper that can move the packet, whether it succeeded or not, packet pointers from before
 //!   are invalid, as the verifier has it.
 //! - Registers `r1` to `r5` are lost after a call; using one before writing it is a trap.
-//! - A run may execute [`Env::budget_per_run`] instructions.
+//! - A run may execute [`Env::budget_per_run`] instructions. `may_goto` jumps when nearly all are used up.
+//! - Every function has [`squalus_runtime::STACK_SIZE`] bytes of stack for itself; the kernel allows as many
+//!   in all nested calls together.
+//! - Any number but 0 that a callback returns ends the rounds; the verifier allows 0 and 1 only. A tail call
+//!   in a callback replaces the callback.
+//! - What a run holds when it ends, a spin lock or records of ring buffers, is given back.
 
 mod alu;
 mod args;
@@ -26,7 +31,7 @@ mod value;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 
-use squalus_runtime::{Env, FrameRef, LinkedProgram, Trap};
+use squalus_runtime::{Due, Env, Frame, FrameRef, LinkedProgram, Timers, Trap};
 
 use stack::Stacks;
 
@@ -90,10 +95,45 @@ impl Interp {
         // SAFETY: the environment's frame began as this frame's; only the `adjust_*` functions change it.
         unsafe { frame.set_raw(env.frame) };
         frame.set_redirect(env.redirect);
-        if let Err(trap) = &result {
-            env.trap = trap.reason as u32;
-            env.trap_slot = trap.slot as u32;
-        }
+        note(env, &result);
         result
+    }
+
+    /// Runs the callback of a timer, if its element is still there.
+    ///
+    /// # Errors
+    /// The check that failed.
+    ///
+    /// # Safety
+    /// As [`Interp::run`]; `due` is of these timers, whose maps are the programs'.
+    pub unsafe fn run_timer(
+        &mut self,
+        programs: &[Arc<LinkedProgram>],
+        env: &mut Env,
+        timers: &Timers,
+        due: &Due,
+    ) -> Result<(), Trap> {
+        env.begin(Frame::EMPTY);
+        let is = |program: &Arc<LinkedProgram>| call::owner(program) == due.callback.owner;
+        let Some(program) = programs.iter().position(is) else {
+            return Ok(());
+        };
+        let Some(args) = timers.arguments(due, env) else {
+            return Ok(());
+        };
+        let stacks = &mut self.stacks;
+        let result = machine::call(programs, (program, due.callback.slot), args, env, stacks);
+        // SAFETY: the programs hold their maps.
+        unsafe { env.end() };
+        note(env, &result);
+        result.map(|_| ())
+    }
+}
+
+/// Leaves in the environment why a run was ended.
+fn note(env: &mut Env, result: &Result<u64, Trap>) {
+    if let Err(trap) = result {
+        env.trap = trap.reason as u32;
+        env.trap_slot = trap.slot as u32;
     }
 }

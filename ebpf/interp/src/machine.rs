@@ -78,6 +78,32 @@ pub(crate) fn run(
     machine.run()
 }
 
+/// Calls a function of a program with a map, and the addresses of a key and a value of it.
+pub(crate) fn call(
+    programs: &[Arc<LinkedProgram>],
+    (program, slot): (usize, usize),
+    [map, key, value]: [u64; 3],
+    env: &mut Env,
+    stacks: &mut Stacks,
+) -> Result<u64, Trap> {
+    stacks.reset();
+    let mut machine = Machine {
+        programs,
+        env,
+        stacks,
+        regs: [Value::UNINIT; Reg::COUNT],
+        epoch: 0,
+        program,
+        at: programs[program].index_of(slot).unwrap_or_default(),
+        callers: [None; squalus_runtime::MAX_CALL_FRAMES],
+        visits: None,
+    };
+    machine.enter();
+    let [map, key, value] = machine.element_args(map, key, value);
+    machine.regs[1..4].copy_from_slice(&[map, key, value]);
+    machine.run()
+}
+
 impl Machine<'_> {
     /// The registers at a program's start.
     fn enter(&mut self) {

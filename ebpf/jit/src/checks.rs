@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use squalus_analysis::Area;
-use squalus_isa::{MapFlags, ValueFields};
+use squalus_isa::{MapFlags, MemSize, ValueFields};
 use squalus_maps::Map;
 use squalus_runtime::{
-    ArgKind, Env, Proto, STACK_SIZE, TrapReason, holds_const_str, protos, touches_fields,
+    ArgKind, Env, Proto, STACK_SIZE, TrapReason, ctx_field, holds_const_str, protos, touches_fields,
 };
 
 use squalus_ssa::support::Request;
@@ -53,6 +53,26 @@ pub(crate) unsafe extern "C" fn check(
     match find(env, context, address, Request(request)) {
         Ok(()) => 0,
         Err(reason) => reason as u64,
+    }
+}
+
+/// Loads what is at offset `off` of the context. If nothing can be loaded there the environment says why.
+///
+/// # Safety
+/// Called by compiled code during a run.
+pub(crate) unsafe extern "C" fn load_context(env: *mut Env, off: u64, signed: u64) -> u64 {
+    // SAFETY: compiled code passes the running environment.
+    let env = unsafe { &mut *env };
+    match ctx_field(off.cast_signed(), MemSize::W) {
+        Some(field) if signed == 0 => field.load(env),
+        Some(field) if !field.is_pointer() => {
+            let value = i64::from(field.load(env) as i32);
+            value.cast_unsigned()
+        }
+        _ => {
+            env.trap = TrapReason::Context as u32;
+            0
+        }
     }
 }
 

@@ -38,7 +38,7 @@ use checks::Context;
 use memory::CodeMemory;
 use run::Entry;
 
-pub use run::run_linked;
+pub use run::{run_linked, run_timer};
 
 /// Why a program could not be compiled.
 #[derive(Debug, thiserror::Error)]
@@ -77,12 +77,14 @@ pub struct Options {
 fn support(context: &Context) -> squalus_ssa::support::Support {
     let check = checks::check as unsafe extern "C" fn(_, _, _, _) -> _;
     let check_args = checks::check_args as unsafe extern "C" fn(_, _, _, _, _) -> _;
+    let load_context = checks::load_context as unsafe extern "C" fn(_, _, _) -> _;
     let begin_walk = walk::begin_walk as unsafe extern "C" fn(_, _, _, _) -> _;
     let next_element = walk::next_element as unsafe extern "C" fn(_, _, _, _) -> _;
     squalus_ssa::support::Support {
         context: std::ptr::from_ref(context).expose_provenance(),
         check: check as usize,
         check_args: check_args as usize,
+        load_context: load_context as usize,
         begin_walk: begin_walk as usize,
         next_element: next_element as usize,
         depth_offset: run::RunState::OFFSET_DEPTH,
@@ -94,9 +96,11 @@ fn support(context: &Context) -> squalus_ssa::support::Support {
 pub struct CompiledProgram {
     code: CodeMemory,
     entry: usize,
+    /// Where the code of functions starts that timers may call, by their slots.
+    callbacks: Vec<(usize, usize)>,
     text: Option<Text>,
-    /// Machine code holds its address, and the addresses of the maps in it.
-    _context: Box<Context>,
+    /// Machine code holds its address, and the addresses of the maps in it. Timers know the program by it.
+    context: Box<Context>,
 }
 
 struct Text {
@@ -139,6 +143,19 @@ impl CompiledProgram {
     #[must_use]
     pub fn disassembly(&self) -> Option<&str> {
         self.text.as_ref().map(|text| &*text.assembly)
+    }
+
+    /// What timers know the program by.
+    fn owner(&self) -> u64 {
+        std::ptr::from_ref(&*self.context).addr() as u64
+    }
+
+    /// The code of a function that timers may call.
+    fn callback(&self, slot: usize) -> Option<run::Function> {
+        let (_, start) = self.callbacks.iter().find(|(own, _)| *own == slot)?;
+        // SAFETY: at this offset starts the code of a function other than the first, generated with this
+        // signature and the host's C calling convention; the memory lives as long as `self`.
+        Some(unsafe { std::mem::transmute::<*const u8, run::Function>(self.code.at(*start)) })
     }
 
     fn entry(&self) -> Entry {
@@ -202,12 +219,20 @@ pub fn compile_with(
     Ok(CompiledProgram {
         code: CodeMemory::new(&image.bytes)?,
         entry: image.starts[0],
+        callbacks: facts
+            .timer_callbacks()
+            .iter()
+            .map(|&func| {
+                let slot = program.subprograms()[func as usize].start;
+                (slot, image.starts[func as usize])
+            })
+            .collect(),
         text: options.keep_text.then_some(Text {
             ssa: image.ssa,
             clif: image.clif,
             assembly: image.assembly,
         }),
-        _context: context,
+        context,
     })
 }
 

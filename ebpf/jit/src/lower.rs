@@ -347,7 +347,10 @@ impl Lowering<'_, '_> {
                 return None;
             }
             Op::Atomic { .. } => return self.atomic(&data.op, width),
-            Op::Lookup { map, key } => self.lookup(*map, key),
+            Op::Lookup { map, key } => {
+                let map = self.value(*map);
+                self.lookup(map, key)
+            }
             Op::Native { function, args, .. } => {
                 let args: Vec<Ir> = args.iter().map(|&arg| self.value(arg)).collect();
                 let args: Vec<Ir> = [self.env].into_iter().chain(args).collect();
@@ -467,7 +470,7 @@ impl Lowering<'_, '_> {
     }
 
     /// A lookup out of line, with a copy of the key.
-    fn lookup(&mut self, map: u32, key: &[Value]) -> Ir {
+    fn lookup(&mut self, map: Ir, key: &[Value]) -> Ir {
         let data = StackSlotData::new(StackSlotKind::ExplicitSlot, key.len().max(1) as u32 * 8, 3);
         let slot = self.b.create_sized_stack_slot(data);
         for (n, &word) in key.iter().enumerate() {
@@ -478,8 +481,6 @@ impl Lowering<'_, '_> {
                 .store(MemFlagsData::new().with_notrap(), word, place, 0);
         }
         let place = self.b.ins().stack_addr(I64, slot, 0);
-        let map = std::sync::Arc::as_ptr(&self.context.maps[map as usize]);
-        let map = self.b.ins().iconst(I64, map.expose_provenance() as i64);
         let zero = self.b.ins().iconst(I64, 0);
         let function: HelperFn = helpers::map_lookup_elem;
         let args = [self.env, map, place, zero, zero, zero];

@@ -1,6 +1,6 @@
 //! Running compiled programs: the entry, tail calls, and the state of one run.
 
-use squalus_runtime::{Env, MAX_CALL_FRAMES, TrapReason};
+use squalus_runtime::{Due, Env, Frame, MAX_CALL_FRAMES, Timers, TrapReason};
 
 use crate::CompiledProgram;
 
@@ -25,6 +25,9 @@ impl Outcome {
 
 /// A compiled program's machine code.
 pub(crate) type Entry = unsafe extern "C" fn(*mut Env) -> Outcome;
+
+/// The machine code of another function of a program.
+pub(crate) type Function = unsafe extern "C" fn(*mut Env, u64, u64, u64, u64, u64) -> Outcome;
 
 /// State of one run besides the environment. Its address is in the first word of [`Env::scratch`].
 #[repr(C)]
@@ -64,6 +67,36 @@ pub unsafe fn run_linked(programs: &[CompiledProgram], entry: usize, env: *mut E
         // The programs hold their maps, and the worker its inner maps.
         (*env).end();
         outcome.value
+    }
+}
+
+/// Runs the callback of a timer, if its element is still there. A failed check is left in [`Env::trap`].
+///
+/// # Safety
+/// As [`run_linked`]; `due` is of these timers, whose maps are the programs'.
+pub unsafe fn run_timer(programs: &[CompiledProgram], env: *mut Env, timers: &Timers, due: &Due) {
+    // SAFETY: the caller passes a valid environment that nobody else uses.
+    let env = unsafe { &mut *env };
+    env.begin(Frame::EMPTY);
+    let mut owners = programs.iter();
+    let program = owners.find(|program| program.owner() == due.callback.owner);
+    let callback = program.and_then(|program| program.callback(due.callback.slot));
+    let Some((callback, [map, key, value])) = callback.zip(timers.arguments(due, env)) else {
+        return;
+    };
+    let mut state = RunState {
+        frames: [0; MAX_CALL_FRAMES],
+        depth: 0,
+        programs: programs.as_ptr(),
+        count: programs.len(),
+    };
+    env.scratch[0] = (&raw mut state).expose_provenance() as u64;
+    // SAFETY: the code was compiled for this signature, from facts that hold for a map with timers, a key
+    // and a value of it; the rest is the caller's promise.
+    unsafe {
+        callback(env, map, key, value, 0, 0);
+        env.scratch[0] = 0;
+        env.end();
     }
 }
 

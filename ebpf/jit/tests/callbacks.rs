@@ -298,6 +298,40 @@ fn packet_pointers_do_not_outlive_a_callback_that_moves_the_packet() {
 }
 
 #[test]
+fn the_context_is_reached_through_the_callers_frame() {
+    let mut code = Asm::new();
+    let (callback, short) = (code.label(), code.label());
+    code.store(MemSize::Dw, 10, -8, R(1))
+        .store(MemSize::Dw, 10, -16, 0)
+        .mov(1, 4)
+        .function(2, callback)
+        .mov(3, R(10))
+        .add(3, -16)
+        .mov(4, 0)
+        .call(HelperId::LOOP)
+        .load(MemSize::Dw, 0, 10, -16)
+        .exit();
+    code.bind(callback)
+        .load(MemSize::Dw, 6, 2, 8)
+        .load(MemSize::W, 3, 6, 0)
+        .load(MemSize::W, 4, 6, 4)
+        .load_signed(MemSize::W, 5, 6, 12)
+        .mov(0, R(3))
+        .add(0, 2)
+        .jump_if(o::JGT, 0, R(4), short)
+        .load(MemSize::B, 3, 3, 1)
+        .add(5, R(3))
+        .load(MemSize::Dw, 0, 2, 0)
+        .add(0, R(5))
+        .store(MemSize::Dw, 2, 0, R(0))
+        .bind(short)
+        .mov(0, 0)
+        .exit();
+    let ran = agree(&[code.finish()], &[], &[3; 64]);
+    assert_eq!(ran.result, Ok(4 * (3 + 1)));
+}
+
+#[test]
 fn what_a_callback_writes_is_not_taken_for_known() {
     // The caller knows its context to be 0 before, and must not after.
     let mut code = Asm::new();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use squalus_engine::{Engine, EngineError, MapAccess, MapRef, TestResult, TestRun};
 use squalus_isa::{Errno, MapDef, UpdateFlags};
+use squalus_object::Refused;
 
 use crate::load::{LoadedMap, LoadedProgram};
 use crate::maps::create_map;
@@ -30,6 +31,7 @@ type InnerMaps = HashMap<(usize, Vec<u8>), (u32, Arc<MapFd>)>;
 pub struct KernelEngine {
     pub(crate) maps: Vec<LoadedMap>,
     pub(crate) programs: Vec<LoadedProgram>,
+    pub(crate) refused: Vec<Refused>,
     /// Inner maps opened so far. Opening one by number needs `CAP_SYS_ADMIN`, keeping it open doesn't.
     pub(crate) inner: Mutex<InnerMaps>,
     pub(crate) cpus: usize,

@@ -7,7 +7,8 @@
 //! in place.
 //!
 //! Everything lives as long as the value: when it is dropped, or the process dies, maps, programs and
-//! attachments go (except what was pinned).
+//! attachments go, except what was pinned in a bpf file system ([`LoadOptions::pin`], [`Attachments`]). What is
+//! in the kernel already, whoever put it there, is looked at through [`LiveMaps`] and [`ProgramInfo`].
 //!
 //! Needs Linux 5.9 or newer, and root, or `CAP_BPF`, `CAP_NET_ADMIN` and `CAP_PERFMON` (without the last
 //! one the verifier refuses programs that subtract packet pointers).

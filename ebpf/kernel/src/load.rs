@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use squalus_isa::{Errno, INSN_SIZE, Insn, MapDef, opcode};
 use squalus_object::btf::BtfFeatures;
-use squalus_object::{FUNC_INFO_SIZE, LINE_INFO_SIZE, Object, ObjectError, Program};
+use squalus_object::{FUNC_INFO_SIZE, LINE_INFO_SIZE, Object, ObjectError, Program, Refused};
 
 use crate::choose::choose;
 use crate::maps::{Creator, create_after_prototype};
@@ -74,7 +74,16 @@ impl KernelEngine {
         let programs: Vec<LoadedProgram> = programs.collect::<Result<_, KernelError>>()?;
         created.set_programs(&object, &programs)?;
         created.pin()?;
-        Ok(KernelEngine::of(created.maps, programs, cpus))
+        Ok(KernelEngine {
+            refused: object.refused,
+            ..KernelEngine::of(created.maps, programs, cpus)
+        })
+    }
+
+    /// The programs of the object that this kernel cannot have, with the reason.
+    #[must_use]
+    pub fn refused(&self) -> &[Refused] {
+        &self.refused
     }
 
     /// Loads hand-made programs, whose 64-bit immediates name maps by their place in `maps`.
@@ -106,6 +115,7 @@ impl KernelEngine {
         KernelEngine {
             maps,
             programs,
+            refused: Vec::new(),
             inner: Mutex::default(),
             cpus,
             output: Vec::new(),

@@ -9,7 +9,7 @@ use std::io;
 use squalus_isa::MapDef;
 
 use crate::arena::Arena;
-use crate::inline::PerCpuValues;
+use crate::inline::HashLayout;
 use crate::key::{Key, Stored};
 use crate::layout::{Layout, read_copies};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
@@ -101,13 +101,24 @@ impl Entries {
         (self.arena.at(0) as usize, self.stride)
     }
 
-    pub(crate) fn per_cpu_values(&self) -> Option<PerCpuValues> {
-        self.per_cpu.as_ref().map(|values| PerCpuValues {
-            values: values.arena.at(0) as usize,
-            plane: values.plane,
-            stride: values.stride,
-            copies: self.copies,
-        })
+    /// The layout with what it says of values.
+    pub(crate) fn with_values(&self, layout: HashLayout) -> HashLayout {
+        match &self.per_cpu {
+            None => HashLayout {
+                values: layout.slots + (self.key_words * WORD) as u64,
+                value_stride: layout.stride,
+                plane: 0,
+                copies: 1,
+                ..layout
+            },
+            Some(values) => HashLayout {
+                values: values.arena.at(0) as u64,
+                value_stride: values.stride as u64,
+                plane: values.plane as u64,
+                copies: self.copies.into(),
+                ..layout
+            },
+        }
     }
 
     /// The stored key of a slot.

@@ -13,40 +13,34 @@ use crate::key::Hasher;
 use crate::lru::Clock;
 use crate::set::Set;
 
-/// Addresses and numbers of one hash. They never change while the map lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Addresses and numbers of one hash. They never change while the map lives. A map that is found at run time
+/// has them at [`Map::OFFSET_LAYOUT`](crate::Map::OFFSET_LAYOUT).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HashLayout {
     /// Address of the first set.
-    pub sets: usize,
+    pub sets: u64,
     /// How many sets a hash chooses from.
-    pub set_count: u32,
+    pub set_count: u64,
     /// Secret that the key's words are masked with.
     pub mask: u64,
     /// Secret that the hash starts from.
     pub last: u64,
-    /// Address of slot 0, which begins with the key's words.
-    pub slots: usize,
+    /// Address of slot 0, which begins with the key's words, the last one filled up with zeros.
+    pub slots: u64,
     /// Bytes between slots.
-    pub stride: usize,
-    /// Words of 8 bytes in a key, the last one filled up with zeros.
-    pub key_words: usize,
-    /// Where the values are, if each CPU has its own; else they follow the key's words.
-    pub per_cpu: Option<PerCpuValues>,
-    /// Address of the byte that says when it is, in LRU maps: a lookup stamps its way with it.
-    pub now: Option<usize>,
-}
-
-/// `values + cpu * plane + slot * stride`; a CPU beyond the copies counts as the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PerCpuValues {
-    /// Address of CPU 0's value in slot 0.
-    pub values: usize,
-    /// Bytes between CPUs.
-    pub plane: usize,
-    /// Bytes between slots.
-    pub stride: usize,
-    /// How many CPUs have values.
-    pub copies: u32,
+    pub stride: u64,
+    /// Address of the value (CPU 0's) in slot 0.
+    pub values: u64,
+    /// Bytes between the values of slots.
+    pub value_stride: u64,
+    /// Bytes between the values of CPUs, 0 if they share one.
+    pub plane: u64,
+    /// How many CPUs have values; another CPU counts as the first.
+    pub copies: u64,
+    /// Address of the byte that a lookup stamps its way with: in LRU maps it says when it is, in others it is
+    /// always what ways are stamped with.
+    pub now: u64,
 }
 
 impl HashLayout {
@@ -64,19 +58,21 @@ impl HashLayout {
     pub const CONSTANTS: [u64; 3] = Hasher::CONSTANTS;
 
     pub(crate) fn new(index: &Index, entries: &Entries, lru: Option<&Clock>) -> HashLayout {
+        /// What the ways of maps without a clock are stamped with.
+        static NEVER: u8 = 0;
         let (sets, set_count) = index.layout();
         let (mask, last) = index.secrets();
         let (slots, stride) = entries.slots();
-        HashLayout {
-            sets,
-            set_count,
+        let layout = HashLayout {
+            sets: sets as u64,
+            set_count: set_count.into(),
             mask,
             last,
-            slots,
-            stride,
-            key_words: entries.key_words(),
-            per_cpu: entries.per_cpu_values(),
-            now: lru.map(Clock::address),
-        }
+            slots: slots as u64,
+            stride: stride as u64,
+            now: lru.map_or_else(|| (&raw const NEVER).expose_provenance(), Clock::address) as u64,
+            ..HashLayout::default()
+        };
+        entries.with_values(layout)
     }
 }

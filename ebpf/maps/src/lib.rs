@@ -52,7 +52,7 @@ use squalus_isa::{Errno, MapDef, MapFlags, MapType};
 
 pub use array::ArrayBase;
 pub use batch::{Batch, BatchError};
-pub use inline::{HashLayout, PerCpuValues};
+pub use inline::HashLayout;
 pub use perf::{PERF_CURRENT_CPU, PerfEvents, PerfRecord};
 pub use program::Cursor;
 pub use reclaim::{Reclaimer, Worker};
@@ -116,6 +116,8 @@ pub struct Map {
     id: u32,
     cpus: u32,
     frozen: AtomicBool,
+    /// Of a hash of values; else zeros.
+    layout: HashLayout,
     kind: Kind,
 }
 
@@ -158,6 +160,10 @@ impl Map {
             id,
             cpus: env.cpus,
             frozen: AtomicBool::new(false),
+            layout: match &kind {
+                Kind::Hash(hash) => hash.layout(),
+                _ => HashLayout::default(),
+            },
             kind,
         }))
     }

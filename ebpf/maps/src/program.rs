@@ -322,12 +322,12 @@ impl Map {
 
     /// Where things are in a hash of values, for code that looks up in line.
     #[must_use]
-    pub fn hash_layout(&self) -> Option<HashLayout> {
-        match &self.kind {
-            Kind::Hash(hash) => Some(hash.layout()),
-            _ => None,
-        }
+    pub fn hash_layout(&self) -> Option<&HashLayout> {
+        matches!(self.kind, Kind::Hash(_)).then_some(&self.layout)
     }
+
+    /// Offset of [`Map::hash_layout`] in a map.
+    pub const OFFSET_LAYOUT: usize = std::mem::offset_of!(Map, layout);
 }
 
 /// An array index at any address.

@@ -22,6 +22,11 @@ pub const fn function_address(slot: usize) -> u64 {
     FUNCTIONS + slot as u64 * 8
 }
 
+/// The slot that [`function_address`] made a number of.
+pub(crate) const fn function_slot(address: u64) -> usize {
+    (address.wrapping_sub(FUNCTIONS) / 8) as usize
+}
+
 /// What a helper calls its callback with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Iterates {
@@ -77,6 +82,21 @@ impl LentKeys {
             })),
             lens: [0; MAX_CALL_FRAMES],
         }
+    }
+
+    /// Lends the key of the element with this value to the program's own call frame; `None` if the value is
+    /// none of the map's.
+    pub(crate) fn lend_key_of(&mut self, map: &Map, value: u64) -> Option<u64> {
+        let len = map.def().key_size;
+        if len as usize > MAX_LENT_KEY {
+            return None;
+        }
+        let key = self.keys[0].as_ptr().cast_mut().cast::<u8>();
+        // SAFETY: the buffer is as long as the longest key; it is made of atomics, so it may be written
+        // through a shared reference.
+        let found = unsafe { map.key_of(value as usize, key) };
+        self.lens[0] = if found { len } else { 0 };
+        found.then(|| key.expose_provenance() as u64)
     }
 
     /// Whether `len` bytes at `address` are of a key that one of the first `frames` call frames was lent.

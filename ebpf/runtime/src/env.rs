@@ -4,7 +4,7 @@ use core::mem::offset_of;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
 
-use crate::{Clock, FibReader, Frame, Held, LentKeys, Redirect, Rng, TraceLog, TrapReason};
+use crate::{Clock, FibReader, Frame, Held, LentKeys, Redirect, Rng, Timers, TraceLog, TrapReason};
 
 /// Most tail calls in one run (`MAX_TAIL_CALL_CNT`).
 pub const MAX_TAIL_CALLS: u32 = 33;
@@ -66,6 +66,10 @@ pub struct Env {
     pub held: Held,
     /// Keys that callbacks were lent.
     pub keys: LentKeys,
+    /// The machine's timers, if its maps have any.
+    pub timers: Option<Arc<Timers>>,
+    /// The timer whose callback runs, or 0.
+    pub(crate) timer: u64,
 }
 
 impl Env {
@@ -138,6 +142,8 @@ impl Env {
             clock,
             held: Held::NOTHING,
             keys: LentKeys::new(),
+            timers: None,
+            timer: 0,
         }
     }
 
@@ -150,6 +156,7 @@ impl Env {
         self.trap_slot = 0;
         self.next_program = Env::NO_PROGRAM;
         self.budget = self.budget_per_run;
+        self.timer = 0;
     }
 
     /// Ends a run: gives back what it still holds. Each [`Env::begin`] needs one.

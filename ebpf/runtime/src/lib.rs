@@ -25,7 +25,9 @@ mod memory;
 mod program;
 mod proto;
 mod redirect;
+mod refused;
 mod siphash;
+mod timers;
 mod trace;
 mod trap;
 
@@ -49,5 +51,7 @@ pub use map_use::{holds_const_str, touches_fields};
 pub use program::{LinkError, LinkedProgram, POISON_HELPER, Reject, SourceLine, Subprogram};
 pub use proto::{ArgKind, HelperFn, Proto, RetKind, proto, protos};
 pub use redirect::Redirect;
+pub use refused::why_refused;
+pub use timers::{Callback, Due, Timers};
 pub use trace::TraceLog;
 pub use trap::{Trap, TrapReason};

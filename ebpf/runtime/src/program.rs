@@ -8,7 +8,7 @@ use squalus_isa::{
 };
 use squalus_maps::Map;
 
-use crate::proto;
+use crate::{proto, why_refused};
 
 /// The helper that code calls which CO-RE could not resolve. Such code is dead in a correct object, so it
 /// loads; reaching it is a trap ([`crate::TrapReason::Unsupported`]).
@@ -101,7 +101,7 @@ fn at(line: Option<&SourceLine>) -> String {
 pub enum Reject {
     /// A helper the runtime has not.
     #[error(
-        "{0} is not available in userspace, and execution can come here: run the program in the kernel, or build it without this call"
+        "{0} is not available in userspace: it {why}; and execution can come here: run the program in the kernel, or build it without this call", why = why_refused(*.0)
     )]
     Helper(HelperId),
     /// A kernel function.

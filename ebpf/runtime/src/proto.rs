@@ -9,7 +9,7 @@ use crate::helpers;
 use ArgKind::{
     Anything, Callback, CallbackCtx, ConstAllocSize, ConstMapPtr, ConstStr, Ctx, FixedIn, FixedOut,
     FixedUpdate, MapKey, MapValue, MapValueOut, MapValueUpdate, MemRead, MemUpdate, MemWrite,
-    RingRecord, Size, Vararg,
+    RingRecord, Size, Timer, Vararg,
 };
 
 /// A helper's implementation: the environment and the five argument registers.
@@ -288,6 +288,22 @@ static PROTOS: &[Proto] = &[
     ),
     lock(HelperId::SPIN_LOCK, helpers::spin_lock),
     lock(HelperId::SPIN_UNLOCK, helpers::spin_unlock),
+    scalar(
+        HelperId::TIMER_INIT,
+        &[Timer, ConstMapPtr, Anything],
+        helpers::timer_init,
+    ),
+    scalar(
+        HelperId::TIMER_SET_CALLBACK,
+        &[Timer, Callback],
+        helpers::timer_set_callback,
+    ),
+    scalar(
+        HelperId::TIMER_START,
+        &[Timer, Anything, Anything],
+        helpers::timer_start,
+    ),
+    scalar(HelperId::TIMER_CANCEL, &[Timer], helpers::timer_cancel),
     scalar(
         HelperId::REDIRECT_MAP,
         &[ConstMapPtr, Anything, Anything],

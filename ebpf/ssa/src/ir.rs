@@ -227,8 +227,8 @@ pub enum Op {
     /// A lookup in a map by a key in registers: words of 8 bytes, the last one filled up with zeros. Gives
     /// the value's address (in maps of maps the inner map's) or 0.
     Lookup {
-        /// Index of the map.
-        map: u32,
+        /// Address of a hash of values.
+        map: Value,
         /// The key.
         key: Vec<Value>,
     },
@@ -569,9 +569,11 @@ impl Op {
                 one(value);
                 expected.iter_mut().for_each(one);
             }
-            Op::Lookup { key: args, .. } | Op::Native { args, .. } | Op::Local { args, .. } => {
-                args.iter_mut().for_each(one);
+            Op::Lookup { map, key } => {
+                one(map);
+                key.iter_mut().for_each(one);
             }
+            Op::Native { args, .. } | Op::Local { args, .. } => args.iter_mut().for_each(one),
             Op::TrapIf { condition, .. } => one(condition),
         }
     }
@@ -597,9 +599,11 @@ impl Op {
                 each(*value);
                 expected.iter().for_each(|v| each(*v));
             }
-            Op::Lookup { key: args, .. } | Op::Native { args, .. } | Op::Local { args, .. } => {
-                args.iter().for_each(|v| each(*v));
+            Op::Lookup { map, key } => {
+                each(*map);
+                key.iter().for_each(|v| each(*v));
             }
+            Op::Native { args, .. } | Op::Local { args, .. } => args.iter().for_each(|v| each(*v)),
             Op::TrapIf { condition, .. } => each(*condition),
         }
     }

@@ -12,6 +12,8 @@ pub struct Support {
     pub check: usize,
     /// `(env, args, mask, proto, context) -> reason`: checks arguments of a helper.
     pub check_args: usize,
+    /// `(env, offset, signed) -> value`: loads from the context, or sets [`squalus_runtime::Env::trap`].
+    pub load_context: usize,
     /// `(env, map, flags, walk) -> error`: begins a walk over a map.
     pub begin_walk: usize,
     /// `(env, map, walk, frame) -> more`: goes to its next element.
@@ -25,6 +27,9 @@ pub struct Support {
 /// An access to be checked, packed into one argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request(pub u64);
+
+/// How many bytes the context has (`struct xdp_md`).
+pub(crate) const CONTEXT_SIZE: u64 = 24;
 
 impl Request {
     /// The access writes.

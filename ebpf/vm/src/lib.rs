@@ -94,7 +94,7 @@ impl VmBuilder {
             clock: Clock::Real,
             seed: None,
             budget: DEFAULT_BUDGET,
-            routes: None,
+            routes: Arc::default(),
             pins: None,
         };
         VmBuilder {
@@ -139,10 +139,11 @@ impl VmBuilder {
         self
     }
 
-    /// The routes that `bpf_fib_lookup` and `bpf_check_mtu` answer from; without, there is no interface.
+    /// The routes that `bpf_fib_lookup` and `bpf_check_mtu` answer from, in place of the machine's own
+    /// ([`Vm::routes`]).
     #[must_use]
     pub fn routes(mut self, routes: Arc<FibCell>) -> VmBuilder {
-        self.settings.routes = Some(routes);
+        self.settings.routes = routes;
         self
     }
 
@@ -197,6 +198,12 @@ impl Vm {
     #[must_use]
     pub fn handle(&self) -> Maps {
         self.maps.clone()
+    }
+
+    /// Where the routes are published that programs ask for; empty unless someone publishes some.
+    #[must_use]
+    pub fn routes(&self) -> &Arc<FibCell> {
+        &self.shared().settings.routes
     }
 
     /// How programs are executed.

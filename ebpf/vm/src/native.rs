@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use squalus_analysis::Facts;
-use squalus_jit::{CompiledProgram, compile, run_linked};
-use squalus_runtime::{Env, FrameRef, LinkedProgram};
+use squalus_jit::{CompiledProgram, compile, run_linked, run_timer};
+use squalus_runtime::{Due, Env, FrameRef, LinkedProgram, Timers};
 
 use crate::VmError;
 
@@ -20,6 +20,15 @@ impl Native {
         let compiled = compiled.map(|(program, facts)| Ok(compile(program, facts)?));
         let programs = compiled.collect::<Result<_, VmError>>()?;
         Ok(Native { programs })
+    }
+
+    /// Runs the callback of a timer; a failed check is left in `env`.
+    ///
+    /// # Safety
+    /// As [`Native::run`]; the timers are of this machine's maps.
+    pub unsafe fn run_timer(&self, env: &mut Env, timers: &Timers, due: &Due) {
+        // SAFETY: the environment is borrowed for the whole run; the rest is the caller's promise.
+        unsafe { run_timer(&self.programs, env, timers, due) };
     }
 
     /// Runs program `entry` on `frame` and returns `r0`; a failed check is left in `env`.

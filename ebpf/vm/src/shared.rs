@@ -7,7 +7,7 @@ use squalus_analysis::{Facts, analyse};
 use squalus_isa::UpdateFlags;
 use squalus_maps::{Map, MapEnv};
 use squalus_object::InitialTarget;
-use squalus_runtime::{Clock, Env, FibCell, FibReader, LinkedProgram, Rng, TraceLog};
+use squalus_runtime::{Clock, Env, FibCell, FibReader, LinkedProgram, Rng, Timers, TraceLog};
 
 use crate::native::Native;
 use crate::pins::{PinnedMaps, Session};
@@ -25,7 +25,7 @@ pub(crate) struct Settings {
     pub clock: Clock,
     pub seed: Option<u64>,
     pub budget: u64,
-    pub routes: Option<Arc<FibCell>>,
+    pub routes: Arc<FibCell>,
     pub pins: Option<PinnedMaps>,
 }
 
@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub fragments: Vec<bool>,
     /// Compiled code, if the machine compiles.
     pub native: Option<Native>,
+    /// The timers in the maps' values, if there can be any.
+    timers: Option<Arc<Timers>>,
     /// What programs traced, by CPU; each log is made with the first worker of its CPU.
     traces: Mutex<BTreeMap<u32, Arc<TraceLog>>>,
 }
@@ -80,6 +82,7 @@ impl Shared {
             session.publish();
         }
         Ok(Shared {
+            timers: Timers::of(&maps),
             settings,
             map_env,
             maps,
@@ -100,9 +103,8 @@ impl Shared {
         };
         let mut env = Env::new(cpu, self.settings.clock.clone(), rng);
         env.budget_per_run = self.settings.budget;
-        if let Some(routes) = &self.settings.routes {
-            env.fib = FibReader::new(Arc::clone(routes));
-        }
+        env.timers = self.timers.clone();
+        env.fib = FibReader::new(Arc::clone(&self.settings.routes));
         if let Some(seed) = self.settings.seed {
             env.secret = [seed, !seed];
         }

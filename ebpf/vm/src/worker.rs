@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use squalus_interp::Interp;
 use squalus_isa::Verdict;
 use squalus_maps::{Cursor, Target};
-use squalus_runtime::{Env, FrameRef, Trap, TrapReason};
+use squalus_runtime::{Due, Env, FrameRef, Timers, Trap, TrapReason};
 
 use crate::Destination;
 use crate::shared::Shared;
@@ -134,6 +134,7 @@ impl Worker {
     /// Neither allocates nor locks nor panics. Between bursts it lets go of everything in maps.
     pub fn run_burst(&mut self, frames: &mut [FrameRef<'_>], verdicts: &mut [Verdict]) -> usize {
         self.wake();
+        self.run_due();
         let mut done = 0;
         for (frame, verdict) in frames.iter_mut().zip(verdicts) {
             *verdict = Verdict::from_return(self.run_one(frame));
@@ -187,6 +188,7 @@ impl Worker {
     pub(crate) fn repeat(&mut self, frame: &mut FrameRef<'_>, repeat: u32) -> u64 {
         const BURST: u32 = 64;
         self.wake();
+        self.run_due();
         let mut value = 0;
         let mut left = repeat;
         while left != 0 {
@@ -198,6 +200,47 @@ impl Worker {
             left -= burst;
         }
         value
+    }
+
+    /// Runs the timers of map values that are due, as each burst does first; returns how many. Who waits
+    /// long for frames calls it meanwhile.
+    pub fn run_timers(&mut self) -> usize {
+        self.wake();
+        let done = self.run_due();
+        self.quiescence.quiescent();
+        done
+    }
+
+    fn run_due(&mut self) -> usize {
+        /// Most in one go, so that timers that set themselves anew let frames pass.
+        const MOST: usize = 64;
+        let timers = self.env.timers.as_ref().filter(|t| t.is_due(&self.env));
+        let Some(timers) = timers.map(Arc::clone) else {
+            return 0;
+        };
+        let mut done = 0;
+        while done < MOST
+            && let Some(due) = timers.take_due(&self.env)
+        {
+            self.run_timer(&timers, &due);
+            done += 1;
+        }
+        done
+    }
+
+    fn run_timer(&mut self, timers: &Timers, due: &Due) {
+        if let Some(native) = &self.shared.native {
+            // SAFETY: this worker is registered with the maps' reclaimer; its callers woke it.
+            unsafe { native.run_timer(&mut self.env, timers, due) };
+        } else {
+            let (programs, env) = (&self.shared.programs, &mut self.env);
+            // SAFETY: as above.
+            let result = unsafe { self.interp.run_timer(programs, env, timers, due) };
+            self.last_trap = result.err().or(self.last_trap.take());
+        }
+        if let Some(reason) = self.env.trap_reason() {
+            count(&self.stats.traps[reason as usize]);
+        }
     }
 
     fn run_one(&mut self, frame: &mut FrameRef<'_>) -> u64 {

@@ -473,7 +473,7 @@ fn what_is_not_supported_is_named_at_load() {
     );
     assert_eq!(
         error.to_string(),
-        "program `main`, instruction 1: bpf_sk_lookup_tcp is not available in userspace, and execution can come here: run the program in the kernel, or build it without this call"
+        "program `main`, instruction 1: bpf_sk_lookup_tcp is not available in userspace: it gives access to the host's sockets, which the kernel has; and execution can come here: run the program in the kernel, or build it without this call"
     );
     let error = failure(
         Vec::new(),

@@ -6,12 +6,16 @@
 use crate::bytes::Bytes;
 use crate::engines::{Machine, Ran};
 use crate::generate;
-use squalus_isa::{Insn, MapType};
+use squalus_isa::{Insn, MapType, UpdateFlags};
+use squalus_maps::Map;
 use squalus_runtime::TrapReason;
 use squalus_runtime::asm::Asm;
 
 /// One input in so many is taken as raw instructions.
 const RAW: u8 = 8;
+
+/// Packets for each pair of programs: running costs little, compiling much.
+const PACKETS: usize = 6;
 
 /// Makes programs of the input, runs and compares them.
 pub fn check(input: &[u8]) {
@@ -38,7 +42,7 @@ fn raw(input: &[u8]) {
 }
 
 fn generated(bytes: &mut Bytes<'_>, check_facts: bool) {
-    let packets = [packet(bytes), packet(bytes)];
+    let packets: [Vec<u8>; PACKETS] = std::array::from_fn(|_| packet(bytes));
     let codes = [generate::program(bytes), tail(bytes)];
     let Some((mut interp, mut jit)) = both(&codes, check_facts) else {
         return;
@@ -122,6 +126,7 @@ type Contents = Vec<(usize, Vec<u8>, Option<Vec<u8>>)>;
 fn contents(machine: &Machine) -> Contents {
     let mut contents = Vec::new();
     for (number, map) in machine.maps.iter().enumerate() {
+        contents.extend(taken(map).into_iter().map(|value| (number, value, None)));
         let mut maps = vec![];
         if map.def().kind.is_map_in_map() {
             let inner = (0u32..2).filter_map(|key| map.get_inner(&key.to_ne_bytes()).ok()?);
@@ -139,4 +144,18 @@ fn contents(machine: &Machine) -> Contents {
         }
     }
     contents
+}
+
+/// What is in a map that has no keys, which is empty afterwards.
+fn taken(map: &Map) -> Vec<Vec<u8>> {
+    let mut taken = Vec::new();
+    if let Some(ring) = map.ring() {
+        ring.consume(|record| taken.push(record.to_vec()));
+    }
+    if matches!(map.def().kind, MapType::Queue | MapType::Stack) {
+        while let Ok(Some(value)) = map.sys_lookup_and_delete(&[], UpdateFlags::ANY) {
+            taken.push(value);
+        }
+    }
+    taken
 }

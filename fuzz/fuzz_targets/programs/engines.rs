@@ -156,6 +156,16 @@ fn make_maps(env: &MapEnv) -> Arc<[Arc<Map>]> {
         let set = maps[7].set_program(index, Some(program));
         set.expect("the index is inside");
     }
+    for (map, entry) in [(14, 7u32), (16, 64)] {
+        let set = maps[map].sys_update(&1u32.to_ne_bytes(), &entry.to_ne_bytes(), UpdateFlags::ANY);
+        set.expect("the entry is valid");
+    }
+    let device = [[3, 0, 0, 0], [0; 4]].concat();
+    let set = maps[15].sys_update(&2u32.to_ne_bytes(), &device, UpdateFlags::ANY);
+    set.expect("the entry is valid");
+    let locked = [0u8; 16];
+    let set = maps[18].sys_update(&0u32.to_ne_bytes(), &locked, UpdateFlags::ANY);
+    set.expect("there is room");
     let value = [1, 2, 3, 4, 5, 6, 7, 8];
     for map in [1, 6] {
         let set = maps[map].sys_update(&0u32.to_ne_bytes(), &value, UpdateFlags::ANY);

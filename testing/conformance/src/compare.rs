@@ -69,7 +69,7 @@ pub fn compare(engines: &mut [&mut dyn Engine], case: &Case, watch: &Watch) -> V
     for (index, step) in case.steps.iter().enumerate() {
         differences.extend(compare_step(engines, (index, step), watch).1);
     }
-    differences.extend(compare_maps(engines, watch));
+    differences.extend(compare_maps(&shared(engines), watch));
     differences
 }
 
@@ -140,16 +140,21 @@ impl fmt::Display for Hex<'_> {
 
 pub(crate) type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
 
+/// Engines to look at only.
+pub(crate) fn shared<'a>(engines: &'a [&mut dyn Engine]) -> Vec<&'a dyn Engine> {
+    engines.iter().map(|engine| &**engine).collect()
+}
+
 /// Differences in what the maps hold.
-pub(crate) fn compare_maps(engines: &[&mut dyn Engine], watch: &Watch) -> Vec<Difference> {
+pub(crate) fn compare_maps(engines: &[&dyn Engine], watch: &Watch) -> Vec<Difference> {
     let mut differences = Vec::new();
     let Some((first, others)) = engines.split_first() else {
         return differences;
     };
-    for map in watched(&**first) {
-        let expected = contents(&**first, &map, watch);
+    for map in watched(*first) {
+        let expected = contents(*first, &map, watch);
         for other in others {
-            let found = contents(&**other, &map, watch);
+            let found = contents(*other, &map, watch);
             let names = (first.name(), other.name());
             differences.extend(content_difference(&map, names, &expected, &found));
         }

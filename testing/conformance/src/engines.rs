@@ -1,14 +1,15 @@
 //! The engines there are, loaded with the same object and options.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, LazyLock};
 
 use squalus_engine::Engine;
+use squalus_fib::{Reader, Snapshot};
 use squalus_isa::MapDef;
 use squalus_kernel::{KernelEngine, LoadOptions};
 use squalus_object::Object;
-use squalus_runtime::Clock;
+use squalus_runtime::{Clock, FibCell};
 use squalus_vm::{EngineKind, Vm, VmBuilder};
 
 /// Which engine.
@@ -161,7 +162,8 @@ impl Subject {
         let mut builder = VmBuilder::new(object)
             .engine(kind)
             .cpus(cpus())
-            .clock(clock);
+            .clock(clock)
+            .routes(routes());
         if let Some(programs) = &self.programs {
             let programs: Vec<&str> = programs.iter().map(String::as_str).collect();
             builder = builder.only(&programs);
@@ -178,8 +180,21 @@ fn retain<T: Clone>(options: &[(String, T)], has: impl Fn(&str) -> bool) -> Vec<
         .collect()
 }
 
+/// The host's routes and links as they were at first use. Where they cannot be read, programs find none.
+fn routes() -> Arc<FibCell> {
+    static ROUTES: LazyLock<Arc<FibCell>> = LazyLock::new(|| {
+        let cell = Arc::new(FibCell::new());
+        match Reader::open().and_then(|mut reader| reader.read()) {
+            Ok(tables) => cell.publish(Arc::new(Snapshot::new(&tables))),
+            Err(error) => eprintln!("without the host's routes: {error}"),
+        }
+        cell
+    });
+    Arc::clone(&ROUTES)
+}
+
 /// How many CPUs per-CPU values have in the kernel, so that all engines' values compare.
-fn cpus() -> u32 {
+pub(crate) fn cpus() -> u32 {
     squalus_kernel::possible_cpus().map_or(1, |cpus| cpus as u32)
 }
 

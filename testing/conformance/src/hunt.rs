@@ -7,7 +7,7 @@ use squalus_engine::Engine;
 use squalus_isa::Verdict;
 
 use crate::case::Outcome;
-use crate::compare::{Difference, Watch, compare_maps, compare_step};
+use crate::compare::{Difference, Watch, compare_maps, compare_step, shared};
 use crate::engines::{Kind, LoadError, Subject};
 use crate::{Case, Minimised, Step, minimise};
 
@@ -147,10 +147,10 @@ impl Hunt<'_> {
             done.push(step);
             self.require_none(differences, &done)?;
             if done.len().is_multiple_of(MAPS_EVERY) {
-                self.require_none(compare_maps(&engines, self.watch), &done)?;
+                self.require_none(compare_maps(&shared(&engines), self.watch), &done)?;
             }
         }
-        self.require_none(compare_maps(&engines, self.watch), &done)?;
+        self.require_none(compare_maps(&shared(&engines), self.watch), &done)?;
         Ok(tally)
     }
 

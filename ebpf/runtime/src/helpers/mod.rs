@@ -54,6 +54,7 @@ mod packet;
 mod redirect;
 mod strings;
 mod system;
+mod timers;
 mod trace;
 
 use core::slice;
@@ -69,6 +70,7 @@ pub use packet::*;
 pub use redirect::*;
 pub use strings::*;
 pub use system::*;
+pub use timers::*;
 pub use trace::*;
 
 /// Memory of `len` bytes, which may be null if there are none. Lengths are 32-bit arguments.

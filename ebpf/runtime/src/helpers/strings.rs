@@ -13,6 +13,8 @@ helpers! {
     /// `bpf_strtol(text, len, flags, result)`: how many characters were used.
     fn strtol(_, text, len, flags, result) {
         // SAFETY: the module's contract.
+        unsafe { clear(result) };
+        // SAFETY: the same.
         let number = parse(unsafe { bytes(text, len) }, flags);
         let value = number.and_then(|number| number.to_signed().map(|v| (v, number.used)));
         // SAFETY: the module's contract: eight writable bytes.
@@ -22,6 +24,8 @@ helpers! {
     /// `bpf_strtoul(text, len, flags, result)`: how many characters were used.
     fn strtoul(_, text, len, flags, result) {
         // SAFETY: the module's contract.
+        unsafe { clear(result) };
+        // SAFETY: the same.
         let number = parse(unsafe { bytes(text, len) }, flags);
         let value = number.and_then(|number| match number.negative {
             true => Err(Errno::EINVAL),
@@ -39,6 +43,15 @@ helpers! {
         };
         signed(compare(text, constant.to_bytes_with_nul()))
     }
+}
+
+/// The result is 0 before the text is read, which may lie in the same place.
+///
+/// # Safety
+/// `place` must be writable for eight bytes.
+unsafe fn clear(place: u64) {
+    // SAFETY: the caller's.
+    unsafe { (place as *mut u64).write_unaligned(0) };
 }
 
 /// Writes a parsed number, 0 if there is none, and gives the helper's result.

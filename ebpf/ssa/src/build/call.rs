@@ -55,6 +55,7 @@ impl Builder<'_> {
         }
         let result = match self.inline(n, known, proto) {
             Some(result) => result,
+            None if id == HelperId::TIMER_SET_CALLBACK => self.set_timer_callback(known, proto),
             None => self.call_helper(known, proto),
         };
         if proto.may_trap {
@@ -63,6 +64,15 @@ impl Builder<'_> {
             self.emit.trap_by(reason);
         }
         self.set(Reg::R0, result);
+    }
+
+    /// The helper learns what this program is known by.
+    fn set_timer_callback(&mut self, known: &InstFacts, proto: &'static Proto) -> Value {
+        let mut args = self.args(known, 2);
+        args[3] = self.emit.number(Ty::I64, self.input.support.context as u64);
+        let effect = self.effect(known, proto, &[]);
+        let function = ("timer_set_callback", proto.function as usize);
+        self.emit.native(function, args, effect)
     }
 
     pub(super) fn args(&mut self, known: &InstFacts, count: usize) -> Vec<Value> {
@@ -229,29 +239,29 @@ impl Builder<'_> {
                 let rest = self.emit.load_env(Ty::I64, Env::OFFSET_REST);
                 self.emit.bin(BinOp::Add, linear, rest)
             }
-            HelperId::MAP_LOOKUP_ELEM => {
-                let Known::Map {
-                    map: MapRef::Direct(index),
-                    null: None,
-                } = known.reg(Reg::R1)
-                else {
-                    return None;
-                };
-                let map = &self.input.program.maps()[index as usize];
-                match map.array_base() {
-                    Some(array) => {
-                        let (copies, kind) = (map.copies(), map.def().kind);
-                        self.array_lookup(known, array, copies, kind)
-                    }
-                    None if map.hash_layout().is_some() => {
-                        let key = self.key(known, map.def().key_size);
-                        self.emit.ins(Op::Lookup { map: index, key }, Ty::I64)
-                    }
-                    None => return None,
-                }
-            }
+            HelperId::MAP_LOOKUP_ELEM => return self.map_lookup(known),
             _ => return None,
         })
+    }
+
+    fn map_lookup(&mut self, known: &InstFacts) -> Option<Value> {
+        let Known::Map { map, null: None } = known.reg(Reg::R1) else {
+            return None;
+        };
+        if let MapRef::Direct(index) = map {
+            let map = &self.input.program.maps()[index as usize];
+            if let Some(array) = map.array_base() {
+                let (copies, kind) = (map.copies(), map.def().kind);
+                return Some(self.array_lookup(known, array, copies, kind));
+            }
+        }
+        let (family, key_size) = self.shapes.family(map)?;
+        if family != MapType::Hash || self.input.check_facts {
+            return None;
+        }
+        let map = self.reg(known, Reg::R1);
+        let key = self.key(known, key_size);
+        Some(self.emit.ins(Op::Lookup { map, key }, Ty::I64))
     }
 
     /// The key of a lookup as words of 8 bytes, the last one filled up with zeros.

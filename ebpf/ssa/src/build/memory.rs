@@ -6,8 +6,8 @@ use squalus_runtime::{CtxField, Env, STACK_SIZE, TrapReason};
 
 use super::Builder;
 use super::cells::accessed;
-use crate::ir::{BinOp, Cmp, Effect, Fixed, Op, Order, Region, Ty, Value};
-use crate::support::Request;
+use crate::ir::{BinOp, Cmp, Effect, Fixed, Op, Order, Region, Terminator, Ty, Value};
+use crate::support::{CONTEXT_SIZE, Request};
 
 /// An access as far as its address and check are concerned.
 #[derive(Clone, Copy)]
@@ -55,7 +55,11 @@ impl Builder<'_> {
                 base,
                 off,
             } => {
-                let value = self.load(known, Target::new(size, base, off, false));
+                let target = Target::new(size, base, off, false);
+                if (known.access, size) == (Some(Access::Checked(Area::Any)), MemSize::W) {
+                    return self.load_anywhere(known, target, dst, signed);
+                }
+                let value = self.load(known, target);
                 self.set_loaded(dst, value, signed);
             }
             Inst::Store {
@@ -158,6 +162,51 @@ impl Builder<'_> {
         }
         let from = self.address(known, target);
         self.emit.load(target.ty, from.region, from.base, from.off)
+    }
+
+    /// A load of four bytes that may turn out to be one of the context: programs keep pointers to it where
+    /// the analysis does not follow them.
+    fn load_anywhere(&mut self, known: &InstFacts, target: Target, dst: Reg, signed: bool) {
+        let (context, memory, on) = (
+            self.emit.function.make_block(),
+            self.emit.function.make_block(),
+            self.emit.function.make_block(),
+        );
+        let result = self.emit.function.make(Op::Param, Ty::I64, self.emit.slot);
+        self.emit.function.block_mut(on).params.push(result);
+        let base = self.reg(known, target.base);
+        let address = self.emit.moved(base, target.off.into());
+        let off = self.emit.bin(BinOp::Sub, address, self.emit.env);
+        let inside = self.emit.cmp_with(Cmp::ULt, off, CONTEXT_SIZE);
+        self.emit.function.block_mut(context).cold = true;
+        self.emit.end(Terminator::Branch {
+            condition: inside,
+            then: super::target(context),
+            other: super::target(memory),
+        });
+        self.emit.block = context;
+        let wants_sign = self.emit.number(Ty::I64, signed.into());
+        let effect = Effect {
+            reads: vec![Region::Env],
+            writes: vec![Region::Env],
+            pure: false,
+        };
+        let function = ("load_context", self.input.support.load_context);
+        let loaded = self.emit.native(function, vec![off, wants_sign], effect);
+        let reason = self.emit.load_env(Ty::I32, Env::OFFSET_TRAP);
+        let reason = self.emit.resize(reason, Ty::I64);
+        self.emit.trap_by(reason);
+        self.jump_with(on, loaded);
+        self.emit.block = memory;
+        let value = self.load(known, target);
+        let value = if signed {
+            self.emit.resize_signed(value, Ty::I64)
+        } else {
+            self.emit.resize(value, Ty::I64)
+        };
+        self.jump_with(on, value);
+        self.emit.block = on;
+        self.set(dst, result);
     }
 
     fn context_field(&mut self, field: CtxField) -> Value {

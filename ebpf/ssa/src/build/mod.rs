@@ -18,7 +18,7 @@ mod fact_checks;
 mod live;
 mod memory;
 
-use squalus_analysis::{Facts, FuncId, InstFacts, MapRef, Value as Known};
+use squalus_analysis::{Facts, FuncId, InstFacts, MapRef, Shapes, Value as Known};
 use squalus_isa::{Decoded, ImmSource, Inst, Operand, Reg};
 use squalus_runtime::{LinkedProgram, STACK_SIZE, TrapReason, function_address};
 
@@ -66,6 +66,7 @@ pub fn build(input: Input<'_>, func: FuncId) -> Function {
         emit: Emitter::new(func),
         vars: Vec::new(),
         cells,
+        shapes: Shapes::new(input.program),
         live,
         nodes: Vec::new(),
         number: Vec::new(),
@@ -96,6 +97,7 @@ struct Builder<'a> {
     /// What each variable holds now: the registers, then the cells.
     vars: Vec<Value>,
     cells: Cells,
+    shapes: Shapes,
     live: Live,
     /// In an order in which blocks come before what they lead to, loops aside.
     nodes: Vec<Node>,

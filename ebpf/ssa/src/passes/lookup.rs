@@ -5,6 +5,7 @@
 //! See `squalus_maps::HashLayout` for what a set and a slot are, and `squalus_maps`' `set` module for why
 //! reading the sequence number before and after is enough.
 
+use std::mem::offset_of;
 use std::sync::Arc;
 
 use squalus_maps::{HashLayout, Map};
@@ -23,23 +24,18 @@ const ONES: u64 = 0x0101_0101_0101_0101;
 pub(super) fn run(function: &mut Function, maps: &[Arc<Map>]) {
     for block in function.reverse_postorder() {
         let mut rest = block;
-        while let Some(at) = lookup_in(function, rest, maps) {
+        while let Some(at) = lookup_in(function, rest) {
             rest = expand(function, rest, at, maps);
         }
     }
 }
 
-/// The first lookup of a block that can be done in line.
-fn lookup_in(function: &Function, block: Block, maps: &[Arc<Map>]) -> Option<usize> {
-    let insts = &function.block(block).insts;
-    insts
-        .iter()
-        .position(|&inst| match function.value(inst).op {
-            Op::Lookup { map, .. } => {
-                maps[map as usize].hash_layout().is_some() && !function.block(block).cold
-            }
-            _ => false,
-        })
+/// The first lookup of a block that is worth it.
+fn lookup_in(function: &Function, block: Block) -> Option<usize> {
+    let data = function.block(block);
+    let is_lookup = |inst: &Value| matches!(function.value(*inst).op, Op::Lookup { .. });
+    let first = data.insts.iter().position(is_lookup);
+    first.filter(|_| !data.cold)
 }
 
 /// Puts the code of a lookup in its place. Returns the block with what came after it.
@@ -60,29 +56,40 @@ fn expand(function: &mut Function, block: Block, at: usize, maps: &[Arc<Map>]) -
     let Op::Lookup { map, key } = op else {
         unreachable!("only lookups are expanded");
     };
-    let layout = maps[map as usize]
-        .hash_layout()
-        .expect("only hashes are looked up in");
+    let known = match function.value(map).op {
+        Op::Fixed(Fixed::Map(index)) => maps[index as usize].hash_layout(),
+        _ => None,
+    };
     let mut emit = Emitter::at(std::mem::replace(function, Function::new(0)), block, slot);
     let mut code = Inline {
         emit: &mut emit,
-        layout: &layout,
+        map,
+        known,
         slow: Block(0),
     };
     code.slow = code.emit.function.make_block();
     code.emit.function.block_mut(code.slow).cold = true;
     let found = code.search(&key);
     code.finish(rest, found);
-    code.out_of_line(rest, map, &key);
+    code.out_of_line(rest, &key);
     *function = emit.function;
     rest
 }
 
 struct Inline<'a> {
     emit: &'a mut Emitter,
-    layout: &'a HashLayout,
+    map: Value,
+    /// The map's layout, if it is known which map it is.
+    known: Option<&'a HashLayout>,
     /// Where what is not in line is done.
     slow: Block,
+}
+
+/// A field of a layout, as a value.
+macro_rules! layout {
+    ($code:ident, $field:ident) => {
+        $code.layout(|layout| layout.$field, offset_of!(HashLayout, $field))
+    };
 }
 
 /// A way of a set.
@@ -92,6 +99,15 @@ struct Way {
 }
 
 impl Inline<'_> {
+    /// A number of the map's layout.
+    fn layout(&mut self, of: impl Fn(&HashLayout) -> u64, offset: usize) -> Value {
+        if let Some(known) = self.known {
+            return self.emit.number(Ty::I64, of(known));
+        }
+        let at = (Map::OFFSET_LAYOUT + offset) as i32;
+        self.emit.load(Ty::I64, Region::MapIndex, self.map, at)
+    }
+
     /// The value's address, if the key is at home.
     fn search(&mut self, key: &[Value]) -> Value {
         let hash = self.hash(key);
@@ -99,48 +115,49 @@ impl Inline<'_> {
         let seq = self.acquire(Ty::I32, set, HashLayout::SEQ);
         let way = self.way(set, hash);
         let slot = self.emit.resize(way.slot, Ty::I64);
-        let entry = self
-            .emit
-            .bin_with(BinOp::Mul, slot, self.layout.stride as u64);
-        let entry = self.emit.moved(entry, self.layout.slots as i64);
-        let mut differs = None;
-        for (n, &word) in key.iter().enumerate() {
-            let stored = self.acquire(Ty::I64, entry, n * 8);
-            let differs_here = self.emit.bin(BinOp::Xor, stored, word);
-            differs = Some(match differs {
-                None => differs_here,
-                Some(before) => self.emit.bin(BinOp::Or, before, differs_here),
-            });
-        }
+        let differs = self.differs(slot, key);
         let now = self.acquire(Ty::I32, set, HashLayout::SEQ);
         let changed = self.emit.cmp(Cmp::Ne, now, seq);
-        if let Some(differs) = differs {
-            let differs = self.emit.cmp_with(Cmp::Ne, differs, 0);
-            self.slow_if(differs);
-        }
+        self.slow_if(differs);
         self.slow_if(changed);
         self.stamp(set, &way);
-        self.value(entry, slot)
+        self.value(slot)
+    }
+
+    /// Whether a slot holds another key.
+    fn differs(&mut self, slot: Value, key: &[Value]) -> Value {
+        let stride = layout!(self, stride);
+        let entry = self.emit.bin(BinOp::Mul, slot, stride);
+        let slots = layout!(self, slots);
+        let entry = self.emit.bin(BinOp::Add, entry, slots);
+        let mut differs = self.emit.number(Ty::I64, 0);
+        for (n, &word) in key.iter().enumerate() {
+            let stored = self.acquire(Ty::I64, entry, n * 8);
+            let here = self.emit.bin(BinOp::Xor, stored, word);
+            differs = self.emit.bin(BinOp::Or, differs, here);
+        }
+        self.emit.cmp_with(Cmp::Ne, differs, 0)
     }
 
     /// As `squalus_maps::key::Hasher::hash`.
     fn hash(&mut self, key: &[Value]) -> Value {
         let [c0, c1, c2] = HashLayout::CONSTANTS;
-        let mut mask = self.layout.mask;
-        let mut hash = self.emit.number(Ty::I64, self.layout.last);
+        let secret = layout!(self, mask);
+        let mut mask = secret;
+        let mut hash = layout!(self, last);
         for pair in key.chunks(2) {
-            let first = self.emit.bin_with(BinOp::Xor, pair[0], mask);
-            let second_mask = mask.wrapping_add(c1);
+            let first = self.emit.bin(BinOp::Xor, pair[0], mask);
+            let second = self.emit.bin_with(BinOp::Add, mask, c1);
             let second = match pair.get(1) {
-                Some(&word) => self.emit.bin_with(BinOp::Xor, word, second_mask),
-                None => self.emit.number(Ty::I64, second_mask),
+                Some(&word) => self.emit.bin(BinOp::Xor, word, second),
+                None => second,
             };
             let folded = self.fold(first, second);
             hash = self.emit.bin_with(BinOp::RotL, hash, 23);
             hash = self.emit.bin(BinOp::Xor, hash, folded);
-            mask = mask.wrapping_add(c2);
+            mask = self.emit.bin_with(BinOp::Add, mask, c2);
         }
-        let hash = self.emit.bin_with(BinOp::Xor, hash, self.layout.mask);
+        let hash = self.emit.bin(BinOp::Xor, hash, secret);
         let c0 = self.emit.number(Ty::I64, c0);
         self.fold(hash, c0)
     }
@@ -155,14 +172,14 @@ impl Inline<'_> {
     /// The address of a key's home.
     fn set(&mut self, hash: Value) -> Value {
         let high = self.emit.bin_with(BinOp::LShr, hash, 32);
-        let number = self
-            .emit
-            .bin_with(BinOp::Mul, high, self.layout.set_count.into());
+        let count = layout!(self, set_count);
+        let number = self.emit.bin(BinOp::Mul, high, count);
         let number = self.emit.bin_with(BinOp::LShr, number, 32);
         let offset = self
             .emit
             .bin_with(BinOp::Mul, number, HashLayout::SET as u64);
-        self.emit.moved(offset, self.layout.sets as i64)
+        let sets = layout!(self, sets);
+        self.emit.bin(BinOp::Add, offset, sets)
     }
 
     /// The first way that has the key's tag.
@@ -193,8 +210,7 @@ impl Inline<'_> {
 
     /// In LRU maps, notes that the way was used, if that is news.
     fn stamp(&mut self, set: Value, way: &Way) {
-        let Some(now) = self.layout.now else { return };
-        let clock = self.emit.number(Ty::I64, now as u64);
+        let clock = layout!(self, now);
         let now = self.emit.load(Ty::I8, Region::MapIndex, clock, 0);
         let place = self.emit.bin(BinOp::Add, set, way.number);
         let stamps = HashLayout::STAMPS as i32;
@@ -212,21 +228,22 @@ impl Inline<'_> {
         self.emit.block = on;
     }
 
-    fn value(&mut self, entry: Value, slot: Value) -> Value {
-        let Some(values) = self.layout.per_cpu else {
-            return self.emit.moved(entry, self.layout.key_words as i64 * 8);
-        };
-        let offset = self.emit.bin_with(BinOp::Mul, slot, values.stride as u64);
-        let value = self.emit.moved(offset, values.values as i64);
-        if values.copies <= 1 {
+    fn value(&mut self, slot: Value) -> Value {
+        let stride = layout!(self, value_stride);
+        let offset = self.emit.bin(BinOp::Mul, slot, stride);
+        let values = layout!(self, values);
+        let value = self.emit.bin(BinOp::Add, offset, values);
+        if self.known.is_some_and(|layout| layout.copies == 1) {
             return value;
         }
         let cpu = self.emit.load_env(Ty::I32, Env::OFFSET_CPU);
-        let has = self.emit.cmp_with(Cmp::ULt, cpu, values.copies.into());
-        let zero = self.emit.number(Ty::I32, 0);
-        let cpu = self.emit.select(has, cpu, zero);
         let cpu = self.emit.resize(cpu, Ty::I64);
-        let plane = self.emit.bin_with(BinOp::Mul, cpu, values.plane as u64);
+        let copies = layout!(self, copies);
+        let has = self.emit.cmp(Cmp::ULt, cpu, copies);
+        let zero = self.emit.number(Ty::I64, 0);
+        let cpu = self.emit.select(has, cpu, zero);
+        let plane = layout!(self, plane);
+        let plane = self.emit.bin(BinOp::Mul, cpu, plane);
         self.emit.bin(BinOp::Add, value, plane)
     }
 
@@ -259,7 +276,7 @@ impl Inline<'_> {
     }
 
     /// The whole lookup by the map's own function, with a copy of the key.
-    fn out_of_line(&mut self, rest: Block, map: u32, key: &[Value]) {
+    fn out_of_line(&mut self, rest: Block, key: &[Value]) {
         self.emit.block = self.slow;
         self.emit.function.temps.push(key.len() as u32 * 8);
         let temp = self.emit.function.temps.len() as u32 - 1;
@@ -268,7 +285,7 @@ impl Inline<'_> {
             self.emit
                 .store(Region::Temp(temp), place, n as i32 * 8, word);
         }
-        let map = self.emit.function.fixed(Fixed::Map(map));
+        let map = self.map;
         let zero = self.emit.number(Ty::I64, 0);
         let effect = Effect {
             reads: vec![Region::MapIndex, Region::Temp(temp), Region::Env],

@@ -240,7 +240,9 @@ fn lines_wait_for_their_reader() {
         let mut vm = program.vm(kind);
         assert_eq!(run(&mut vm, &frame()).results()[0], 12);
         let mut lines = Vec::new();
-        let count = vm.handle().trace(|cpu, line| lines.push((cpu, line.to_owned())));
+        let count = vm
+            .handle()
+            .trace(|cpu, line| lines.push((cpu, line.to_owned())));
         assert_eq!((count, lines), (1, vec![(0, "squalus is 7".to_owned())]));
     }
 }

@@ -191,12 +191,10 @@ impl Ring {
         for (name, outcome) in names {
             if !same_as_judged(&judged[0], &judged[1], outcome) {
                 let first = first.name();
+                let pair = [&judged[0], outcome];
                 let sides = [(first, &judged[0]), (name, outcome)].map(|(name, outcome)| {
                     let trap = self.trap(name).unwrap_or_default();
-                    (
-                        name,
-                        format!("{}{trap}", brief(outcome, [&judged[0], outcome])),
-                    )
+                    (name, format!("{}{trap}", brief(outcome, pair)))
                 });
                 findings.difference(&what(step), sides);
                 return;
@@ -282,20 +280,22 @@ fn same_as_judged(first: &Outcome, second: &Outcome, found: &Outcome) -> bool {
     }
 }
 
-/// Whether `bytes` has what `left` and `right` have in common. Where these differ is a time, whose higher bytes,
-/// behind that place, may be the same by chance.
+/// Whether `bytes` has what `left` and `right` have in common. Where these differ is a time, some bytes of which may
+/// be the same by chance. Addresses in the kernel's memory are nobody else's.
 fn same_bytes(left: &[u8], right: &[u8], bytes: &[u8]) -> bool {
-    const HIGHER: usize = 7;
-    let mut uncertain = 0;
-    left.iter().zip(right).zip(bytes).all(|((a, b), c)| {
-        if a != b {
-            uncertain = HIGHER;
-            return true;
-        }
-        let skipped = uncertain > 0;
-        uncertain = uncertain.saturating_sub(1);
-        skipped || a == c
-    })
+    const AROUND: usize = 7;
+    let differs = |at: &usize| left.get(*at) != right.get(*at);
+    let certain = |at: usize| {
+        !(at.saturating_sub(AROUND)..=at + AROUND).any(|at| differs(&at)) && !is_address(left, at)
+    };
+    left == bytes || !(0..bytes.len()).any(|at| Some(&bytes[at]) != left.get(at) && certain(at))
+}
+
+/// Whether the word around a place is an address in the kernel's map of all memory.
+fn is_address(bytes: &[u8], at: usize) -> bool {
+    let word = bytes.get(at & !7..).and_then(|rest| rest.first_chunk());
+    let word = word.map(|word| u64::from_le_bytes(*word));
+    word.is_some_and(|word| (0xffff_8000_0000_0000..0xffff_ff00_0000_0000).contains(&word))
 }
 
 fn holdings(engine: &dyn Engine) -> Holdings {

@@ -132,6 +132,7 @@ fn subject(object: &Object, bytes: &[u8]) -> Subject {
             MapType::LruHash | MapType::LruPerCpuHash => LEAST_LRU,
             // One buffer for each CPU.
             MapType::PerfEventArray => 0,
+            MapType::CpuMap if def.max_entries == 0 => 1,
             _ if def.max_entries == 0 => LEFT_TO_LOADER,
             _ => 0,
         };

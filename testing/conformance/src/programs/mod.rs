@@ -1,8 +1,11 @@
-//! Random programs: arithmetic, jumps, stack and packet accesses, atomic operations.
+//! Random programs: arithmetic, jumps, accesses to stack, packet and map values at fixed and computed places,
+//! atomic operations, helpers with maps of several types, a function, tail calls.
 //!
 //! Each is valid by construction (the kernel's verifier must accept it): registers start from the frame, all
 //! jumps go forward, every access is inside its region. At the end all registers, the whole stack and a map
-//! value go into the frame, so that a wrong bit anywhere shows.
+//! value go into the frame, so that a wrong bit anywhere shows; then the maps are compared.
+//!
+//! Callbacks are missing, because the kernel wants BTF for them, which hand-made programs don't have.
 //!
 //! Atomic operations that fetch work on the map value only. On the stack the kernel is no judge: up to
 //! Linux 6.18 at least its verifier does not follow such an instruction back to the stack slot when a
@@ -13,16 +16,22 @@
 //! instruction and the use of the upper half. This generator ran into both; interpreter and compiled code
 //! were right.
 
+mod units;
+
 use squalus_engine::{Engine, TestRun};
-use squalus_isa::{Insn, MapDef, MapFlags, MapType, disassemble, opcode as o};
+use squalus_isa::{Insn, MapDef, MapFlags, MapType, ValueFields, disassemble, opcode as o};
 use squalus_kernel::KernelEngine;
 use squalus_vm::{EngineKind, VmBuilder};
 
-use crate::Rng;
-use crate::engines::{Kind, LoadError};
+use crate::compare::{Watch, compare_maps};
+use crate::engines::{Kind, LoadError, cpus};
+use crate::{Rng, Step};
+use units::{Unit, unit};
 
 /// Name of the program.
 const NAME: &str = "random";
+/// The program that tail calls reach, besides the first.
+const OTHER: &str = "other";
 /// Scalars: everything but the map value, the packet and the frame pointer.
 const REGISTERS: [u8; 8] = [0, 1, 2, 3, 4, 5, 8, 9];
 /// The context at first, then the map value.
@@ -36,13 +45,17 @@ const WORDS: i16 = 16;
 const FRAME: i16 = WORDS + 8 * REGISTERS.len() as i16 + STACK + MAP;
 /// Bytes of the map value.
 const MAP: i16 = 32;
+/// Below the stack that counts: where the context is kept for helpers.
+const CONTEXT_AT: i16 = -STACK - 8;
 /// More would make the verifier's work explode.
 const MAX_JUMPS: usize = 9;
 
 /// A program, in parts: the middle is what is generated, and what is cut when it is minimised.
 #[derive(Clone, Debug)]
 pub struct Program {
-    body: Vec<Insn>,
+    body: Vec<Unit>,
+    /// The function that it may call.
+    function: Vec<Insn>,
 }
 
 /// A program on which engines differ.
@@ -50,8 +63,8 @@ pub struct Program {
 pub struct Disagreement {
     /// The program; instructions that don't matter are gone.
     pub program: Program,
-    /// The frame it ran on.
-    pub frame: Vec<u8>,
+    /// The frames it ran on.
+    pub frames: Vec<Vec<u8>>,
     /// What each engine made of it.
     pub results: Vec<(&'static str, String)>,
 }
@@ -60,7 +73,9 @@ impl std::fmt::Display for Disagreement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let code = self.program.assemble();
         writeln!(f, "{}", disassembly(&code))?;
-        writeln!(f, "frame {}", crate::compare::Hex(&self.frame))?;
+        for frame in &self.frames {
+            writeln!(f, "frame {}", crate::compare::Hex(frame))?;
+        }
         let results = self.results.iter();
         results
             .into_iter()
@@ -72,18 +87,48 @@ fn disassembly(code: &[Insn]) -> String {
     disassemble(code).unwrap_or_else(|error| error.to_string())
 }
 
-fn map() -> MapDef {
-    MapDef {
-        name: "value".to_owned(),
-        kind: MapType::Array,
-        key_size: 4,
-        value_size: MAP as u32,
-        max_entries: 1,
+/// The maps, by their numbers; 0 is the one of the map value.
+mod maps {
+    pub(super) const HASH: i32 = 1;
+    pub(super) const PER_CPU_HASH: i32 = 2;
+    pub(super) const TRIE: i32 = 3;
+    pub(super) const ARRAY: i32 = 4;
+    pub(super) const QUEUE: i32 = 5;
+    pub(super) const STACK: i32 = 6;
+    pub(super) const BLOOM: i32 = 7;
+    pub(super) const PROGRAMS: i32 = 8;
+    pub(super) const DEVICES: i32 = 9;
+    pub(super) const RING: i32 = 10;
+}
+
+fn map_defs() -> Vec<MapDef> {
+    let map = |name: &str, kind, key_size, value_size: u32, max_entries| MapDef {
+        name: name.to_owned(),
+        kind,
+        key_size,
+        value_size,
+        max_entries,
         flags: MapFlags::default(),
         inner: None,
         extra: 0,
-        fields: Default::default(),
-    }
+        fields: ValueFields::default(),
+    };
+    vec![
+        map("value", MapType::Array, 4, MAP as u32, 1),
+        map("hash", MapType::Hash, 4, 8, 8),
+        map("percpu", MapType::PerCpuHash, 8, 8, 8),
+        MapDef {
+            flags: MapFlags::NO_PREALLOC,
+            ..map("trie", MapType::LpmTrie, 8, 8, 8)
+        },
+        map("array", MapType::Array, 4, 8, 8),
+        map("queue", MapType::Queue, 0, 8, 4),
+        map("stack", MapType::Stack, 0, 8, 4),
+        map("bloom", MapType::BloomFilter, 0, 8, 16),
+        map("programs", MapType::ProgArray, 4, 4, 4),
+        map("devices", MapType::DevMap, 4, 4, 4),
+        map("ring", MapType::RingBuf, 0, 0, 4096),
+    ]
 }
 
 fn insn(op: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
@@ -97,7 +142,7 @@ fn insn(op: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
 }
 
 impl Program {
-    /// A program of about `len` instructions.
+    /// A program of about `len` operations.
     #[must_use]
     pub fn random(rng: &mut Rng, len: usize) -> Program {
         let mut body = Vec::with_capacity(len);
@@ -108,22 +153,52 @@ impl Program {
                 jumps += 1;
                 body.push(jump(rng, left));
             } else {
-                let insn = straight(rng);
-                body.push(insn);
-                if is_narrow_exchange(&insn) {
-                    body.push(zero_extend());
-                }
+                body.push(unit(rng));
             }
         }
-        Program { body }
+        Program {
+            body,
+            function: units::function(rng),
+        }
     }
 
     /// The whole program.
     #[must_use]
     pub fn assemble(&self) -> Vec<Insn> {
         let mut code = prologue();
-        code.extend(&self.body);
+        let mut starts = Vec::with_capacity(self.body.len() + 1);
+        let mut at = code.len();
+        for unit in &self.body {
+            starts.push(at);
+            at += unit.len();
+        }
+        starts.push(at);
+        let function = at + epilogue().len();
+        let mut calls = false;
+        for (place, unit) in self.body.iter().enumerate() {
+            match unit {
+                Unit::Jump { insn, over } => {
+                    let target = starts[(place + 1 + over).min(self.body.len())];
+                    let off = (target - starts[place] - 1) as i16;
+                    code.push(Insn { off, ..*insn });
+                }
+                Unit::Code(insns) => {
+                    for insn in insns {
+                        let mut insn = *insn;
+                        if insn.op == o::JMP | o::CALL && insn.src == o::PSEUDO_CALL {
+                            calls = true;
+                            insn.imm = (function - code.len() - 1) as i32;
+                        }
+                        code.push(insn);
+                    }
+                }
+            }
+        }
         code.extend(epilogue());
+        // What nothing calls is refused.
+        if calls {
+            code.extend(&self.function);
+        }
         code
     }
 
@@ -132,13 +207,27 @@ impl Program {
     /// # Errors
     /// If one refuses it.
     pub fn load(&self, kinds: &[Kind]) -> Result<Vec<Box<dyn Engine>>, LoadError> {
-        let load = |kind: &Kind| self.load_one(*kind);
+        let load = |kind: &Kind| {
+            let mut engine = self.load_one(*kind)?;
+            for (index, program) in [(0, NAME), (1, OTHER)] {
+                let step = Step::SetProgram {
+                    map: "programs".to_owned(),
+                    index,
+                    program: program.to_owned(),
+                };
+                step.perform(&mut *engine);
+            }
+            Ok(engine)
+        };
         kinds.iter().map(load).collect()
     }
 
     fn load_one(&self, kind: Kind) -> Result<Box<dyn Engine>, LoadError> {
-        let programs = vec![(NAME.to_owned(), self.assemble())];
-        let maps = vec![map()];
+        let programs = vec![
+            (NAME.to_owned(), self.assemble()),
+            (OTHER.to_owned(), other()),
+        ];
+        let maps = map_defs();
         let failed = |error: &dyn std::error::Error| LoadError {
             engine: kind,
             reason: format!("{error}\n{}", disassembly(&self.assemble())),
@@ -153,13 +242,16 @@ impl Program {
             Kind::Interp => EngineKind::Interp,
             Kind::Jit => EngineKind::Jit,
         };
-        let engine = VmBuilder::assembled(maps, programs).engine(vm).build();
+        let engine = VmBuilder::assembled(maps, programs)
+            .engine(vm)
+            .cpus(cpus())
+            .build();
         engine
             .map(|e| Box::new(e) as _)
             .map_err(|error| failed(&error))
     }
 
-    /// Runs it on each frame in each engine; the first disagreement, made small.
+    /// Runs it on each frame in each engine, then compares the maps; the first disagreement, made small.
     ///
     /// # Errors
     /// If an engine refuses the program.
@@ -169,42 +261,86 @@ impl Program {
         frames: &[Vec<u8>],
     ) -> Result<Option<Disagreement>, LoadError> {
         let mut engines = self.load(kinds)?;
+        for (at, frame) in frames.iter().enumerate() {
+            let results = run(&mut engines, frame);
+            if differ(&results) {
+                return Ok(Some(self.minimise(kinds, &frames[..=at], results)));
+            }
+        }
+        let results = maps_of(&engines);
+        Ok(differ(&results).then(|| self.minimise(kinds, frames, results)))
+    }
+
+    /// What the engines make of these frames, one after the other: of the last one, or of the maps.
+    fn results(&self, kinds: &[Kind], frames: &[Vec<u8>]) -> Option<Vec<(&'static str, String)>> {
+        let mut engines = self.load(kinds).ok()?;
+        let mut last = None;
         for frame in frames {
             let results = run(&mut engines, frame);
             if differ(&results) {
-                return Ok(Some(self.minimise(kinds, frame, results)));
+                return Some(results);
             }
+            last = Some(results);
         }
-        Ok(None)
+        let maps = maps_of(&engines);
+        if differ(&maps) { Some(maps) } else { last }
     }
 
-    /// Replaces instructions by nothing (`goto +0`) while the engines still disagree.
+    /// Leaves out frames and operations while the engines still disagree.
     fn minimise(
         &self,
         kinds: &[Kind],
-        frame: &[u8],
+        frames: &[Vec<u8>],
         results: Vec<(&'static str, String)>,
     ) -> Disagreement {
-        let nothing = insn(o::JMP | o::JA, 0, 0, 0, 0);
         let mut best = Disagreement {
             program: self.clone(),
-            frame: frame.to_vec(),
+            frames: frames.to_vec(),
             results,
         };
+        if let Some(last) = frames.last() {
+            let alone = vec![last.clone()];
+            best.replace_if_worse(kinds, self.clone(), alone);
+        }
         for at in (0..self.body.len()).rev() {
             let mut program = best.program.clone();
-            program.body[at] = nothing;
-            let Ok(mut engines) = program.load(kinds) else {
-                continue;
-            };
-            let results = run(&mut engines, frame);
-            if differ(&results) {
-                best.program = program;
-                best.results = results;
-            }
+            program.body[at] = Unit::Code(Vec::new());
+            let frames = best.frames.clone();
+            best.replace_if_worse(kinds, program, frames);
         }
         best
     }
+}
+
+impl Disagreement {
+    /// Takes a smaller case if the engines disagree on it too.
+    fn replace_if_worse(&mut self, kinds: &[Kind], program: Program, frames: Vec<Vec<u8>>) {
+        if let Some(results) = program.results(kinds, &frames)
+            && differ(&results)
+        {
+            *self = Disagreement {
+                program,
+                frames,
+                results,
+            };
+        }
+    }
+}
+
+/// How what the maps hold differs from the first engine's, of each engine.
+fn maps_of(engines: &[Box<dyn Engine>]) -> Vec<(&'static str, String)> {
+    let Some(first) = engines.first() else {
+        return Vec::new();
+    };
+    let differences = |engine: &dyn Engine| {
+        let differences = compare_maps(&[&**first, engine], &Watch::default());
+        let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
+        texts.join("\n")
+    };
+    let engines = engines.iter();
+    engines
+        .map(|engine| (engine.name(), differences(&**engine)))
+        .collect()
 }
 
 fn run(engines: &mut [Box<dyn Engine>], frame: &[u8]) -> Vec<(&'static str, String)> {
@@ -293,6 +429,7 @@ fn store(size: u8, base: u8, off: i16, src: u8) -> Insn {
 /// Checks the frame's length, fills stack and registers from it.
 fn prologue() -> Vec<Insn> {
     let mut code = vec![
+        store(o::DW, FP, CONTEXT_AT, 1),
         insn(o::ALU64 | o::MOV | o::X, VALUE, 1, 0, 0),
         load(o::W, PACKET, VALUE, 0),
         load(o::W, 2, VALUE, 4),
@@ -317,6 +454,14 @@ fn prologue() -> Vec<Insn> {
         code.push(load(o::DW, register, PACKET, WORDS + 8 * place));
     }
     code
+}
+
+/// What tail calls reach.
+fn other() -> Vec<Insn> {
+    vec![
+        insn(o::ALU64 | o::MOV | o::K, 0, 0, 0, 3),
+        insn(o::JMP | o::EXIT, 0, 0, 0, 0),
+    ]
 }
 
 /// All that the program computed goes into the frame.
@@ -350,8 +495,8 @@ fn immediate(rng: &mut Rng) -> i32 {
     }
 }
 
-/// A conditional jump over at most `left` instructions.
-fn jump(rng: &mut Rng, left: usize) -> Insn {
+/// A conditional jump over at most `left` operations.
+fn jump(rng: &mut Rng, left: usize) -> Unit {
     let conditions = [
         o::JEQ,
         o::JNE,
@@ -367,152 +512,14 @@ fn jump(rng: &mut Rng, left: usize) -> Insn {
     ];
     let class = *rng.pick(&[o::JMP, o::JMP32]);
     let condition = *rng.pick(&conditions);
-    let off = rng.between(1, left.min(8)) as i16;
+    let over = rng.between(1, left.min(8));
     let dst = register(rng);
-    if rng.percent(50) {
-        insn(class | condition | o::X, dst, register(rng), off, 0)
+    let insn = if rng.percent(50) {
+        insn(class | condition | o::X, dst, register(rng), 0, 0)
     } else {
-        insn(class | condition | o::K, dst, 0, off, immediate(rng))
-    }
-}
-
-fn straight(rng: &mut Rng) -> Insn {
-    match rng.below(20) {
-        0..10 => alu(rng),
-        10 => extension(rng),
-        11 => byte_swap(rng),
-        12..16 => memory(rng),
-        16 | 17 => atomic(rng),
-        _ => packet(rng),
-    }
-}
-
-fn alu(rng: &mut Rng) -> Insn {
-    let class = *rng.pick(&[o::ALU, o::ALU64]);
-    let op = *rng.pick(&[
-        o::ADD,
-        o::SUB,
-        o::MUL,
-        o::DIV,
-        o::OR,
-        o::AND,
-        o::LSH,
-        o::RSH,
-        o::NEG,
-        o::MOD,
-        o::XOR,
-        o::MOV,
-        o::ARSH,
-    ]);
-    let dst = register(rng);
-    // Signed division and remainder.
-    let signed = matches!(op, o::DIV | o::MOD) && rng.percent(50);
-    let off = i16::from(signed);
-    if op == o::NEG {
-        return insn(class | op, dst, 0, 0, 0);
-    }
-    if rng.percent(60) {
-        return insn(class | op | o::X, dst, register(rng), off, 0);
-    }
-    let imm = match op {
-        o::LSH | o::RSH | o::ARSH => {
-            let bits = if class == o::ALU { 32 } else { 64 };
-            rng.below(bits) as i32
-        }
-        o::DIV | o::MOD => match immediate(rng) {
-            0 => 7,
-            other => other,
-        },
-        _ => immediate(rng),
+        insn(class | condition | o::K, dst, 0, 0, immediate(rng))
     };
-    insn(class | op | o::K, dst, 0, off, imm)
-}
-
-/// Moves with sign extension.
-fn extension(rng: &mut Rng) -> Insn {
-    let (class, bits) = *rng.pick(&[
-        (o::ALU, 8),
-        (o::ALU, 16),
-        (o::ALU64, 8),
-        (o::ALU64, 16),
-        (o::ALU64, 32),
-    ]);
-    insn(class | o::MOV | o::X, register(rng), register(rng), bits, 0)
-}
-
-fn byte_swap(rng: &mut Rng) -> Insn {
-    let op = *rng.pick(&[o::ALU | o::END, o::ALU | o::END | o::X, o::ALU64 | o::END]);
-    let bits = *rng.pick(&[16, 32, 64]);
-    insn(op, register(rng), 0, 0, bits)
-}
-
-const SIZES: [(u8, i16); 4] = [(o::B, 1), (o::H, 2), (o::W, 4), (o::DW, 8)];
-
-/// An aligned slot of `size` bytes: on the stack or, if `fetch`, always in the map value.
-fn slot(rng: &mut Rng, size: i16, fetch: bool) -> (u8, i16) {
-    if fetch || rng.percent(30) {
-        (VALUE, rng.below((MAP / size) as usize) as i16 * size)
-    } else {
-        (FP, rng.below((STACK / size) as usize) as i16 * size - STACK)
-    }
-}
-
-/// Loads from stack and map value, and stores to them.
-fn memory(rng: &mut Rng) -> Insn {
-    let (code, size) = *rng.pick(&SIZES);
-    let (base, off) = slot(rng, size, false);
-    match rng.below(4) {
-        0 => store(code, base, off, register(rng)),
-        1 => insn(o::ST | o::MEM | code, base, 0, off, immediate(rng)),
-        2 if size < 8 => insn(o::LDX | o::MEMSX | code, register(rng), base, off, 0),
-        _ => load(code, register(rng), base, off),
-    }
-}
-
-fn atomic(rng: &mut Rng) -> Insn {
-    let (code, size) = *rng.pick(&SIZES[2..]);
-    let fetch = o::ATOMIC_FETCH;
-    let operation = *rng.pick(&[
-        o::ADD.into(),
-        o::OR.into(),
-        o::AND.into(),
-        o::XOR.into(),
-        i32::from(o::ADD) | fetch,
-        i32::from(o::OR) | fetch,
-        i32::from(o::AND) | fetch,
-        i32::from(o::XOR) | fetch,
-        o::ATOMIC_XCHG,
-        o::ATOMIC_CMPXCHG,
-    ]);
-    let (base, off) = slot(rng, size, operation & fetch != 0);
-    insn(
-        o::STX | o::ATOMIC | code,
-        base,
-        register(rng),
-        off,
-        operation,
-    )
-}
-
-fn is_narrow_exchange(insn: &Insn) -> bool {
-    insn.op == o::STX | o::ATOMIC | o::W && insn.imm == o::ATOMIC_CMPXCHG
-}
-
-/// `w0 = w0`.
-fn zero_extend() -> Insn {
-    insn(o::ALU | o::MOV | o::X, 0, 0, 0, 0)
-}
-
-/// Loads from the frame and stores to it, at any alignment.
-fn packet(rng: &mut Rng) -> Insn {
-    let (code, size) = *rng.pick(&SIZES);
-    let off = rng.between(0, (FRAME - size) as usize) as i16;
-    match rng.below(4) {
-        0 => store(code, PACKET, off, register(rng)),
-        1 => insn(o::ST | o::MEM | code, PACKET, 0, off, immediate(rng)),
-        2 if size < 8 => insn(o::LDX | o::MEMSX | code, register(rng), PACKET, off, 0),
-        _ => load(code, register(rng), PACKET, off),
-    }
+    Unit::Jump { insn, over }
 }
 
 #[cfg(test)]
@@ -521,7 +528,11 @@ mod tests {
 
     /// What `body` leaves in the frame, on the interpreter.
     fn after(body: Vec<Insn>, frame: &[u8]) -> Vec<u8> {
-        let mut engines = Program { body }.load(&[Kind::Interp]).expect("it loads");
+        let program = Program {
+            body: vec![Unit::Code(body)],
+            function: Vec::new(),
+        };
+        let mut engines = program.load(&[Kind::Interp]).expect("it loads");
         let result = engines[0].test_run(NAME, &TestRun::once(frame));
         result.expect("it runs").frame
     }
