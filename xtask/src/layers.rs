@@ -16,7 +16,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ebpf/maps", &["ebpf/isa"]),
     ("ebpf/runtime", &["ebpf/isa", "ebpf/maps"]),
     ("ebpf/analysis", &["ebpf/isa", "ebpf/maps", "ebpf/runtime"]),
-    ("ebpf/interp", &["ebpf/isa", "ebpf/maps", "ebpf/runtime"]),
+    (
+        "ebpf/interp",
+        &["ebpf/isa", "ebpf/maps", "ebpf/runtime", "ebpf/analysis"],
+    ),
     (
         "ebpf/ssa",
         &["ebpf/isa", "ebpf/maps", "ebpf/runtime", "ebpf/analysis"],

@@ -15,6 +15,7 @@ mod recording;
 mod replay;
 mod run;
 mod status;
+mod verify;
 mod words;
 
 use std::io::{ErrorKind, Write};
@@ -29,6 +30,8 @@ pub enum ProgCommand {
     List(list::ListArgs),
     /// Disassemble an object's programs, with source lines.
     Disasm(disasm::DisasmArgs),
+    /// Show what is proved of programs, and what will be checked as they run in userspace.
+    Verify(verify::VerifyArgs),
     /// Run a program on a frame or a capture, as `bpftool prog run` does.
     #[command(visible_alias = "test")]
     Run(run::RunArgs),
@@ -55,6 +58,7 @@ pub fn run(command: &ProgCommand) -> Result<bool> {
     match command {
         ProgCommand::List(args) => list::run(args),
         ProgCommand::Disasm(args) => disasm::run(args),
+        ProgCommand::Verify(args) => verify::run(args),
         ProgCommand::Run(args) => run::run(args),
         ProgCommand::Load(args) => load::run(args),
         ProgCommand::Attach(args) => attach::run(args),

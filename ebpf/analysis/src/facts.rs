@@ -5,7 +5,8 @@ use std::fmt::Write;
 use squalus_isa::{Reg, format_inst};
 use squalus_runtime::{CtxField, LinkError, LinkedProgram};
 
-use crate::{Cfg, FuncId, Interval, Scalar, State, Value};
+use crate::value::Joining;
+use crate::{Cfg, FuncId, Interval, Name, Scalar, State, Value};
 
 /// Where a run-time check must find an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +42,19 @@ impl Access {
     pub const fn is_proved(self) -> bool {
         !matches!(self, Access::Checked(_))
     }
+
+    /// What holds of an access that is allowed in one of two ways.
+    pub(crate) fn or(self, other: Access) -> Access {
+        match (self, other) {
+            _ if self == other => self,
+            (Access::Proved(a) | Access::Checked(a), Access::Proved(b) | Access::Checked(b))
+                if a == b =>
+            {
+                Access::Checked(a)
+            }
+            _ => Access::Checked(Area::Any),
+        }
+    }
 }
 
 /// What is known whenever execution reaches an instruction.
@@ -50,6 +64,9 @@ pub struct InstFacts {
     pub regs: [Value; Reg::COUNT],
     /// Its memory access, if it makes one itself.
     pub access: Option<Access>,
+    /// Of an access to the packet, how many bytes at least lie between its first byte and the end of the
+    /// packet (negative if it may be behind the end).
+    pub room: Option<i64>,
     /// Bytes of its own function's frame that it may touch, both ends included. Checked accesses, and
     /// what a called subprogram does, are not counted.
     pub frame: [Option<Interval>; 2],
@@ -68,6 +85,38 @@ impl InstFacts {
     #[must_use]
     pub const fn reg(&self, reg: Reg) -> Value {
         self.regs[reg.index()]
+    }
+
+    /// Adds what holds at the same instruction, at `slot`, on another path.
+    pub(crate) fn join(&mut self, other: &InstFacts, slot: u32, how: &Joining<'_>) {
+        for (n, (own, other)) in self.regs.iter_mut().zip(&other.regs).enumerate() {
+            let at = Name::Met {
+                block: slot,
+                at: n as u8,
+            };
+            *own = own.join(other, at, how);
+        }
+        self.access = match (self.access, other.access) {
+            (Some(a), Some(b)) => Some(a.or(b)),
+            (a, b) => a.or(b),
+        };
+        self.room = match (self.room, other.room) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            _ => None,
+        };
+        for (own, other) in self.frame.iter_mut().zip(other.frame) {
+            *own = match (*own, other) {
+                (Some(a), Some(b)) => Some(a.hull(b)),
+                (a, b) => a.or(b),
+            };
+        }
+        self.unproved_args |= other.unproved_args;
+        self.index = match (self.index, other.index) {
+            (Some(a), Some(b)) => Some(a.join(&b)),
+            _ => None,
+        };
+        self.can_jump |= other.can_jump;
+        self.can_fall |= other.can_fall;
     }
 }
 

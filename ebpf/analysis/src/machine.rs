@@ -25,6 +25,11 @@ pub(crate) struct Machine<'a> {
     pub(crate) shapes: Shapes,
     /// Whether some function may be called back where the graph has no edge to it.
     pub(crate) strange_callback: bool,
+    /// Instructions whose access is checked in different areas on different paths, so that on each of them
+    /// the check must allow any.
+    pub(crate) unlike: Vec<bool>,
+    /// Index of the instruction.
+    pub(crate) at: usize,
     /// What timers may call.
     pub(crate) timer_callbacks: BTreeSet<FuncId>,
 }
@@ -34,6 +39,10 @@ pub(crate) struct Machine<'a> {
 pub(crate) struct Effect {
     /// Its access to memory.
     pub(crate) access: Option<Access>,
+    /// Whether that is at a pointer into the packet's metadata.
+    pub(crate) meta: bool,
+    /// How many bytes are known to follow the packet pointer it uses.
+    pub(crate) room: Option<i64>,
     /// Arguments of a helper that must be checked.
     pub(crate) unproved_args: u8,
     /// Whether execution ends here, or does not come back from a call as far as is known.
@@ -81,7 +90,9 @@ impl Machine<'_> {
         func: FuncId,
         state: &mut State,
         decoded: &Decoded,
+        n: usize,
     ) -> Result<Effect, Refusal> {
+        self.at = n;
         let fresh = Name::Made(decoded.slot as u32);
         match decoded.inst {
             Inst::Alu {
@@ -207,6 +218,14 @@ impl Machine<'_> {
     }
 
     fn access(&self, state: &State, place: Place) -> Result<Access, Refusal> {
+        Ok(match self.access_alone(state, place)? {
+            Access::Checked(_) if self.unlike[self.at] => Access::Checked(Area::Any),
+            access => access,
+        })
+    }
+
+    /// How the access is known to be allowed on this path.
+    fn access_alone(&self, state: &State, place: Place) -> Result<Access, Refusal> {
         if let Value::Ctx(off) = place.pointer {
             if place.write || place.atomic {
                 return Err(Refusal::ContextStore);
@@ -287,8 +306,12 @@ impl Machine<'_> {
         } else {
             value
         };
+        let room = state.room(&pointer);
         state.set_reg(dst, value);
-        Ok(touch(func, &pointer, bytes, access))
+        Ok(Effect {
+            room,
+            ..touch(func, &pointer, bytes, access)
+        })
     }
 
     fn frozen_load(&self, map: MapRef, off: Interval, bytes: u32) -> Value {
@@ -336,6 +359,7 @@ impl Machine<'_> {
             _ => self.wrote(func, state, &pointer, bytes.into(), access),
         }
         let mut effect = touch(func, &pointer, bytes, access);
+        effect.room = state.room(&pointer);
         effect.reads = FrameRead::None;
         Ok(effect)
     }
@@ -404,6 +428,13 @@ impl Machine<'_> {
 fn touch(func: FuncId, pointer: &Value, size: u32, access: Access) -> Effect {
     let mut effect = Effect {
         access: Some(access),
+        meta: matches!(
+            pointer,
+            Value::Packet {
+                base: Base::Meta,
+                ..
+            }
+        ),
         ..Effect::default()
     };
     match (access, pointer) {

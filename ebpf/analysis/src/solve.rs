@@ -5,10 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use squalus_isa::{CallTarget, HelperId, Inst, MapFlags, MapType, Operand, Reg};
 use squalus_runtime::{ArgKind, LinkedProgram, SourceLine, proto};
 
+use crate::live::{Regs, live};
 use crate::machine::{Effect, FrameRead, Machine, branch};
+use crate::paths::{Limits, Paths};
 use crate::shape::Shapes;
 use crate::value::Joining;
-use crate::{Cfg, Facts, FuncId, FunctionFacts, InstFacts, Interval, Name, State, Value};
+use crate::{
+    Access, Area, Cfg, Facts, FuncId, FunctionFacts, InstFacts, Interval, Name, State, Value,
+};
 
 /// Joins at a loop head before bounds are widened.
 const LOOP_JOINS: u32 = 3;
@@ -96,28 +100,54 @@ pub(crate) struct Summary {
 /// # Errors
 /// If an instruction that may be reached does what no XDP program may do, see [`Refusal`].
 pub fn analyse(program: &LinkedProgram) -> Result<Facts, AnalysisError> {
+    let mut best: Option<(usize, Facts)> = None;
+    let mut refused = None;
+    for limits in Limits::LEVELS {
+        match analyse_within(program, limits) {
+            Ok(facts) => {
+                let counts = facts.counts(program);
+                let checks = counts.checked + counts.checked_calls;
+                if best.as_ref().is_none_or(|(least, _)| checks < *least) {
+                    best = Some((checks, facts));
+                }
+                if checks == 0 {
+                    break;
+                }
+            }
+            // Where paths are not told apart, it may be one that execution never takes.
+            Err(error) => refused = Some(error),
+        }
+    }
+    match (best, refused) {
+        (Some((_, facts)), _) => Ok(facts),
+        (None, error) => Err(error.expect("it is refused if there are no facts")),
+    }
+}
+
+fn analyse_within(program: &LinkedProgram, limits: Limits) -> Result<Facts, AnalysisError> {
     // Where a callback comes from elsewhere than the function that passes it on, the graph must know of
     // more calls. That is rare, so it is found out.
-    match analyse_with(program, false)? {
+    match analyse_with(program, limits, false)? {
         Some(facts) => Ok(facts),
-        None => Ok(analyse_with(program, true)?.expect("the graph has all calls")),
+        None => Ok(analyse_with(program, limits, true)?.expect("the graph has all calls")),
     }
 }
 
 /// `None` if callbacks are called that the graph does not know, which cannot be with `any_callback`.
 fn analyse_with(
     program: &LinkedProgram,
+    limits: Limits,
     any_callback: bool,
 ) -> Result<Option<Facts>, AnalysisError> {
     let cfg = Cfg::new(program, any_callback);
-    let mut solver = Solver::new(program, &cfg);
+    let mut solver = Solver::new(program, &cfg, limits);
     solver.solve()?;
     if solver.machine.strange_callback && !any_callback {
         return Ok(None);
     }
     let (insts, functions) = solver.collect()?;
     let timer_callbacks = solver.machine.timer_callbacks.iter().copied().collect();
-    let entries = solver.entries;
+    let entries = solver.joined_entries();
     let lock = Inst::Call(CallTarget::Helper(HelperId::SPIN_LOCK));
     let reached = program.insts().iter().zip(&insts);
     let takes_locks = reached
@@ -135,18 +165,22 @@ fn analyse_with(
 
 struct Solver<'a> {
     machine: Machine<'a>,
-    entries: Vec<Option<State>>,
-    joins: Vec<u32>,
+    entries: Vec<Paths>,
+    limits: Limits,
+    live: Vec<Regs>,
+    /// What was found of the access of each instruction, on all paths so far.
+    accesses: Vec<Option<(Access, bool)>>,
     exit_joins: Vec<u32>,
     callers: Vec<BTreeSet<usize>>,
-    pending: BTreeSet<(u32, usize)>,
+    /// States to go on from: order and number of the block, number of the state.
+    pending: BTreeSet<(u32, usize, usize)>,
     steps: Vec<u64>,
 }
 
 type Collected = (Vec<Option<Box<InstFacts>>>, Vec<FunctionFacts>);
 
 impl<'a> Solver<'a> {
-    fn new(program: &'a LinkedProgram, cfg: &'a Cfg) -> Solver<'a> {
+    fn new(program: &'a LinkedProgram, cfg: &'a Cfg, limits: Limits) -> Solver<'a> {
         Solver {
             machine: Machine {
                 program,
@@ -156,9 +190,13 @@ impl<'a> Solver<'a> {
                 shapes: Shapes::new(program),
                 strange_callback: false,
                 timer_callbacks: BTreeSet::new(),
+                unlike: vec![false; program.insts().len()],
+                at: 0,
             },
-            entries: vec![None; cfg.blocks().len()],
-            joins: vec![0; cfg.blocks().len()],
+            entries: vec![Paths::default(); cfg.blocks().len()],
+            limits,
+            live: live(program.insts(), cfg),
+            accesses: vec![None; program.insts().len()],
             exit_joins: vec![0; cfg.functions()],
             callers: vec![BTreeSet::new(); cfg.functions()],
             pending: BTreeSet::new(),
@@ -169,21 +207,20 @@ impl<'a> Solver<'a> {
     fn solve(&mut self) -> Result<(), AnalysisError> {
         let start = State::entry(0, Value::Ctx(0));
         self.flow(self.machine.cfg.entry(0), &start);
-        while let Some((_, block)) = self.pending.pop_first() {
-            self.visit(block)?;
+        while let Some((_, block, path)) = self.pending.pop_first() {
+            self.visit(block, path)?;
         }
         Ok(())
     }
 
-    fn visit(&mut self, number: usize) -> Result<(), AnalysisError> {
+    fn visit(&mut self, number: usize, path: usize) -> Result<(), AnalysisError> {
         let cfg = self.machine.cfg;
         let block = &cfg.blocks()[number];
-        let Some(mut state) = self.entries[number].clone() else {
-            return Ok(());
-        };
+        let mut state = self.entries[number].states()[path].clone();
         let wrote_before = self.machine.summaries[block.func as usize].writes.clone();
         for n in block.first..block.end {
             let effect = self.step(block.func, &mut state, n)?;
+            self.note_access(number, n, &effect);
             self.take_calls(number, n);
             if effect.replaced {
                 let mut replaced = state.clone();
@@ -215,7 +252,7 @@ impl<'a> Solver<'a> {
         let program = self.machine.program;
         let decoded = &program.insts()[n];
         self.machine
-            .step(func, state, decoded)
+            .step(func, state, decoded, n)
             .map_err(|what| AnalysisError {
                 program: program.name().to_owned(),
                 slot: decoded.slot,
@@ -224,28 +261,61 @@ impl<'a> Solver<'a> {
             })
     }
 
-    /// Joins a state into a block's entry.
+    /// Adds a state to a block's entry.
     fn flow(&mut self, to: usize, state: &State) {
         let block = &self.machine.cfg.blocks()[to];
-        let changed = match &mut self.entries[to] {
-            None => {
-                self.entries[to] = Some(state.clone());
-                true
-            }
-            Some(known) => {
-                let limit = if block.loop_head { LOOP_JOINS } else { JOINS };
-                let how = Joining {
-                    steps: (self.joins[to] >= limit).then_some(&self.steps),
-                    shapes: &self.machine.shapes,
-                };
-                let slot = self.machine.program.insts()[block.first].slot;
-                known.join(state, slot as u32, how)
-            }
+        let limit = if block.loop_head { LOOP_JOINS } else { JOINS };
+        let how = |joins| Joining {
+            steps: (joins >= limit).then_some(&*self.steps),
+            shapes: &self.machine.shapes,
         };
-        if changed {
-            self.joins[to] += 1;
-            self.pending.insert((block.order, to));
+        let slot = self.machine.program.insts()[block.first].slot as u32;
+        let mut state = state.clone();
+        state.keep(self.live[to]);
+        if let Some(path) = self.entries[to].add(&state, slot, &mut self.limits, how) {
+            self.pending.insert((block.order, to, path));
         }
+    }
+
+    /// Notes how an access is allowed on one path. If it is checked and may be in different areas on different
+    /// paths, it is to be checked for any area on all of them, and what follows from that is found out again.
+    fn note_access(&mut self, block: usize, n: usize, effect: &Effect) {
+        let Some(access) = effect.access else { return };
+        let all = match self.accesses[n] {
+            None => access,
+            Some((known, meta)) if meta == effect.meta => known.or(access),
+            Some((known, _)) => match known.or(access) {
+                Access::Checked(_) => Access::Checked(Area::Any),
+                proved => proved,
+            },
+        };
+        self.accesses[n] = Some((all, effect.meta));
+        if all == Access::Checked(Area::Any) && !self.machine.unlike[n] {
+            self.machine.unlike[n] = true;
+            self.revisit(block);
+        }
+    }
+
+    fn revisit(&mut self, block: usize) {
+        let order = self.machine.cfg.blocks()[block].order;
+        let paths = 0..self.entries[block].states().len();
+        self.pending.extend(paths.map(|path| (order, block, path)));
+    }
+
+    fn how(&self) -> Joining<'_> {
+        Joining {
+            steps: None,
+            shapes: &self.machine.shapes,
+        }
+    }
+
+    fn joined_entries(&self) -> Vec<Option<State>> {
+        let blocks = self.machine.cfg.blocks().iter();
+        let slot = |first: usize| self.machine.program.insts()[first].slot as u32;
+        let joined = blocks.zip(&self.entries);
+        joined
+            .map(|(block, paths)| paths.all(slot(block.first), self.how()))
+            .collect()
     }
 
     /// Passes on the states of a call that the last step made.
@@ -304,30 +374,39 @@ impl<'a> Solver<'a> {
     }
 
     fn revisit_callers(&mut self, func: FuncId) {
-        let blocks = self.machine.cfg.blocks();
-        let callers = self.callers[func as usize].iter();
-        self.pending
-            .extend(callers.map(|&block| (blocks[block].order, block)));
+        for block in self.callers[func as usize].clone() {
+            self.revisit(block);
+        }
     }
 
-    /// Walks all blocks once more and writes down what holds.
+    /// Walks all blocks once more, on all paths, and writes down what holds.
     fn collect(&mut self) -> Result<Collected, AnalysisError> {
         let cfg = self.machine.cfg;
-        let mut insts = vec![None; self.machine.program.insts().len()];
+        let mut insts: Vec<Option<Box<InstFacts>>> = vec![None; self.machine.program.insts().len()];
         let mut functions = vec![FunctionFacts::default(); cfg.functions()];
         for (number, block) in cfg.blocks().iter().enumerate() {
-            let Some(mut state) = self.entries[number].clone() else {
-                continue;
-            };
-            let places = insts.iter_mut().enumerate();
-            for (n, place) in places.take(block.end).skip(block.first) {
-                let before = state.clone();
-                let effect = self.step(block.func, &mut state, n)?;
-                note_frame(&mut functions, block.func, &before, &effect);
-                let inst = &self.machine.program.insts()[n].inst;
-                *place = Some(Box::new(inst_facts(inst, &before, &effect)));
-                if effect.ends {
-                    break;
+            for path in 0..self.entries[number].states().len() {
+                let mut state = self.entries[number].states()[path].clone();
+                for n in block.first..block.end {
+                    let before = state.clone();
+                    let effect = self.step(block.func, &mut state, n)?;
+                    note_frame(&mut functions, block.func, &before, &effect);
+                    let decoded = &self.machine.program.insts()[n];
+                    let found = inst_facts(&decoded.inst, &before, &effect);
+                    match &mut insts[n] {
+                        Some(known) => known.join(&found, decoded.slot as u32, &self.how()),
+                        place => *place = Some(Box::new(found)),
+                    }
+                    if effect.ends {
+                        break;
+                    }
+                }
+            }
+        }
+        for block in cfg.blocks() {
+            for facts in insts[block.first..block.end].iter().flatten() {
+                if matches!(facts.access, Some(Access::Checked(Area::Any | Area::Stack))) {
+                    note_any_frame(&mut functions);
                 }
             }
         }
@@ -347,6 +426,7 @@ fn inst_facts(inst: &Inst, before: &State, effect: &Effect) -> InstFacts {
     InstFacts {
         regs: before.regs(),
         access: effect.access,
+        room: effect.room,
         frame: effect.frame,
         unproved_args: effect.unproved_args,
         index: effect.index,
@@ -373,14 +453,17 @@ fn note_frame(functions: &mut [FunctionFacts], func: FuncId, state: &State, effe
                 *read |= unwritten;
             }
         }
-        FrameRead::AllFrames => {
-            for facts in functions.iter_mut() {
-                facts.read_unwritten = [u64::MAX; 8];
-                facts.frame_escapes = true;
-            }
-        }
+        FrameRead::AllFrames => note_any_frame(functions),
     }
     functions[func as usize].frame_escapes |= effect.escapes;
+}
+
+/// Notes that any byte of any frame may be used.
+fn note_any_frame(functions: &mut [FunctionFacts]) {
+    for facts in functions {
+        facts.read_unwritten = [u64::MAX; 8];
+        facts.frame_escapes = true;
+    }
 }
 
 /// Contents of maps that neither programs nor the control side can change any more.

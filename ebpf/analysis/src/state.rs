@@ -9,6 +9,8 @@
 //!
 //! **Stack.** A frame is 64 slots of eight bytes. Frames start zeroed, so that a slot always has a value.
 
+use std::hash::{Hash, Hasher};
+
 use squalus_isa::Reg;
 use squalus_runtime::STACK_SIZE;
 
@@ -98,6 +100,18 @@ impl State {
     #[must_use]
     pub fn slots(&self) -> &[Value] {
         &self.places[Reg::COUNT..]
+    }
+
+    /// The packet has at least so many bytes.
+    #[must_use]
+    pub const fn least_packet(&self) -> i64 {
+        self.packet
+    }
+
+    /// The metadata has at least so many bytes.
+    #[must_use]
+    pub const fn least_metadata(&self) -> i64 {
+        self.meta
     }
 
     /// Sets a register.
@@ -293,6 +307,46 @@ impl State {
     #[must_use]
     pub fn unwritten(&self) -> [u64; SLOTS / 8] {
         self.written.map(|bits| !bits)
+    }
+
+    /// Forgets the registers that are not in the set, and what is known of names that nobody holds.
+    pub(crate) fn keep(&mut self, regs: u16) {
+        for (n, place) in self.places[..Reg::COUNT].iter_mut().enumerate() {
+            if regs & (1 << n) == 0 {
+                *place = Value::TOP;
+            }
+        }
+        let places = &self.places;
+        self.rooms
+            .retain(|(name, _)| places.iter().any(|place| place.has_name(*name)));
+    }
+
+    /// Stands for the kinds of values in registers and stack slots, and for the numbers that are known: states
+    /// of different kinds are better not joined.
+    pub(crate) fn kind(&self) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        for (n, place) in self.places.iter().enumerate() {
+            std::mem::discriminant(place).hash(&mut hasher);
+            place.null_name().is_some().hash(&mut hasher);
+            if n < Reg::COUNT {
+                place.scalar().as_constant().hash(&mut hasher);
+            }
+        }
+        hasher.finish()
+    }
+
+    /// Whether every machine state in `other` is known to be in this one too.
+    pub(crate) fn includes(&self, other: &State) -> bool {
+        let bits = self.written.iter().zip(&other.written);
+        let mut places = self.places.iter().zip(&other.places);
+        places.all(|(own, other)| own.includes(other))
+            && self.packet <= other.packet
+            && self.meta <= other.meta
+            && bits.into_iter().all(|(own, other)| own & !other == 0)
+            && self
+                .rooms
+                .iter()
+                .all(|&(name, room)| other.room_of(name).is_some_and(|known| known >= room))
     }
 
     /// Extends this state by what `other` allows, on entry of `block`; tells whether anything changed.

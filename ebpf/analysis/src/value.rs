@@ -337,6 +337,46 @@ impl Value {
         moved.unwrap_or(Value::TOP)
     }
 
+    /// Whether every value in `other` is known to be in this set too, with the same names.
+    pub(crate) fn includes(&self, other: &Value) -> bool {
+        match (self, other) {
+            (Value::Scalar(a), _) if *a == Scalar::TOP => true,
+            (Value::Scalar(a), Value::Scalar(b)) => a.join(b) == *a,
+            (
+                Value::Packet { base, off, name },
+                Value::Packet {
+                    base: other_base,
+                    off: other,
+                    name: other_name,
+                },
+            ) => {
+                base == other_base
+                    && off.hull(*other) == *off
+                    && (name.is_none() || name == other_name)
+            }
+            (
+                Value::Stack { func, off },
+                Value::Stack {
+                    func: f,
+                    off: other,
+                },
+            ) => func == f && off.hull(*other) == *off,
+            (
+                Value::MapValue {
+                    map,
+                    off,
+                    null: None,
+                },
+                Value::MapValue {
+                    map: other_map,
+                    off: other,
+                    null: None,
+                },
+            ) => map == other_map && off.hull(*other) == *off,
+            (a, b) => a == b,
+        }
+    }
+
     /// What holds of both, apart from names, which [`crate::State`] joins; `at` names what needs a name.
     #[must_use]
     pub(crate) fn join(&self, other: &Value, at: Name, how: &Joining<'_>) -> Value {

@@ -22,6 +22,7 @@
 mod alu;
 mod args;
 mod call;
+mod facts;
 mod frames;
 mod machine;
 mod memory;
@@ -31,6 +32,7 @@ mod value;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 
+use squalus_analysis::Facts;
 use squalus_runtime::{Due, Env, Frame, FrameRef, LinkedProgram, Timers, Trap};
 
 use stack::Stacks;
@@ -39,6 +41,8 @@ use stack::Stacks;
 pub struct Interp {
     stacks: Stacks,
     visits: Option<&'static [AtomicU8]>,
+    facts: Arc<[Facts]>,
+    false_fact: Option<String>,
 }
 
 impl Default for Interp {
@@ -60,7 +64,22 @@ impl Interp {
         Interp {
             stacks: Stacks::new(),
             visits: None,
+            facts: Arc::new([]),
+            false_fact: None,
         }
+    }
+
+    /// From now on, compares what analysis said of the programs, in their order, with what is the case before
+    /// every instruction. A false fact ends the run as unsupported, and [`Interp::false_fact`] tells it. Slow,
+    /// for tests.
+    pub fn check_facts(&mut self, facts: Arc<[Facts]>) {
+        self.facts = facts;
+    }
+
+    /// The first fact that was found to be false.
+    #[must_use]
+    pub fn false_fact(&self) -> Option<&str> {
+        self.false_fact.as_deref()
     }
 
     /// From now on, counts each instruction executed in one of `counters`, chosen by its slot and its
@@ -89,7 +108,12 @@ impl Interp {
         frame: &mut FrameRef<'_>,
     ) -> Result<u64, Trap> {
         env.begin(frame.raw());
-        let result = machine::run(programs, entry, env, &mut self.stacks, self.visits);
+        let observed = Observed {
+            visits: self.visits,
+            facts: &self.facts,
+            false_fact: &mut self.false_fact,
+        };
+        let result = machine::run(programs, entry, env, &mut self.stacks, observed);
         // SAFETY: the programs hold their maps, and the worker its inner maps.
         unsafe { env.end() };
         // SAFETY: the environment's frame began as this frame's; only the `adjust_*` functions change it.
@@ -122,12 +146,26 @@ impl Interp {
             return Ok(());
         };
         let stacks = &mut self.stacks;
-        let result = machine::call(programs, (program, due.callback.slot), args, env, stacks);
+        let observed = Observed {
+            visits: None,
+            facts: &self.facts,
+            false_fact: &mut self.false_fact,
+        };
+        let at = (program, due.callback.slot);
+        let result = machine::call(programs, at, args, env, stacks, observed);
         // SAFETY: the programs hold their maps.
         unsafe { env.end() };
         note(env, &result);
         result.map(|_| ())
     }
+}
+
+/// What watches a run.
+pub(crate) struct Observed<'a> {
+    pub visits: Option<&'static [AtomicU8]>,
+    /// By program; none if facts are not checked.
+    pub facts: &'a [Facts],
+    pub false_fact: &'a mut Option<String>,
 }
 
 /// Leaves in the environment why a run was ended.

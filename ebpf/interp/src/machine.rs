@@ -1,12 +1,15 @@
 //! The loop: one instruction at a time, nothing trusted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
-use squalus_isa::{AluOp, AtomicOp, CallTarget, ImmSource, Inst, MemSize, Operand, Reg, Width};
+use squalus_isa::{
+    AluOp, AtomicOp, CallTarget, Decoded, ImmSource, Inst, MemSize, Operand, Reg, Width,
+};
 use squalus_maps::Map;
 use squalus_runtime::{CtxField, Env, LinkedProgram, Trap, TrapReason, ctx_field};
 
+use crate::Observed;
 use crate::alu::{alu, compare, endian, sign_extend};
 use crate::frames::Caller;
 use crate::memory;
@@ -43,7 +46,7 @@ pub(crate) struct Machine<'a> {
     /// Index of the current instruction.
     pub at: usize,
     pub callers: [Option<Caller>; squalus_runtime::MAX_CALL_FRAMES],
-    visits: Option<&'static [AtomicU8]>,
+    observed: Observed<'a>,
 }
 
 /// Memory that a check allowed.
@@ -60,7 +63,7 @@ pub(crate) fn run(
     entry: usize,
     env: &mut Env,
     stacks: &mut Stacks,
-    visits: Option<&'static [AtomicU8]>,
+    observed: Observed<'_>,
 ) -> Result<u64, Trap> {
     stacks.reset();
     let mut machine = Machine {
@@ -72,7 +75,7 @@ pub(crate) fn run(
         program: entry,
         at: 0,
         callers: [None; squalus_runtime::MAX_CALL_FRAMES],
-        visits,
+        observed,
     };
     machine.enter();
     machine.run()
@@ -85,6 +88,7 @@ pub(crate) fn call(
     [map, key, value]: [u64; 3],
     env: &mut Env,
     stacks: &mut Stacks,
+    observed: Observed<'_>,
 ) -> Result<u64, Trap> {
     stacks.reset();
     let mut machine = Machine {
@@ -96,7 +100,7 @@ pub(crate) fn call(
         program,
         at: programs[program].index_of(slot).unwrap_or_default(),
         callers: [None; squalus_runtime::MAX_CALL_FRAMES],
-        visits: None,
+        observed,
     };
     machine.enter();
     let [map, key, value] = machine.element_args(map, key, value);
@@ -132,9 +136,14 @@ impl Machine<'_> {
             }
             self.env.budget -= 1;
             self.count_visit(slot);
-            let flow = self
-                .step(&decoded.inst)
-                .map_err(|reason| self.trap(reason, slot))?;
+            if !self.facts_hold(slot) {
+                return Err(self.trap(TrapReason::Unsupported, slot));
+            }
+            let flow = self.step(&decoded.inst);
+            if !self.step_was_claimed(decoded, &flow) {
+                return Err(self.trap(TrapReason::Unsupported, slot));
+            }
+            let flow = flow.map_err(|reason| self.trap(reason, slot))?;
             match flow {
                 Flow::Next => self.at += 1,
                 Flow::Jump(target) => match programs[self.program].index_of(target) {
@@ -156,10 +165,42 @@ impl Machine<'_> {
         }
     }
 
+    /// Whether the facts about the current instruction are true, or none are checked.
+    fn facts_hold(&mut self, slot: usize) -> bool {
+        let found = match self.observed.facts.get(self.program) {
+            Some(facts) => self.check_facts(facts),
+            None => return true,
+        };
+        self.note_fact(slot, found)
+    }
+
+    /// Whether what a step did agrees with the facts, or none are checked.
+    fn step_was_claimed(&mut self, decoded: &Decoded, flow: &Checked<Flow>) -> bool {
+        let Some(facts) = self.observed.facts.get(self.program) else {
+            return true;
+        };
+        let jumped = match flow {
+            Ok(flow) => Some(matches!(flow, Flow::Jump(_))),
+            Err(_) => None,
+        };
+        let failed = flow.as_ref().err().copied();
+        let found = self.check_step(facts, &decoded.inst, jumped, failed);
+        self.note_fact(decoded.slot, found)
+    }
+
+    fn note_fact(&mut self, slot: usize, found: Result<(), String>) -> bool {
+        if let Err(what) = &found {
+            let program = self.programs[self.program].name();
+            let told = format!("program `{program}`, instruction {slot}: {what}");
+            self.observed.false_fact.get_or_insert(told);
+        }
+        found.is_ok()
+    }
+
     fn count_visit(&self, slot: usize) {
         /// So far apart are the counters of one slot in two programs.
         const PROGRAM: usize = 4099;
-        if let Some(visits) = self.visits {
+        if let Some(visits) = self.observed.visits {
             let counter = &visits[(self.program * PROGRAM + slot) % visits.len()];
             counter.store(counter.load(Relaxed).saturating_add(1), Relaxed);
         }

@@ -106,6 +106,21 @@ impl Stacks {
         base.wrapping_add(place.offset)
     }
 
+    /// The lowest address of the stack of `call`, if it is open.
+    pub fn base(&self, call: u64) -> Option<u64> {
+        let mut levels = self.levels[..=self.depth].iter();
+        levels.find(|level| level.call == call).map(Level::base)
+    }
+
+    /// What an eight-byte slot of the innermost stack holds.
+    pub fn slot(&self, slot: usize) -> Value {
+        let level = &self.levels[self.depth];
+        let bytes: *const u8 = level.bytes.0.get().cast();
+        // SAFETY: the slot is inside the stack, which this interpreter alone uses; all its bytes are initialised.
+        let bits = unsafe { bytes.add(slot * SLOT).cast::<u64>().read_unaligned() };
+        Value::new(bits, level.tags[slot])
+    }
+
     /// What a whole register loaded from `place` is.
     pub fn tag(&self, place: StackPlace) -> Kind {
         if place.offset.is_multiple_of(SLOT) {

@@ -594,7 +594,7 @@ fn writing_the_context_is_refused_by_name() {
     let error = analyse(&loaded.programs[0]).err().unwrap().to_string();
     assert_eq!(
         error,
-        "program `test`, instruction 1: it writes to the context, which XDP programs may only read"
+        "program `test`, instruction 1: it writes to the context, or uses it atomically; XDP programs may only read it"
     );
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use squalus_analysis::analyse;
+use squalus_analysis::{Facts, analyse};
 use squalus_interp::Interp;
 use squalus_isa::{Insn, MapDef, UpdateFlags};
 use squalus_jit::{CompiledProgram, Options, compile_with, run_linked};
@@ -17,6 +17,13 @@ pub struct Loaded {
     pub maps: Arc<[Arc<Map>]>,
     pub programs: Vec<Arc<LinkedProgram>>,
     pub env: MapEnv,
+    /// What analysis says of each program; none if it refuses one.
+    pub facts: Arc<[Facts]>,
+}
+
+fn facts(programs: &[Arc<LinkedProgram>]) -> Arc<[Facts]> {
+    let facts: Result<Vec<Facts>, _> = programs.iter().map(|program| analyse(program)).collect();
+    facts.unwrap_or_default().into()
 }
 
 /// Loads an object file's bytes for `cpus` workers.
@@ -74,8 +81,9 @@ pub fn load(bytes: &[u8], cpus: u32) -> Loaded {
             );
             Arc::new(linked.expect("the program links"))
         })
-        .collect();
+        .collect::<Vec<_>>();
     Loaded {
+        facts: facts(&programs),
         maps,
         programs,
         env,
@@ -104,8 +112,10 @@ pub fn link(codes: &[Vec<Insn>], defs: &[MapDef]) -> Loaded {
         let linked = LinkedProgram::new("test", code, Arc::clone(&maps), Vec::new());
         Arc::new(linked.expect("the program links"))
     });
+    let programs: Vec<_> = programs.collect();
     Loaded {
-        programs: programs.collect(),
+        facts: facts(&programs),
+        programs,
         maps,
         env,
     }
@@ -146,15 +156,18 @@ pub fn run_jit(loaded: &Loaded, programs: &[CompiledProgram], packet: &[u8]) -> 
     }
 }
 
-/// Runs program 0 interpreted.
+/// Runs program 0 interpreted, and compares all facts with what is the case.
 pub fn run_interp(loaded: &Loaded, packet: &[u8]) -> Ran {
     let _worker = loaded.env.reclaimer.register();
     let mut memory = FrameMemory::new();
     memory.set(packet).expect("the packet has a valid length");
     let mut frame = memory.frame().expect("a packet was set");
     let mut env = new_env(10_000_000);
+    let mut interp = Interp::new();
+    interp.check_facts(Arc::clone(&loaded.facts));
     // SAFETY: the worker is registered and not paused.
-    let result = unsafe { Interp::new().run(&loaded.programs, 0, &mut env, &mut frame) };
+    let result = unsafe { interp.run(&loaded.programs, 0, &mut env, &mut frame) };
+    assert_eq!(interp.false_fact(), None, "{packet:02x?}");
     Ran {
         slot: result.as_ref().err().map(|trap| trap.slot),
         result: result.map_err(|trap| trap.reason),
