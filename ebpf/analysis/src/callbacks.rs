@@ -25,14 +25,14 @@ impl Machine<'_> {
         }
         let callbacks = self.callbacks(func, state.reg(Reg::R2));
         for &callback in &callbacks {
-            self.called(func, state, callback);
+            self.called(func, state, callback, None);
         }
         let mut round = state.clone();
         for (n, arg) in self.round_args(state, over).into_iter().enumerate() {
             round.set_reg(super::calls::arg(n), arg);
         }
         for callback in callbacks {
-            self.enter(&round, callback);
+            self.enter(Some(func), &round, callback);
         }
     }
 
@@ -52,7 +52,7 @@ impl Machine<'_> {
         }
         for callback in self.callbacks(func, state.reg(Reg::R2)) {
             self.timer_callbacks.insert(callback);
-            self.enter(&later, callback);
+            self.enter(None, &later, callback);
         }
     }
 

@@ -344,7 +344,7 @@ impl<'a> Solver<'a> {
             Value::Stack { .. } => Value::TOP,
             value => value.renamed(Some(Name::Made(u32::MAX))),
         };
-        exit = exit.only_result(result);
+        exit = exit.only_result(func, result);
         let joins = &mut self.exit_joins[func as usize];
         let summary = &mut self.machine.summaries[func as usize];
         summary.returns_number |= matches!(state.reg(Reg::R0), Value::Scalar(_));
