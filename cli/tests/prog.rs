@@ -396,3 +396,57 @@ fn maps_of_an_object_are_shown_as_programs_find_them() {
     assert!(absent.stderr.contains("no map `nothing`"), "{absent:#?}");
     assert_eq!(prog(&["dump"]).code, Some(2));
 }
+
+/// What `squalus prog verify` printed, with any time in place of the time it took.
+fn without_times(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.split_inclusive('\n') {
+        match line.split_once("analysed in ") {
+            Some((before, _)) => out += &format!("{before}analysed in N ms\n"),
+            None => out += line,
+        }
+    }
+    out
+}
+
+#[test]
+fn verification_tells_what_is_proved() {
+    for name in ["decap", "trap", "calls"] {
+        let outcome = prog(&["verify", &object(name)]);
+        let text = without_times(&outcome.stdout);
+        assert_golden(&format!("verify_{name}.txt"), &text);
+    }
+}
+
+#[test]
+fn only_strict_verification_minds_checks() {
+    let ended = |args: &[&str]| prog(&[&["verify"], args].concat()).code;
+    let (proved, checked) = (object("decap"), object("trap"));
+    assert_eq!(ended(&[&checked]), Some(0));
+    assert_eq!(ended(&["--strict", &checked]), Some(1));
+    assert_eq!(ended(&["--strict", &proved, "--prog", "xdpdecap"]), Some(0));
+    let refused = prog(&["verify", &object("sections"), "--prog", "hinted"]);
+    assert_eq!(refused.code, Some(1), "{refused:#?}");
+    assert!(
+        refused.stdout.contains("cannot run in userspace"),
+        "{refused:#?}"
+    );
+    let none = prog(&["verify", &proved, "--prog", "absent"]);
+    assert_eq!(none.code, Some(2), "{none:#?}");
+    assert!(none.stderr.contains("xdpdecap"), "{none:#?}");
+}
+
+#[test]
+fn verification_as_json_holds_the_same() {
+    let report = prog(&["verify", "-j", &object("trap")]).json();
+    let program = &report[0];
+    assert_eq!(program["program"], "far");
+    assert_eq!(program["accesses"]["proved"], 1);
+    assert_eq!(program["accesses"]["checked"], 1);
+    let check = &program["checks"][0];
+    assert_eq!(check["slot"], 1);
+    assert_eq!(check["registers"][0]["register"], "r1");
+    assert_eq!(check["registers"][0]["holds"], "data");
+    assert_eq!(check["source"], "./trap.c:13: return packet[2000];");
+    assert!(check["reason"].as_str().unwrap().contains("data + 2001"));
+}

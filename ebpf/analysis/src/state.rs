@@ -469,7 +469,7 @@ impl State {
         let outer = join.outer();
         let rooms = join.rooms();
         let lower = |old: i64, new: i64| match how.steps {
-            Some(_) if new < old => 0,
+            Some(_) if new < old => step_down(new).unwrap_or(0),
             _ => old.min(new),
         };
         let mut joined = State {
@@ -487,6 +487,12 @@ impl State {
         *self = joined;
         changed
     }
+}
+
+/// The next length that widening stops at, from `len` down.
+fn step_down(len: i64) -> Option<i64> {
+    const STEPS: [i64; 10] = [40, 32, 20, 14, 8, 6, 4, 2, 1, 0];
+    STEPS.into_iter().find(|&step| step <= len)
 }
 
 /// Reads `size` bytes at `off` of a frame, which must be inside it.
@@ -637,10 +643,11 @@ impl Join<'_> {
                 let old = self.old.room_of(group.name).unwrap_or(i64::MAX);
                 (group.name, old, group.room)
             }))
-            .filter(|&(_, old, joined)| {
-                self.how.steps.is_none() || joined >= old || old == i64::MAX
+            .filter_map(|(name, old, joined)| {
+                let still = self.how.steps.is_none() || joined >= old || old == i64::MAX;
+                let room = if still { Some(joined) } else { step_down(joined) };
+                Some((name, room?))
             })
-            .map(|(name, _, joined)| (name, joined))
             .collect();
         rooms.sort_unstable();
         rooms

@@ -96,6 +96,7 @@ impl VmBuilder {
             budget: DEFAULT_BUDGET,
             routes: Arc::default(),
             pins: None,
+            check_facts: false,
         };
         VmBuilder {
             source,
@@ -152,6 +153,14 @@ impl VmBuilder {
     #[must_use]
     pub fn pins(mut self, pins: &PinnedMaps) -> VmBuilder {
         self.settings.pins = Some(pins.clone());
+        self
+    }
+
+    /// For tests: the interpreter compares what analysis claims of the programs with what is the case before every
+    /// instruction, and test runs fail if a claim is false. Compiled programs are not concerned.
+    #[must_use]
+    pub fn check_facts(mut self) -> VmBuilder {
+        self.settings.check_facts = true;
         self
     }
 
@@ -303,6 +312,9 @@ impl Engine for Vm {
         let value = worker.repeat(&mut frame, repeat);
         let duration = start.elapsed();
         worker.pause();
+        if let Some(what) = worker.false_fact() {
+            return Err(test_error(program, format!("a fact is false: {what}")));
+        }
         Ok(TestResult {
             return_value: value as u32,
             // As the kernel's, whose output begins with the metadata.

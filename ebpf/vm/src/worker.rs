@@ -83,10 +83,12 @@ impl Worker {
     pub(crate) fn new(shared: &Arc<Shared>, cpu: u32, entry: usize) -> Worker {
         let quiescence = shared.map_env.reclaimer.register();
         quiescence.pause();
+        let mut interp = Interp::new();
+        interp.check_facts(Arc::clone(&shared.checked_facts));
         Worker {
             shared: Arc::clone(shared),
             env: Box::new(shared.env(cpu)),
-            interp: Interp::new(),
+            interp,
             quiescence,
             paused: true,
             entry,
@@ -94,6 +96,11 @@ impl Worker {
             last_trap: None,
             destinations: [Destination::Nowhere; REMEMBERED],
         }
+    }
+
+    /// The first claim of the analysis that a run found to be false, see [`crate::VmBuilder::check_facts`].
+    pub(crate) fn false_fact(&self) -> Option<&str> {
+        self.interp.false_fact()
     }
 
     /// Begins a test run of program `entry`.
