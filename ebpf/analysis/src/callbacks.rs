@@ -40,10 +40,8 @@ impl Machine<'_> {
     pub(crate) fn call_later(&mut self, func: FuncId, state: &State) {
         let timer = state.reg(Reg::R1);
         let mut later = State::entry(func, Value::TOP);
-        if let Value::MapValue {
-            map, null: None, ..
-        } = timer
-        {
+        // Otherwise the timer is looked for by its address, and may be another map's.
+        if let (true, Value::MapValue { map, .. }) = (self.is_field(timer, |f| f.timer), timer) {
             let off = Interval::at(0);
             let null = None;
             later.set_reg(Reg::R1, Value::Map { map, null });

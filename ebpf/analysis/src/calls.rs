@@ -117,7 +117,11 @@ impl Machine<'_> {
     }
 
     /// Whether a pointer is that of a special field of a map value.
-    fn is_field(&self, pointer: Value, field: impl Fn(ValueFields) -> Option<u32>) -> bool {
+    pub(crate) fn is_field(
+        &self,
+        pointer: Value,
+        field: impl Fn(ValueFields) -> Option<u32>,
+    ) -> bool {
         let Value::MapValue {
             map,
             off,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use squalus_isa::{CallTarget, HelperId, Inst, MapFlags, MapType, Operand, Reg};
+use squalus_isa::{CallTarget, Decoded, HelperId, Inst, MapFlags, MapType, Operand, Reg};
 use squalus_runtime::{ArgKind, LinkedProgram, SourceLine, proto};
 
 use crate::live::{Regs, live};
@@ -148,11 +148,7 @@ fn analyse_with(
     let (insts, functions) = solver.collect()?;
     let timer_callbacks = solver.machine.timer_callbacks.iter().copied().collect();
     let entries = solver.joined_entries();
-    let lock = Inst::Call(CallTarget::Helper(HelperId::SPIN_LOCK));
-    let reached = program.insts().iter().zip(&insts);
-    let takes_locks = reached
-        .into_iter()
-        .any(|(decoded, facts)| facts.is_some() && decoded.inst == lock);
+    let takes_locks = takes_locks(program, &insts);
     Ok(Some(Facts {
         cfg,
         insts,
@@ -161,6 +157,19 @@ fn analyse_with(
         takes_locks,
         timer_callbacks,
     }))
+}
+
+/// Whether a lock may be held in the program: it takes one, or has a program in place of a subprogram that may
+/// have taken one.
+fn takes_locks(program: &LinkedProgram, insts: &[Option<Box<InstFacts>>]) -> bool {
+    let main_end = program.subprograms()[0].end;
+    let takes = |decoded: &Decoded| match decoded.inst {
+        Inst::Call(CallTarget::Helper(HelperId::SPIN_LOCK)) => true,
+        Inst::Call(CallTarget::Helper(HelperId::TAIL_CALL)) => decoded.slot >= main_end,
+        _ => false,
+    };
+    let mut reached = program.insts().iter().zip(insts);
+    reached.any(|(decoded, facts)| facts.is_some() && takes(decoded))
 }
 
 struct Solver<'a> {

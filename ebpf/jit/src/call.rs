@@ -180,6 +180,7 @@ impl Translator<'_, '_> {
         let flags = match known.reg(Reg::R2) {
             Value::Stack { .. } => self.flags(Region::Stack),
             Value::Packet { .. } => self.flags(Region::Packet),
+            Value::MapKey { .. } | Value::Record { .. } => self.flags(Region::Lent),
             _ => self.flags(Region::MapValue),
         };
         self.b.ins().uload32(flags, key, 0)
