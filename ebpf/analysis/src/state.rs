@@ -382,7 +382,8 @@ impl State {
         };
         let Some(slots) = slots else { return };
         for slot in slots_of(bytes) {
-            slots[slot] = known.map_or(Value::TOP, |frame| frame.slots[slot]);
+            // Where the function's returns met, names were made that mean another value after each call.
+            slots[slot] = known.map_or(Value::TOP, |frame| frame.slots[slot].renamed(None));
         }
     }
 

@@ -439,6 +439,44 @@ fn what_callees_leave_in_frames_is_known_but_for_their_own() {
     }
 }
 
+/// What two calls leave in the same place are two values: a comparison of one tells nothing of the other.
+#[test]
+fn what_each_call_leaves_is_its_own() {
+    let mut asm = Asm::new();
+    let (sub, near, out) = (asm.label(), asm.label(), asm.label());
+    let call = |asm: &mut Asm| {
+        asm.load(MemSize::B, 3, 7, 0)
+            .mov(1, R(10))
+            .add(1, -16)
+            .mov(2, R(7))
+            .call_local(sub)
+            .load(MemSize::Dw, 1, 10, -16);
+    };
+    packet(&mut asm);
+    require(&mut asm, 7, 1, out);
+    call(&mut asm);
+    asm.store(MemSize::Dw, 10, -24, R(1));
+    require(&mut asm, 1, 8, out);
+    asm.load(MemSize::Dw, 0, 1, 0);
+    call(&mut asm);
+    asm.load(MemSize::Dw, 0, 1, 0)
+        .load(MemSize::Dw, 1, 10, -24)
+        .load(MemSize::Dw, 0, 1, 0);
+    end(&mut asm, out);
+    asm.bind(sub)
+        .jump_if(o::JNE, 3, 6, near)
+        .add(2, 30)
+        .bind(near)
+        .store(MemSize::Dw, 1, 0, R(2))
+        .mov(0, 0)
+        .exit();
+    let (program, facts) = facts(&asm, &[]);
+    let [_, first, _, second, _] = accesses(&program, &facts)[..] else {
+        panic!("five loads");
+    };
+    assert_eq!(second, CHECKED, "{first:?}");
+}
+
 /// A callee moves the packet: what its caller kept in its frame is stale.
 #[test]
 fn frames_of_callers_hold_no_stale_pointers() {

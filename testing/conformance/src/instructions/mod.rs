@@ -109,7 +109,8 @@ pub fn load(
         Kind::Interp => EngineKind::Interp,
         Kind::Jit => EngineKind::Jit,
     };
-    let engine = VmBuilder::assembled(maps, programs).engine(vm).build();
+    let engine = VmBuilder::assembled(maps, programs).engine(vm);
+    let engine = engine.check_facts().build();
     engine
         .map(|engine| Box::new(engine) as _)
         .map_err(|error| error.to_string())
