@@ -396,15 +396,16 @@ impl<'a> Solver<'a> {
         for (number, block) in cfg.blocks().iter().enumerate() {
             for path in 0..self.entries[number].states().len() {
                 let mut state = self.entries[number].states()[path].clone();
-                for n in block.first..block.end {
+                let places = insts.iter_mut().enumerate();
+                for (n, place) in places.take(block.end).skip(block.first) {
                     let before = state.clone();
                     let effect = self.step(block.func, &mut state, n)?;
                     note_frame(&mut functions, block.func, &before, &effect);
                     let decoded = &self.machine.program.insts()[n];
                     let found = inst_facts(&decoded.inst, &before, &effect);
-                    match &mut insts[n] {
+                    match place {
                         Some(known) => known.join(&found, decoded.slot as u32, &self.how()),
-                        place => *place = Some(Box::new(found)),
+                        None => *place = Some(Box::new(found)),
                     }
                     if effect.ends {
                         break;
