@@ -458,7 +458,7 @@ fn hashes_are_walked_and_changed_on_the_way() {
             .store(MemSize::Dw, 4, 0, R(8))
             .call(HelperId::MAP_DELETE_ELEM)
             .exit();
-        let expected = 5 << 16 | (1 + 2 + 3 + 4 + 5) * 101;
+        let expected = (5 << 16) | ((1 + 2 + 3 + 4 + 5) * 101);
         let ran = run(&code, &[map(kind, 16)]);
         assert_eq!(ran, value(expected), "{kind}");
     }
@@ -574,4 +574,15 @@ fn a_program_in_a_callbacks_place_is_there_for_one_round() {
     assert_eq!(run_interp(&loaded, &[0; 64]), expected);
     let programs = compile_all(&loaded, Options::default());
     assert_eq!(run_jit(&loaded, &programs, &[0; 64]), expected);
+}
+
+#[test]
+fn walks_over_huge_maps_without_elements_end() {
+    let mut code = Asm::new();
+    let (callback, again) = (code.label(), code.label());
+    code.bind(again);
+    for_each(&mut code, callback, 0);
+    code.jump(again).bind(callback).mov(0, 0).exit();
+    let huge = map(MapType::Hash, 1 << 20);
+    assert_eq!(reason(&code, &[huge]), TrapReason::Budget);
 }
