@@ -646,7 +646,11 @@ impl Join<'_> {
             }))
             .filter_map(|(name, old, joined)| {
                 let still = self.how.steps.is_none() || joined >= old || old == i64::MAX;
-                let room = if still { Some(joined) } else { step_down(joined) };
+                let room = if still {
+                    Some(joined)
+                } else {
+                    step_down(joined)
+                };
                 Some((name, room?))
             })
             .collect();

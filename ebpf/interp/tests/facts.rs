@@ -50,7 +50,9 @@ fn false_claims_about_registers_are_found() {
     assert_found(number, "instruction 1: r0 holds");
     let field = |n| {
         let mut asm = Asm::new();
-        asm.load(MemSize::W, 2, 1, n as i16 * 4 - 4).mov(0, 2).exit();
+        asm.load(MemSize::W, 2, 1, n as i16 * 4 - 4)
+            .mov(0, 2)
+            .exit();
         asm
     };
     assert_found(field, "data_end was claimed");
