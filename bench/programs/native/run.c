@@ -2,9 +2,9 @@
 /* Runs one micro program as native code, as a process beside the bench: the bench stays free of foreign code.
  *
  * argv[1] is a file of frames: for each its length (32 bits of this machine), then its bytes. On standard input come
- * lines: "check" runs the program once on each frame and prints, for each, what it returned and the frame's bytes in
- * hexadecimal; "run PACKETS BURST" runs bursts and prints nanoseconds a packet, by the median burst. Frames are
- * restored between bursts, which is not in the figure.
+ * lines: "ready?" is answered with "yes"; "check" runs the program once on each frame and prints, for each, what it
+ * returned and the frame's bytes in hexadecimal; "run PACKETS BURST" runs bursts and prints nanoseconds a packet, by
+ * the median burst. Frames are restored between bursts, which is not in the figure.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,7 +110,9 @@ int main(int argc, char **argv)
 		return 2;
 	read_frames(argv[1]);
 	while (count && fgets(line, sizeof(line), stdin)) {
-		if (!strcmp(line, "check\n"))
+		if (!strcmp(line, "ready?\n"))
+			printf("yes\n");
+		else if (!strcmp(line, "check\n"))
 			check();
 		else if (sscanf(line, "run %u %u", &packets, &burst) == 2 && packets && burst && burst <= MAX_BURST)
 			run(packets, burst);

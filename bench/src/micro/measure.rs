@@ -23,6 +23,15 @@ pub struct Answer {
     pub frame: Vec<u8>,
 }
 
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ", self.value)?;
+        self.frame
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 /// How frames are run together: few enough that all stay in the first-level cache, as a kernel's one frame does.
 #[derive(Clone, Copy, Debug)]
 pub struct Bursts {

@@ -230,13 +230,12 @@ fn check(pairs: &mut [Pair], frames: &[Vec<u8>]) -> Result<()> {
         for pair in &mut *pairs {
             let answers = pair.program.check(frames)?;
             let (engine, expected) = first.get_or_insert_with(|| (pair.engine, answers.clone()));
-            if let Some(at) = (0..frames.len()).find(|&at| answers.get(at) != expected.get(at)) {
-                bail!(
-                    "pass {pass}, frame {at}: {} answers {:?}, {} {:?}",
+            for (at, (answer, expected)) in answers.iter().zip(expected).enumerate() {
+                ensure!(
+                    answer == expected,
+                    "pass {pass}, frame {at}: {} answers {expected}, {} {answer}",
                     engine.name(),
-                    expected.get(at),
                     pair.engine.name(),
-                    answers.get(at)
                 );
             }
         }

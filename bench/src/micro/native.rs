@@ -106,7 +106,7 @@ impl Native {
             .and_then(|path| Native::spawn(&path, &folder.join("frames"), frames.len()));
         // The process keeps its file; it has read the frames when it answers.
         let first = started.and_then(|mut native| {
-            native.order("run 1 1")?;
+            native.order("ready?")?;
             native.answer()?;
             Ok(native)
         });

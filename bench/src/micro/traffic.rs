@@ -156,13 +156,13 @@ fn datagram(port: u16, payload: &[u8], numbers: &mut Numbers) -> Vec<u8> {
 
 fn vlan(numbers: &mut Numbers) -> (u16, Vec<u8>) {
     let (tag, inner) = (numbers.bytes(2), numbers.bytes(2));
-    let (kind, packet) = if numbers.byte() % 3 == 0 {
+    let (kind, packet) = if numbers.byte().is_multiple_of(3) {
         (IPV6, ipv6(TCP, &tcp(&[], numbers), numbers))
     } else {
         (IPV4, ipv4(TCP, &[], &tcp(&[], numbers), numbers))
     };
     let kind = kind.to_be_bytes();
-    if numbers.byte() % 2 == 0 {
+    if numbers.byte().is_multiple_of(2) {
         (0x8100, [&tag, &kind[..], &packet].concat())
     } else {
         let middle = 0x8100u16.to_be_bytes();
@@ -172,7 +172,7 @@ fn vlan(numbers: &mut Numbers) -> (u16, Vec<u8>) {
 
 /// Hop-by-hop, routing and destination options, perhaps a fragment header, then TCP.
 fn extensions(numbers: &mut Numbers) -> Vec<u8> {
-    let kinds: &[u8] = if numbers.byte() % 2 == 0 {
+    let kinds: &[u8] = if numbers.byte().is_multiple_of(2) {
         &[0, 43, 60]
     } else {
         &[0, 44]
@@ -202,13 +202,23 @@ fn dns(numbers: &mut Numbers) -> Vec<u8> {
         question.push(label.len() as u8);
         question.extend(label.bytes());
     }
-    question.extend([0, 0, if numbers.byte() % 2 == 0 { 1 } else { 28 }, 0, 1]);
+    question.extend([
+        0,
+        0,
+        if numbers.byte().is_multiple_of(2) {
+            1
+        } else {
+            28
+        },
+        0,
+        1,
+    ]);
     question
 }
 
 fn quic(numbers: &mut Numbers) -> Vec<u8> {
     let mut packet = numbers.bytes(48);
-    if numbers.byte() % 2 == 0 {
+    if numbers.byte().is_multiple_of(2) {
         packet[..6].copy_from_slice(&[0xc0, 0, 0, 0, 1, 16]);
     } else {
         packet[0] = 0x40;
