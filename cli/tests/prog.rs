@@ -424,14 +424,14 @@ fn only_strict_verification_minds_checks() {
     let (proved, checked) = (object("decap"), object("trap"));
     assert_eq!(ended(&[&checked]), Some(0));
     assert_eq!(ended(&["--strict", &checked]), Some(1));
-    assert_eq!(ended(&["--strict", &proved, "--prog", "xdpdecap"]), Some(0));
-    let refused = prog(&["verify", &object("sections"), "--prog", "hinted"]);
+    assert_eq!(ended(&["--strict", &proved, "xdpdecap"]), Some(0));
+    let refused = prog(&["verify", &object("sections"), "hinted"]);
     assert_eq!(refused.code, Some(1), "{refused:#?}");
     assert!(
         refused.stdout.contains("cannot run in userspace"),
         "{refused:#?}"
     );
-    let none = prog(&["verify", &proved, "--prog", "absent"]);
+    let none = prog(&["verify", &proved, "absent"]);
     assert_eq!(none.code, Some(2), "{none:#?}");
     assert!(none.stderr.contains("xdpdecap"), "{none:#?}");
 }
