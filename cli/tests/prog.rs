@@ -383,6 +383,15 @@ fn a_program_runs_though_its_neighbour_cannot() {
 }
 
 #[test]
+fn a_program_that_does_not_load_by_itself_runs_if_named() {
+    for engine in ["interp", "jit"] {
+        let args = ["run", &object("pins"), "unnamed", "--engine", engine];
+        let run = prog(&[&args[..], &["--frame", &zeroes()]].concat());
+        assert_eq!(run.code, Some(0), "{run:#?}");
+    }
+}
+
+#[test]
 fn maps_of_an_object_are_shown_as_programs_find_them() {
     for name in ["data", "btf_maps"] {
         let outcome = prog(&["dump", &object(name)]);

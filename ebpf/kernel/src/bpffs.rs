@@ -97,7 +97,8 @@ fn pin_error(doing: &'static str, path: &Path, errno: Errno) -> KernelError {
         Errno::EACCES => KernelError::Path {
             doing,
             path: path.to_owned(),
-            reason: "EACCES (permission denied): it belongs to another user; run as root".to_owned(),
+            reason: "EACCES (permission denied): it belongs to another user; run as root"
+                .to_owned(),
         },
         errno => KernelError::Path {
             doing,
