@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::def;
 use squalus_isa::{MapDef, MapType, UpdateFlags, ValueFields};
-use squalus_maps::{Map, MapEnv, spin_lock, spin_unlock};
+use squalus_maps::{Cursor, Map, MapEnv, spin_lock, spin_unlock};
 
 const WORDS: usize = 30;
 const LOCK: usize = 8;
@@ -164,4 +164,14 @@ fn maps_of_references_are_as_large_as_objects_say() {
         assert_eq!(unsafe { map.find_inner(|_| Some(())) }, None);
         drop(worker);
     }
+    let map = Map::new(&def(MapType::DevMap, 4, 4, u32::MAX), &env).unwrap();
+    for _ in 0..1000 {
+        assert_eq!(map.next_device(&mut Cursor::default()), None);
+    }
+    let interface = 5_u32.to_ne_bytes();
+    map.sys_update(&70_u32.to_ne_bytes(), &interface, UpdateFlags::ANY)
+        .unwrap();
+    let mut cursor = Cursor::default();
+    assert!(map.next_device(&mut cursor).is_some());
+    assert_eq!(map.next_device(&mut cursor), None);
 }
