@@ -286,18 +286,8 @@ impl Engine for Vm {
         let entry = self.entry(program)?;
         self.check_cpu(program, run.cpu)?;
         let failed = |error| test_error(program, format!("{error} (EINVAL)"));
-        match self.shared().fragments[entry] {
-            true => self.memory.set_fragmented(run.frame).map_err(failed)?,
-            false => self.memory.set(run.frame).map_err(|error| match error {
-                FrameError::Range { .. } => test_error(
-                    program,
-                    format!(
-                        "{error}; only programs in section `xdp.frags` take longer ones (EINVAL)"
-                    ),
-                ),
-                _ => failed(error),
-            })?,
-        }
+        // As the kernel's test runs do, whether or not the program is one for fragments.
+        self.memory.set_fragmented(run.frame).map_err(failed)?;
         let cpu = run.cpu as usize;
         if self.test_workers.len() <= cpu {
             self.test_workers.resize_with(cpu + 1, || None);
