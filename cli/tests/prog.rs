@@ -336,7 +336,8 @@ fn what_cannot_be_run_is_refused_with_the_reason() {
     let (maps, zeroes) = (object("maps"), zeroes());
     let text = temporary("no-object");
     std::fs::write(&text, "no object").unwrap();
-    let long = "00".repeat(4000);
+    let long = temporary("long-frame");
+    std::fs::write(&long, vec![0; 80_000]).unwrap();
     let refusals: [(&[&str], &str); 12] = [
         (&["list", "/nowhere.o"], "cannot read the object /nowhere.o"),
         (&["list", &text], "not an eBPF object"),
@@ -352,7 +353,7 @@ fn what_cannot_be_run_is_refused_with_the_reason() {
             "shorter than an Ethernet header",
         ),
         (
-            &["run", &maps, "--frame", &long],
+            &["run", &maps, "data_in", &long],
             "test run of `fill` failed",
         ),
         (
