@@ -109,8 +109,8 @@ impl Worker {
         self.last_trap = None;
     }
 
-    /// Whether the program takes frames in fragments (its section is `xdp.frags`). Others must not be given
-    /// any ([`FrameRef::has_fragments`]).
+    /// Whether the program takes frames in fragments (its section is `xdp.frags`). An interface must not give
+    /// others any ([`FrameRef::has_fragments`]); test runs do, as the kernel's.
     #[must_use]
     pub fn takes_fragments(&self) -> bool {
         self.shared.fragments.get(self.entry) == Some(&true)
