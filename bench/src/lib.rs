@@ -7,5 +7,6 @@
 pub mod engines;
 pub mod exec;
 mod machine;
+pub mod micro;
 
 pub use machine::Machine;

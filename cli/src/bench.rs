@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use squalus_bench::exec;
+use serde::Serialize;
+use squalus_bench::{exec, micro};
 
 use crate::objects;
 
@@ -13,6 +14,8 @@ use crate::objects;
 pub enum BenchCommand {
     /// Nanoseconds per packet of one object in the kernel, the interpreter and the JIT.
     Exec(ExecCommand),
+    /// Small programs of all kinds: our engines beside the kernel and clang's native code.
+    Micro(MicroCommand),
 }
 
 /// Options of `squalus bench exec`.
@@ -28,24 +31,51 @@ pub struct ExecCommand {
     exec: exec::ExecArgs,
 }
 
+/// Options of `squalus bench micro`.
+#[derive(Debug, Args)]
+pub struct MicroCommand {
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    micro: micro::MicroArgs,
+}
+
 /// Runs the experiment and prints its figures.
 ///
 /// # Errors
 /// If it cannot run, or would measure something other than it says.
 pub fn run(command: &BenchCommand) -> Result<()> {
-    let BenchCommand::Exec(args) = command;
+    match command {
+        BenchCommand::Exec(args) => run_exec(args),
+        BenchCommand::Micro(args) => run_micro(args),
+    }
+}
+
+fn run_exec(args: &ExecCommand) -> Result<()> {
     let object = objects::balancer(args.object.as_deref())?;
     let label = args
         .object
         .as_ref()
         .map_or("built-in".to_owned(), |path| path.display().to_string());
-    let report = exec::run(&args.exec, &object, &label, |step| {
-        eprintln!("bench: {step}")
-    })?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+    let report = exec::run(&args.exec, &object, &label, progress)?;
+    print(args.json, &report, exec::Report::text)
+}
+
+fn run_micro(args: &MicroCommand) -> Result<()> {
+    let report = micro::run(&args.micro, progress)?;
+    print(args.json, &report, micro::Report::text)
+}
+
+fn progress(step: &str) {
+    eprintln!("bench: {step}");
+}
+
+fn print<R: Serialize>(json: bool, report: &R, text: fn(&R) -> String) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report)?);
     } else {
-        print!("{}", report.text());
+        print!("{}", text(report));
     }
     Ok(())
 }

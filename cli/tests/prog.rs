@@ -336,7 +336,8 @@ fn what_cannot_be_run_is_refused_with_the_reason() {
     let (maps, zeroes) = (object("maps"), zeroes());
     let text = temporary("no-object");
     std::fs::write(&text, "no object").unwrap();
-    let long = "00".repeat(4000);
+    let long = temporary("long-frame");
+    std::fs::write(&long, vec![0; 80_000]).unwrap();
     let refusals: [(&[&str], &str); 12] = [
         (&["list", "/nowhere.o"], "cannot read the object /nowhere.o"),
         (&["list", &text], "not an eBPF object"),
@@ -352,7 +353,7 @@ fn what_cannot_be_run_is_refused_with_the_reason() {
             "shorter than an Ethernet header",
         ),
         (
-            &["run", &maps, "--frame", &long],
+            &["run", &maps, "data_in", &long],
             "test run of `fill` failed",
         ),
         (
@@ -383,6 +384,15 @@ fn a_program_runs_though_its_neighbour_cannot() {
 }
 
 #[test]
+fn a_program_that_does_not_load_by_itself_runs_if_named() {
+    for engine in ["interp", "jit"] {
+        let args = ["run", &object("pins"), "unnamed", "--engine", engine];
+        let run = prog(&[&args[..], &["--frame", &zeroes()]].concat());
+        assert_eq!(run.code, Some(0), "{run:#?}");
+    }
+}
+
+#[test]
 fn maps_of_an_object_are_shown_as_programs_find_them() {
     for name in ["data", "btf_maps"] {
         let outcome = prog(&["dump", &object(name)]);
@@ -395,4 +405,58 @@ fn maps_of_an_object_are_shown_as_programs_find_them() {
     assert_eq!(absent.code, Some(2), "{absent:#?}");
     assert!(absent.stderr.contains("no map `nothing`"), "{absent:#?}");
     assert_eq!(prog(&["dump"]).code, Some(2));
+}
+
+/// What `squalus prog verify` printed, with any time in place of the time it took.
+fn without_times(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.split_inclusive('\n') {
+        match line.split_once("analysed in ") {
+            Some((before, _)) => out += &format!("{before}analysed in N ms\n"),
+            None => out += line,
+        }
+    }
+    out
+}
+
+#[test]
+fn verification_tells_what_is_proved() {
+    for name in ["decap", "trap", "calls"] {
+        let outcome = prog(&["verify", &object(name)]);
+        let text = without_times(&outcome.stdout);
+        assert_golden(&format!("verify_{name}.txt"), &text);
+    }
+}
+
+#[test]
+fn only_strict_verification_minds_checks() {
+    let ended = |args: &[&str]| prog(&[&["verify"], args].concat()).code;
+    let (proved, checked) = (object("decap"), object("trap"));
+    assert_eq!(ended(&[&checked]), Some(0));
+    assert_eq!(ended(&["--strict", &checked]), Some(1));
+    assert_eq!(ended(&["--strict", &proved, "xdpdecap"]), Some(0));
+    let refused = prog(&["verify", &object("sections"), "hinted"]);
+    assert_eq!(refused.code, Some(1), "{refused:#?}");
+    assert!(
+        refused.stdout.contains("cannot run in userspace"),
+        "{refused:#?}"
+    );
+    let none = prog(&["verify", &proved, "absent"]);
+    assert_eq!(none.code, Some(2), "{none:#?}");
+    assert!(none.stderr.contains("xdpdecap"), "{none:#?}");
+}
+
+#[test]
+fn verification_as_json_holds_the_same() {
+    let report = prog(&["verify", "-j", &object("trap")]).json();
+    let program = &report[0];
+    assert_eq!(program["program"], "far");
+    assert_eq!(program["accesses"]["proved"], 1);
+    assert_eq!(program["accesses"]["checked"], 1);
+    let check = &program["checks"][0];
+    assert_eq!(check["slot"], 1);
+    assert_eq!(check["registers"][0]["register"], "r1");
+    assert_eq!(check["registers"][0]["holds"], "data");
+    assert_eq!(check["source"], "./trap.c:13: return packet[2000];");
+    assert!(check["reason"].as_str().unwrap().contains("data + 2001"));
 }

@@ -161,6 +161,20 @@ impl<'a> Balancer<'a> {
         })
     }
 
+    /// How many packets were sent on for a VIP of the demo. The balancer counts that last: what it knows of
+    /// sessions is counted by then.
+    pub fn forwarded(&self, address: IpAddr, protocol: i32) -> Result<u64> {
+        let vip = proto::Vip {
+            address: address.to_string(),
+            port: HTTP_PORT.into(),
+            protocol,
+        };
+        self.call(async |mut client| {
+            let stats = client.get_stats_for_vip(vip.clone()).await?.into_inner();
+            Ok(stats.v1)
+        })
+    }
+
     fn call<T>(
         &self,
         work: impl AsyncFnOnce(KatranServiceClient<Channel>) -> Result<T, tonic::Status>,

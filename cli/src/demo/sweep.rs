@@ -29,7 +29,8 @@ pub fn observe(
     progress: impl Fn(&str),
 ) -> Result<Vec<SweepRow>> {
     let mut rows = Vec::new();
-    for (transport, name) in [(Transport::Udp, "udp"), (Transport::TcpData, "tcp")] {
+    for (transport, name, protocol) in [(Transport::Udp, "udp", 17), (Transport::TcpData, "tcp", 6)]
+    {
         let mut first = FIRST_PORT;
         for last in RANGES {
             let ports = if last == 0 {
@@ -41,7 +42,7 @@ pub fn observe(
             let sent = packets.max(sessions);
             progress(&format!("{sent} {name} packets, source ports {ports}"));
             let frames = frames(lab, transport, first, sessions);
-            let counted = send(lab, balancer, &frames, sent)?;
+            let counted = send(lab, &Counts::new(balancer, protocol)?, &frames, sent)?;
             rows.push(SweepRow {
                 transport: name.to_owned(),
                 source_ports: ports,
@@ -78,19 +79,19 @@ fn frames(lab: &Lab, transport: Transport, first: u16, sessions: u32) -> Vec<Vec
 
 /// Sends `packets` packets, one session after the other, from the client's interface; returns what the balancer
 /// counted of them.
-fn send(lab: &Lab, balancer: &Balancer, frames: &[Vec<u8>], packets: u32) -> Result<LruCounters> {
+fn send(lab: &Lab, counts: &Counts<'_>, frames: &[Vec<u8>], packets: u32) -> Result<LruCounters> {
     lab.client.namespace.run(|| {
         stay_on_one_cpu();
-        let before = balancer.lru_counters()?;
         let sender = RawSender::open(Host::INTERFACE)?;
         let mut patience = SETTLE;
         for (n, frame) in (1..=packets).zip(frames.iter().cycle()) {
             sender.send(frame)?;
             if n % WINDOW == 0 {
-                await_count(balancer, before, n, &mut patience)?;
+                counts.await_forwarded(n, &mut patience)?;
             }
         }
-        await_count(balancer, before, packets, &mut patience)
+        counts.await_forwarded(packets, &mut patience)?;
+        counts.sessions()
     })?
 }
 
@@ -103,32 +104,50 @@ fn stay_on_one_cpu() {
     }
 }
 
-/// Waits until the balancer has counted `sent` packets, or until patience is lost: what is missing then has
-/// been lost, and is not waited for again.
-fn await_count(
-    balancer: &Balancer,
+/// What the balancer counts from now on.
+struct Counts<'a> {
+    balancer: &'a Balancer<'a>,
+    protocol: i32,
     before: LruCounters,
-    sent: u32,
-    patience: &mut Duration,
-) -> Result<LruCounters> {
-    let start = Instant::now();
-    loop {
-        let now = balancer.lru_counters()?;
+    forwarded_before: u64,
+}
+
+impl<'a> Counts<'a> {
+    fn new(balancer: &'a Balancer<'a>, protocol: i32) -> Result<Counts<'a>> {
+        Ok(Counts {
+            balancer,
+            protocol,
+            before: balancer.lru_counters()?,
+            forwarded_before: balancer.forwarded(Lab::VIP4.into(), protocol)?,
+        })
+    }
+
+    /// Waits until the balancer has sent on `sent` packets, or until patience is lost: what is missing then
+    /// has been lost, and is not waited for again.
+    fn await_forwarded(&self, sent: u32, patience: &mut Duration) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let now = self.balancer.forwarded(Lab::VIP4.into(), self.protocol)?;
+            if now.saturating_sub(self.forwarded_before) >= u64::from(sent) {
+                return Ok(());
+            }
+            if start.elapsed() >= *patience {
+                *patience = Duration::ZERO;
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    fn sessions(&self) -> Result<LruCounters> {
+        let (now, before) = (self.balancer.lru_counters()?, self.before);
         ensure!(
             now.packets >= before.packets && now.misses >= before.misses,
             "the balancer's counters went backwards"
         );
-        let counted = LruCounters {
+        Ok(LruCounters {
             packets: now.packets - before.packets,
             misses: now.misses - before.misses,
-        };
-        if counted.packets >= u64::from(sent) {
-            return Ok(counted);
-        }
-        if start.elapsed() >= *patience {
-            *patience = Duration::ZERO;
-            return Ok(counted);
-        }
-        std::thread::sleep(Duration::from_micros(200));
+        })
     }
 }

@@ -28,11 +28,11 @@ pub fn parse(path: &Path) -> Result<Object> {
     Object::parse(&bytes).with_context(|| path.display().to_string())
 }
 
-/// Loads all programs, or, if that fails, the wanted one and those it jumps to.
+/// Loads all programs, or, if that fails or leaves the wanted one out, that one and those it jumps to.
 fn load_into_kernel(bytes: &[u8], wanted: Option<&str>) -> Result<KernelEngine, KernelError> {
     let all = KernelEngine::load(bytes, &LoadOptions::default());
     match (all, wanted) {
-        (Err(_), Some(name)) => {
+        (all, Some(name)) if !all.as_ref().is_ok_and(|all| has(all, name)) => {
             let only = vec![name.to_owned()];
             let options = LoadOptions {
                 only,
@@ -44,6 +44,10 @@ fn load_into_kernel(bytes: &[u8], wanted: Option<&str>) -> Result<KernelEngine, 
     }
 }
 
+fn has(engine: &dyn Engine, program: &str) -> bool {
+    engine.programs().iter().any(|name| name == program)
+}
+
 /// A loaded object.
 pub enum Loaded {
     Kernel(KernelEngine),
@@ -51,8 +55,8 @@ pub enum Loaded {
 }
 
 impl Loaded {
-    /// Loads an object's programs. If one of them hinders and it is not `wanted`, only that one is loaded, and those
-    /// it jumps to.
+    /// Loads an object's programs. If that fails, or leaves out the `wanted` one because it does not load by itself,
+    /// only that one is loaded, and those it jumps to.
     ///
     /// # Errors
     /// If the engine cannot run the object.
@@ -68,8 +72,8 @@ impl Loaded {
         let vm = match wanted {
             None => builder(object).build(),
             Some(name) => match builder(object.clone()).build() {
-                Ok(vm) => Ok(vm),
-                Err(_) => {
+                Ok(vm) if has(&vm, name) => Ok(vm),
+                _ => {
                     let together = object.with_jump_targets(&[name])?;
                     let names: Vec<String> = together.iter().map(|p| p.name.clone()).collect();
                     let names: Vec<&str> = names.iter().map(String::as_str).collect();

@@ -29,7 +29,7 @@ pub struct DumpArgs {
     /// The maps of the program on this interface.
     #[arg(long, visible_alias = "iface", value_name = "IFACE", group = "what")]
     interface: Option<String>,
-    /// Only these maps; also such that have very many entries.
+    /// Only these maps; also such that have very many entries. Entries of arrays that are zero are left out.
     #[arg(long, value_name = "MAP,...", value_delimiter = ',')]
     map: Vec<String>,
     /// Print JSON.
@@ -48,6 +48,8 @@ pub fn run(args: &DumpArgs) -> Result<bool> {
     };
     if args.json {
         super::print_json(&dumps)?;
+    } else if dumps.is_empty() {
+        super::print("no maps to list\n")?;
     } else {
         let texts: Vec<String> = dumps.iter().map(ToString::to_string).collect();
         super::print(&texts.join("\n"))?;

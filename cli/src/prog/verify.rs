@@ -21,8 +21,8 @@ pub struct VerifyArgs {
     #[arg(value_name = "OBJ")]
     object: PathBuf,
     /// The program; all XDP programs if not given.
-    #[arg(long, value_name = "NAME")]
-    prog: Option<String>,
+    #[arg(value_name = "PROGRAM")]
+    program: Option<String>,
     /// Fail if anything is left to be checked at run time.
     #[arg(long)]
     strict: bool,
@@ -37,7 +37,7 @@ pub struct VerifyArgs {
 /// If the file is no object or has no such program.
 pub fn run(args: &VerifyArgs) -> Result<bool> {
     let object = loaded::parse(&args.object)?;
-    let programs: Vec<&Program> = match &args.prog {
+    let programs: Vec<&Program> = match &args.program {
         Some(name) => vec![object.require_program(name)?],
         None => {
             let all = object.programs.iter();

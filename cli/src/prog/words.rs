@@ -22,8 +22,11 @@ impl Words {
         let program = words.next_if(|word| !is_keyword(word)).map(str::to_owned);
         let (mut data_in, mut data_out, mut repeat) = (None, None, None);
         while let Some(word) = words.next() {
-            if word.starts_with("ctx_") || word == "data_size_out" {
+            if word.starts_with("ctx_") {
                 bail!("`{word}` is not supported: the context follows from the frame");
+            }
+            if word == "data_size_out" {
+                bail!("`{word}` is not needed: `data_out` gets the whole frame");
             }
             if !is_keyword(word) {
                 bail!("`{word}` is no keyword: data_in FILE, data_out FILE, repeat N");
@@ -97,6 +100,7 @@ mod tests {
             ("data_in a repeat many", "`repeat` takes a number"),
             ("data_in a repeat 0", "`repeat` takes a number from 1"),
             ("data_in a ctx_in b", "`ctx_in` is not supported"),
+            ("data_in a data_size_out 9", "`data_size_out` is not needed"),
         ] {
             let error = parse(line).unwrap_err().to_string();
             assert!(error.contains(said), "{line}: {error}");

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -23,7 +26,21 @@ fn demo(program: &str, prepare: impl FnOnce(&mut Command)) -> Running {
     let mut command = Command::new(program);
     command.args(SHORT);
     prepare(&mut command);
-    Running::start(command, |command| command.spawn().unwrap())
+    Running::start(command, spawn)
+}
+
+/// Starts a program. One that was just copied may be busy: a test on another thread that forked meanwhile holds
+/// it open for writing until it executes a program of its own.
+fn spawn(command: &mut Command) -> Child {
+    for _ in 0..1000 {
+        match command.spawn() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            outcome => return outcome.unwrap(),
+        }
+    }
+    panic!("{command:?} stays busy");
 }
 
 /// The report of a demo that passed with these backends.

@@ -25,14 +25,14 @@ impl Machine<'_> {
         }
         let callbacks = self.callbacks(func, state.reg(Reg::R2));
         for &callback in &callbacks {
-            self.called(func, state, callback);
+            self.called(func, state, callback, None);
         }
         let mut round = state.clone();
         for (n, arg) in self.round_args(state, over).into_iter().enumerate() {
             round.set_reg(super::calls::arg(n), arg);
         }
         for callback in callbacks {
-            self.enter(&round, callback);
+            self.enter(Some(func), &round, callback);
         }
     }
 
@@ -40,10 +40,8 @@ impl Machine<'_> {
     pub(crate) fn call_later(&mut self, func: FuncId, state: &State) {
         let timer = state.reg(Reg::R1);
         let mut later = State::entry(func, Value::TOP);
-        if let Value::MapValue {
-            map, null: None, ..
-        } = timer
-        {
+        // Otherwise the timer is looked for by its address, and may be another map's.
+        if let (true, Value::MapValue { map, .. }) = (self.is_field(timer, |f| f.timer), timer) {
             let off = Interval::at(0);
             let null = None;
             later.set_reg(Reg::R1, Value::Map { map, null });
@@ -52,7 +50,7 @@ impl Machine<'_> {
         }
         for callback in self.callbacks(func, state.reg(Reg::R2)) {
             self.timer_callbacks.insert(callback);
-            self.enter(&later, callback);
+            self.enter(None, &later, callback);
         }
     }
 

@@ -117,7 +117,11 @@ impl Machine<'_> {
     }
 
     /// Whether a pointer is that of a special field of a map value.
-    fn is_field(&self, pointer: Value, field: impl Fn(ValueFields) -> Option<u32>) -> bool {
+    pub(crate) fn is_field(
+        &self,
+        pointer: Value,
+        field: impl Fn(ValueFields) -> Option<u32>,
+    ) -> bool {
         let Value::MapValue {
             map,
             off,
@@ -327,12 +331,12 @@ impl Machine<'_> {
             escapes: passes_stack,
             ..Effect::default()
         };
-        self.enter(state, callee);
+        self.enter(Some(func), state, callee);
         let Some(exit) = self.summaries[callee as usize].exit.clone() else {
             effect.ends = true;
             return effect;
         };
-        self.called(func, state, callee);
+        self.called(func, state, callee, Some(&exit));
         state.learn_bounds_of(&exit);
         state.retire(fresh);
         state.set_reg(Reg::R0, exit.reg(Reg::R0).renamed(Some(fresh)));
@@ -342,9 +346,13 @@ impl Machine<'_> {
         effect
     }
 
-    /// Notes that `callee` is called in `state`, with the arguments in its registers.
-    pub(crate) fn enter(&mut self, state: &State, callee: FuncId) {
-        let mut entry = state.callee(callee);
+    /// Notes that `callee` is called in `state`, with the arguments in its registers; by `caller`, if it is called
+    /// once and returns to that function.
+    pub(crate) fn enter(&mut self, caller: Option<FuncId>, state: &State, callee: FuncId) {
+        // The frame of a function that has several at once is not known.
+        let recursive = |func: FuncId| self.cfg.is_recursive(func);
+        let caller = caller.filter(|&caller| !recursive(caller) && !recursive(callee));
+        let mut entry = state.callee(callee, caller);
         if self.cfg.is_recursive(callee) {
             for n in 0..5 {
                 entry.set_reg(arg(n), Value::TOP);
@@ -354,7 +362,14 @@ impl Machine<'_> {
     }
 
     /// Does to the caller's state what `callee` may do, but for its result.
-    pub(crate) fn called(&mut self, func: FuncId, state: &mut State, callee: FuncId) {
+    /// `exit` is the state in which it returned, if it was called once.
+    pub(crate) fn called(
+        &mut self,
+        func: FuncId,
+        state: &mut State,
+        callee: FuncId,
+        exit: Option<&State>,
+    ) {
         let summary = &self.summaries[callee as usize];
         if summary.moves_packet {
             state.packet_moved();
@@ -366,13 +381,13 @@ impl Machine<'_> {
         let own = &mut self.summaries[func as usize].writes;
         if writes.wild {
             own.wild = true;
-            state.forget_frame();
+            state.forget_frames();
         }
         for (owner, (lo, hi)) in writes.known {
-            if owner == func {
-                state.forget(Interval { lo, hi });
-            } else {
-                own.add(owner, Interval { lo, hi });
+            let bytes = Interval { lo, hi };
+            state.take_frame(func, owner, bytes, exit);
+            if owner != func {
+                own.add(owner, bytes);
             }
         }
     }

@@ -92,7 +92,7 @@ impl InstFacts {
         for (n, (own, other)) in self.regs.iter_mut().zip(&other.regs).enumerate() {
             let at = Name::Met {
                 block: slot,
-                at: n as u8,
+                at: n as u16,
             };
             *own = own.join(other, at, how);
         }

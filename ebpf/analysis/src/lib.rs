@@ -14,8 +14,11 @@
 //! What makes this hard, and how it is done:
 //! - *Packet bounds* hold for pointers related to the compared one: see [`State`].
 //! - *Pointers that can be null* are so together with their copies: they share a [`Name`].
-//! - *Subprograms* are analysed once for all their callers, with the join of all arguments. A callee
-//!   cannot change its caller's stack unless it writes through a pointer to it or through a pointer of
+//! - *Places depend on each other*: a pointer is set only where a number says so. Blocks keep the states of
+//!   different paths apart, as many as it takes to prove everything, within limits. Facts say what holds on all
+//!   paths; names in them mean nothing across registers.
+//! - *Subprograms* know the frames of their callers, unless recursion gives one function several. A callee
+//!   cannot change its caller's stack unless it writes through a pointer to it, or through a pointer of
 //!   unknown origin; then the caller forgets its whole frame.
 //! - *Checked accesses of unknown origin* may hit any live stack frame, so they make frames forgotten,
 //!   while a check for an area other than the stack leaves them alone.

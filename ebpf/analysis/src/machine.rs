@@ -294,6 +294,12 @@ impl Machine<'_> {
             {
                 state.load(off.lo, bytes)
             }
+            (Access::Proved(Area::Stack), Value::Stack { func: owner, off })
+                if off.as_constant().is_some() =>
+            {
+                let known = state.load_outer(owner, off.lo, bytes);
+                known.unwrap_or(Value::Scalar(Scalar::of_bytes(bytes)))
+            }
             (Access::Proved(Area::MapValue), Value::MapValue { map, off, .. }) => {
                 self.frozen_load(map, off, bytes)
             }
@@ -358,6 +364,11 @@ impl Machine<'_> {
             }
             _ => self.wrote(func, state, &pointer, bytes.into(), access),
         }
+        if let (Access::Proved(Area::Stack), Value::Stack { func: owner, off }) = (access, pointer)
+            && let (true, Some(off)) = (owner != func, off.as_constant())
+        {
+            state.store_outer(owner, off, bytes, value);
+        }
         let mut effect = touch(func, &pointer, bytes, access);
         effect.room = state.room(&pointer);
         effect.reads = FrameRead::None;
@@ -414,10 +425,11 @@ impl Machine<'_> {
                     hi: off.hi + size - 1,
                 };
                 self.summaries[func as usize].writes.add(*owner, bytes);
+                state.forget_outer(*owner, bytes);
             }
             (Access::Checked(Area::Stack | Area::Any), _) => {
                 self.summaries[func as usize].writes.wild = true;
-                state.forget_frame();
+                state.forget_frames();
             }
             _ => {}
         }

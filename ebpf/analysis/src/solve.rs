@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use squalus_isa::{CallTarget, HelperId, Inst, MapFlags, MapType, Operand, Reg};
+use squalus_isa::{CallTarget, Decoded, HelperId, Inst, MapFlags, MapType, Operand, Reg};
 use squalus_runtime::{ArgKind, LinkedProgram, SourceLine, proto};
 
 use crate::live::{Regs, live};
@@ -148,11 +148,7 @@ fn analyse_with(
     let (insts, functions) = solver.collect()?;
     let timer_callbacks = solver.machine.timer_callbacks.iter().copied().collect();
     let entries = solver.joined_entries();
-    let lock = Inst::Call(CallTarget::Helper(HelperId::SPIN_LOCK));
-    let reached = program.insts().iter().zip(&insts);
-    let takes_locks = reached
-        .into_iter()
-        .any(|(decoded, facts)| facts.is_some() && decoded.inst == lock);
+    let takes_locks = takes_locks(program, &insts);
     Ok(Some(Facts {
         cfg,
         insts,
@@ -161,6 +157,19 @@ fn analyse_with(
         takes_locks,
         timer_callbacks,
     }))
+}
+
+/// Whether a lock may be held in the program: it takes one, or has a program in place of a subprogram that may
+/// have taken one.
+fn takes_locks(program: &LinkedProgram, insts: &[Option<Box<InstFacts>>]) -> bool {
+    let main_end = program.subprograms()[0].end;
+    let takes = |decoded: &Decoded| match decoded.inst {
+        Inst::Call(CallTarget::Helper(HelperId::SPIN_LOCK)) => true,
+        Inst::Call(CallTarget::Helper(HelperId::TAIL_CALL)) => decoded.slot >= main_end,
+        _ => false,
+    };
+    let mut reached = program.insts().iter().zip(insts);
+    reached.any(|(decoded, facts)| facts.is_some() && takes(decoded))
 }
 
 struct Solver<'a> {
@@ -344,7 +353,7 @@ impl<'a> Solver<'a> {
             Value::Stack { .. } => Value::TOP,
             value => value.renamed(Some(Name::Made(u32::MAX))),
         };
-        exit = exit.only_result(result);
+        exit = exit.only_result(func, result);
         let joins = &mut self.exit_joins[func as usize];
         let summary = &mut self.machine.summaries[func as usize];
         summary.returns_number |= matches!(state.reg(Reg::R0), Value::Scalar(_));
@@ -387,15 +396,16 @@ impl<'a> Solver<'a> {
         for (number, block) in cfg.blocks().iter().enumerate() {
             for path in 0..self.entries[number].states().len() {
                 let mut state = self.entries[number].states()[path].clone();
-                for n in block.first..block.end {
+                let places = insts.iter_mut().enumerate();
+                for (n, place) in places.take(block.end).skip(block.first) {
                     let before = state.clone();
                     let effect = self.step(block.func, &mut state, n)?;
                     note_frame(&mut functions, block.func, &before, &effect);
                     let decoded = &self.machine.program.insts()[n];
                     let found = inst_facts(&decoded.inst, &before, &effect);
-                    match &mut insts[n] {
+                    match place {
                         Some(known) => known.join(&found, decoded.slot as u32, &self.how()),
-                        place => *place = Some(Box::new(found)),
+                        None => *place = Some(Box::new(found)),
                     }
                     if effect.ends {
                         break;

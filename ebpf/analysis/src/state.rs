@@ -8,8 +8,11 @@
 //! other on all paths get a common name, so that a check of one still tells about the others.
 //!
 //! **Stack.** A frame is 64 slots of eight bytes. Frames start zeroed, so that a slot always has a value.
+//! A function also knows the frames of its callers, as far as no function on the way can have several: a
+//! pointer that it was given leads there. What it did to them goes back with its result.
 
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use squalus_isa::Reg;
 use squalus_runtime::STACK_SIZE;
@@ -22,6 +25,34 @@ const PLACES: usize = Reg::COUNT + SLOTS;
 /// No packet is as long.
 const MAX_PACKET: i64 = 1 << 32;
 
+/// The frame of a caller.
+#[derive(Clone, PartialEq, Eq)]
+struct Outer {
+    func: FuncId,
+    slots: Arc<[Value; SLOTS]>,
+}
+
+impl Outer {
+    /// Whether one of the frames is the same function's, and its contents are in this one's too.
+    fn includes_one_of(&self, frames: &[Outer]) -> bool {
+        let other = frames.iter().find(|other| other.func == self.func);
+        other.is_some_and(|other| {
+            let mut slots = self.slots.iter().zip(&*other.slots);
+            Arc::ptr_eq(&self.slots, &other.slots) || slots.all(|(own, other)| own.includes(other))
+        })
+    }
+
+    /// Changes what passes a test.
+    fn change(&mut self, test: impl Fn(&Value) -> bool, change: impl Fn(Value) -> Value) {
+        if self.slots.iter().any(&test) {
+            let slots = Arc::make_mut(&mut self.slots).iter_mut();
+            slots
+                .filter(|slot| test(slot))
+                .for_each(|slot| *slot = change(*slot));
+        }
+    }
+}
+
 /// A set of machine states: everything that can be the case at one place of the program.
 ///
 /// Registers and stack slots together are *places*: 0 to 10 the registers, then the slots from the
@@ -29,6 +60,8 @@ const MAX_PACKET: i64 = 1 << 32;
 #[derive(Clone, PartialEq, Eq)]
 pub struct State {
     places: [Value; PLACES],
+    /// Frames of callers, as far as they are known; the outermost first.
+    outer: Vec<Outer>,
     /// Bytes of the frame that have been written, a bit each.
     written: [u64; SLOTS / 8],
     /// The packet has at least this many bytes.
@@ -52,6 +85,7 @@ impl State {
         };
         State {
             places,
+            outer: Vec::new(),
             written: [0; SLOTS / 8],
             packet: 0,
             meta: 0,
@@ -59,24 +93,49 @@ impl State {
         }
     }
 
-    /// The state on entry of `func` called from here. Names stay behind.
+    /// The state on entry of `func` called from here. With `caller`, it knows that function's frame and those
+    /// of its callers; otherwise these and all names stay behind.
     #[must_use]
-    pub fn callee(&self, func: FuncId) -> State {
+    pub fn callee(&self, func: FuncId, caller: Option<FuncId>) -> State {
         let mut callee = State::entry(func, Value::TOP);
-        for arg in Reg::R1.index()..=Reg::R5.index() {
-            callee.places[arg] = self.places[arg].renamed(None);
-        }
         (callee.packet, callee.meta) = (self.packet, self.meta);
+        let args = Reg::R1.index()..=Reg::R5.index();
+        let Some(caller) = caller else {
+            for arg in args {
+                callee.places[arg] = self.places[arg].renamed(None);
+            }
+            return callee;
+        };
+        callee.places[args.clone()].copy_from_slice(&self.places[args]);
+        callee.outer.clone_from(&self.outer);
+        callee.outer.push(Outer {
+            func: caller,
+            slots: Arc::new(std::array::from_fn(|slot| self.places[Reg::COUNT + slot])),
+        });
+        callee.rooms.clone_from(&self.rooms);
         callee
     }
 
-    /// Only what a caller learns: the result in `r0` and how far the packet reaches.
+    /// Only what a caller of `func` learns: the result in `r0`, how far the packet reaches, and what the frames
+    /// of callers hold.
     #[must_use]
-    pub fn only_result(&self, result: Value) -> State {
+    pub fn only_result(&self, func: FuncId, result: Value) -> State {
         let mut places = [Value::TOP; PLACES];
         places[Reg::R0.index()] = result;
+        let mut outer = self.outer.clone();
+        for frame in &mut outer {
+            // Names are another matter for each caller, and the function's own frame is gone.
+            frame.change(
+                |_| true,
+                |value| match value {
+                    Value::Stack { func: owner, .. } if owner == func => Value::TOP,
+                    value => value.renamed(None),
+                },
+            );
+        }
         State {
             places,
+            outer,
             written: [0; SLOTS / 8],
             packet: self.packet,
             meta: self.meta,
@@ -119,34 +178,40 @@ impl State {
         self.places[reg.index()] = value;
     }
 
+    /// Changes all places that pass a test, in the frames of callers too.
+    fn change(&mut self, test: impl Fn(&Value) -> bool, change: impl Fn(Value) -> Value) {
+        let places = self.places.iter_mut();
+        places
+            .filter(|place| test(place))
+            .for_each(|place| *place = change(*place));
+        for frame in &mut self.outer {
+            frame.change(&test, &change);
+        }
+    }
+
+    fn is_held(&self, name: Name) -> bool {
+        let frames = self.outer.iter().flat_map(|frame| frame.slots.iter());
+        let mut places = self.places.iter().chain(frames);
+        places.any(|place| place.has_name(name))
+    }
+
     /// Takes a name from all that hold it, because it is about to be given anew.
     pub fn retire(&mut self, name: Name) {
-        for place in &mut self.places {
-            if place.has_name(name) {
-                *place = place.renamed(None);
-            }
-        }
+        self.change(|place| place.has_name(name), |place| place.renamed(None));
         self.rooms.retain(|(held, _)| *held != name);
     }
 
     /// Makes all packet pointers stale: the packet moved.
     pub fn packet_moved(&mut self) {
-        for place in &mut self.places {
-            if place.is_packet() {
-                *place = Value::TOP;
-            }
-        }
+        self.change(Value::is_packet, |_| Value::TOP);
         (self.packet, self.meta) = (0, 0);
         self.rooms.clear();
     }
 
     /// Forgets all pointers into ring buffer records: one of them was given back.
     pub fn records_released(&mut self) {
-        for place in &mut self.places {
-            if matches!(place, Value::Record { .. }) {
-                *place = Value::TOP;
-            }
-        }
+        let is_record = |place: &Value| matches!(place, Value::Record { .. });
+        self.change(is_record, |_| Value::TOP);
     }
 
     /// After a call that did not move the packet: the callee's bounds hold too.
@@ -210,17 +275,25 @@ impl State {
         let room = room + delta;
         let known = self.room_of(name).unwrap_or(i64::MIN);
         self.set_room(name, known.max(room));
-        for place in &mut self.places {
-            if let Value::Packet {
-                off,
-                name: Some((held, delta)),
-                ..
-            } = place
-                && *held == name
-            {
-                off.hi = off.hi.min(MAX_PACKET - room + *delta).max(off.lo);
-            }
-        }
+        let limit = MAX_PACKET - room;
+        self.change(
+            |place| place.has_name(name),
+            |place| match place {
+                Value::Packet {
+                    base,
+                    off,
+                    name: Some((name, delta)),
+                } => Value::Packet {
+                    base,
+                    off: Interval {
+                        lo: off.lo,
+                        hi: off.hi.min(limit + delta).max(off.lo),
+                    },
+                    name: Some((name, delta)),
+                },
+                other => other,
+            },
+        );
     }
 
     /// Moves a pointer by a distance. If that varies, the result is named `fresh`, after all that held
@@ -241,60 +314,88 @@ impl State {
 
     /// Decides whether pointers named `name` are null.
     pub fn learn_null(&mut self, name: Name, is_null: bool) {
-        for place in &mut self.places {
-            if place.null_name() == Some(name) {
-                *place = if is_null {
+        self.change(
+            |place| place.null_name() == Some(name),
+            |place| {
+                if is_null {
                     Value::constant(0)
                 } else {
                     place.with_null(None)
-                };
-            }
-        }
+                }
+            },
+        );
     }
 
     /// Reads `size` bytes at `off` of the frame, which must be inside it.
     #[must_use]
     pub fn load(&self, off: i64, size: u32) -> Value {
-        let (slot, byte) = (off as usize / 8, (off as usize % 8) as u32);
-        let value = self.places[Reg::COUNT + slot];
-        match value {
-            _ if size == 8 && byte == 0 => value,
-            Value::Scalar(whole) if byte + size <= 8 => {
-                Value::Scalar(whole.shifted_right(byte * 8).truncate(size * 8))
-            }
-            _ => Value::Scalar(Scalar::of_bytes(size)),
-        }
+        load(self.slots(), off, size)
+    }
+
+    /// Reads `size` bytes at `off` of a caller's frame, if it is known.
+    #[must_use]
+    pub fn load_outer(&self, owner: FuncId, off: i64, size: u32) -> Option<Value> {
+        let frame = self.outer.iter().find(|frame| frame.func == owner)?;
+        Some(load(&*frame.slots, off, size))
     }
 
     /// Writes `size` bytes at `off` of the frame, which must be inside it.
     pub fn store(&mut self, off: i64, size: u32, value: Value) {
-        let (slot, byte) = (off as usize / 8, (off as usize % 8) as u32);
         self.mark_written(off as usize, size as usize);
-        let place = &mut self.places[Reg::COUNT + slot];
-        if size == 8 && byte == 0 {
-            *place = value;
-        } else if byte + size <= 8 {
-            *place = Value::Scalar(place.scalar().with_bytes(byte, size, &value.scalar()));
+        store(&mut self.places[Reg::COUNT..], off, size, value);
+    }
+
+    fn frame_mut(&mut self, owner: FuncId) -> Option<&mut [Value]> {
+        let mut frames = self.outer.iter_mut();
+        let frame = frames.find(|frame| frame.func == owner)?;
+        Some(&mut *Arc::make_mut(&mut frame.slots))
+    }
+
+    /// Writes `size` bytes at `off` of a caller's frame, if it is known.
+    pub fn store_outer(&mut self, owner: FuncId, off: i64, size: u32, value: Value) {
+        if let Some(slots) = self.frame_mut(owner) {
+            store(slots, off, size, value);
+        }
+    }
+
+    /// Forgets bytes of a caller's frame, if it is known.
+    pub fn forget_outer(&mut self, owner: FuncId, bytes: Interval) {
+        if let Some(slots) = self.frame_mut(owner) {
+            forget(slots, bytes);
+        }
+    }
+
+    /// Takes bytes of the frame of `owner`, which is `func` that this is a state of or one of its callers, from
+    /// the state in which a called function returned.
+    pub(crate) fn take_frame(
+        &mut self,
+        func: FuncId,
+        owner: FuncId,
+        bytes: Interval,
+        exit: Option<&State>,
+    ) {
+        let known = exit.and_then(|exit| exit.outer.iter().find(|frame| frame.func == owner));
+        let slots = if owner == func {
+            Some(&mut self.places[Reg::COUNT..])
         } else {
-            self.forget(Interval {
-                lo: off,
-                hi: off + i64::from(size) - 1,
-            });
+            self.frame_mut(owner)
+        };
+        let Some(slots) = slots else { return };
+        for slot in slots_of(bytes) {
+            // Where the function's returns met, names were made that mean another value after each call.
+            slots[slot] = known.map_or(Value::TOP, |frame| frame.slots[slot].renamed(None));
         }
     }
 
     /// Forgets the bytes from `bytes.lo` to `bytes.hi`, both included, as far as they are in the frame.
     pub fn forget(&mut self, bytes: Interval) {
-        let first = bytes.lo.clamp(0, STACK_SIZE as i64) / 8;
-        let after = bytes.hi.clamp(-1, STACK_SIZE as i64 - 1).div_euclid(8) + 1;
-        for slot in first..after {
-            self.places[Reg::COUNT + slot as usize] = Value::TOP;
-        }
+        forget(&mut self.places[Reg::COUNT..], bytes);
     }
 
-    /// Forgets the whole frame.
-    pub fn forget_frame(&mut self) {
+    /// Forgets the whole frame, and those of callers.
+    pub fn forget_frames(&mut self) {
         self.places[Reg::COUNT..].fill(Value::TOP);
+        self.outer.clear();
     }
 
     fn mark_written(&mut self, off: usize, size: usize) {
@@ -316,9 +417,9 @@ impl State {
                 *place = Value::TOP;
             }
         }
-        let places = &self.places;
-        self.rooms
-            .retain(|(name, _)| places.iter().any(|place| place.has_name(*name)));
+        let mut rooms = std::mem::take(&mut self.rooms);
+        rooms.retain(|(name, _)| self.is_held(*name));
+        self.rooms = rooms;
     }
 
     /// Stands for the kinds of values in registers and stack slots, and for the numbers that are known: states
@@ -332,6 +433,9 @@ impl State {
                 place.scalar().as_constant().hash(&mut hasher);
             }
         }
+        for slot in self.outer.iter().flat_map(|frame| frame.slots.iter()) {
+            std::mem::discriminant(slot).hash(&mut hasher);
+        }
         hasher.finish()
     }
 
@@ -340,6 +444,10 @@ impl State {
         let bits = self.written.iter().zip(&other.written);
         let mut places = self.places.iter().zip(&other.places);
         places.all(|(own, other)| own.includes(other))
+            && self
+                .outer
+                .iter()
+                .all(|frame| frame.includes_one_of(&other.outer))
             && self.packet <= other.packet
             && self.meta <= other.meta
             && bits.into_iter().all(|(own, other)| own & !other == 0)
@@ -358,23 +466,72 @@ impl State {
             how,
             groups: Vec::new(),
         };
-        let places = std::array::from_fn(|at| join.place(at));
-        let rooms = join.rooms(&places);
+        let places = std::array::from_fn(|at| join.place(at, self.places[at], other.places[at]));
+        let outer = join.outer();
+        let rooms = join.rooms();
         let lower = |old: i64, new: i64| match how.steps {
-            Some(_) if new < old => 0,
+            Some(_) if new < old => step_down(new).unwrap_or(0),
             _ => old.min(new),
         };
-        let joined = State {
+        let mut joined = State {
             places,
+            outer,
             written: std::array::from_fn(|n| self.written[n] & other.written[n]),
             packet: lower(self.packet, other.packet),
             meta: lower(self.meta, other.meta),
             rooms,
         };
+        let mut rooms = std::mem::take(&mut joined.rooms);
+        rooms.retain(|(name, _)| joined.is_held(*name));
+        joined.rooms = rooms;
         let changed = joined != *self;
         *self = joined;
         changed
     }
+}
+
+/// The next length that widening stops at, from `len` down.
+fn step_down(len: i64) -> Option<i64> {
+    const STEPS: [i64; 10] = [40, 32, 20, 14, 8, 6, 4, 2, 1, 0];
+    STEPS.into_iter().find(|&step| step <= len)
+}
+
+/// Reads `size` bytes at `off` of a frame, which must be inside it.
+fn load(slots: &[Value], off: i64, size: u32) -> Value {
+    let (slot, byte) = (off as usize / 8, (off as usize % 8) as u32);
+    match slots[slot] {
+        value if size == 8 && byte == 0 => value,
+        Value::Scalar(whole) if byte + size <= 8 => {
+            Value::Scalar(whole.shifted_right(byte * 8).truncate(size * 8))
+        }
+        _ => Value::Scalar(Scalar::of_bytes(size)),
+    }
+}
+
+/// Writes `size` bytes at `off` of a frame, which must be inside it.
+fn store(slots: &mut [Value], off: i64, size: u32, value: Value) {
+    let (slot, byte) = (off as usize / 8, (off as usize % 8) as u32);
+    if size == 8 && byte == 0 {
+        slots[slot] = value;
+    } else if byte + size <= 8 {
+        let whole = slots[slot].scalar();
+        slots[slot] = Value::Scalar(whole.with_bytes(byte, size, &value.scalar()));
+    } else {
+        let hi = off + i64::from(size) - 1;
+        forget(slots, Interval { lo: off, hi });
+    }
+}
+
+/// Forgets the bytes from `bytes.lo` to `bytes.hi`, both included, as far as they are in the frame.
+fn forget(slots: &mut [Value], bytes: Interval) {
+    slots[slots_of(bytes)].fill(Value::TOP);
+}
+
+/// The slots that some bytes are in, as far as they are in the frame.
+fn slots_of(bytes: Interval) -> std::ops::Range<usize> {
+    let first = bytes.lo.clamp(0, STACK_SIZE as i64) / 8;
+    let after = bytes.hi.clamp(-1, STACK_SIZE as i64 - 1).div_euclid(8) + 1;
+    first as usize..(after as usize).max(first as usize)
 }
 
 /// Two states on their way to becoming one.
@@ -396,11 +553,28 @@ struct Group {
 }
 
 impl Join<'_> {
-    fn place(&mut self, at: usize) -> Value {
-        let (old, new) = (self.old.places[at], self.new.places[at]);
+    /// The frames that both know.
+    fn outer(&mut self) -> Vec<Outer> {
+        let (old, new) = (self.old, self.new);
+        let mut outer = Vec::new();
+        for frame in &old.outer {
+            let Some(other) = new.outer.iter().find(|other| other.func == frame.func) else {
+                continue;
+            };
+            let first = PLACES + outer.len() * SLOTS;
+            let slot = |n: usize| self.place(first + n, frame.slots[n], other.slots[n]);
+            outer.push(Outer {
+                func: frame.func,
+                slots: Arc::new(std::array::from_fn(slot)),
+            });
+        }
+        outer
+    }
+
+    fn place(&mut self, at: usize, old: Value, new: Value) -> Value {
         let here = Name::Met {
             block: self.block,
-            at: at as u8,
+            at: at as u16,
         };
         let joined = old.join(&new, here, &self.how);
         let Value::Packet {
@@ -460,7 +634,7 @@ impl Join<'_> {
         (here, 0)
     }
 
-    fn rooms(&self, places: &[Value]) -> Vec<(Name, i64)> {
+    fn rooms(&self) -> Vec<(Name, i64)> {
         let here = |name: &Name| matches!(name, Name::Met { block, .. } if *block == self.block);
         let kept = self.old.rooms.iter().filter(|(name, _)| !here(name));
         let kept = kept.filter_map(|&(name, room)| Some((name, room, self.new.room_of(name)?)));
@@ -470,11 +644,15 @@ impl Join<'_> {
                 let old = self.old.room_of(group.name).unwrap_or(i64::MAX);
                 (group.name, old, group.room)
             }))
-            .filter(|&(_, old, joined)| {
-                self.how.steps.is_none() || joined >= old || old == i64::MAX
+            .filter_map(|(name, old, joined)| {
+                let still = self.how.steps.is_none() || joined >= old || old == i64::MAX;
+                let room = if still {
+                    Some(joined)
+                } else {
+                    step_down(joined)
+                };
+                Some((name, room?))
             })
-            .filter(|(name, ..)| places.iter().any(|place| place.has_name(*name)))
-            .map(|(name, _, joined)| (name, joined))
             .collect();
         rooms.sort_unstable();
         rooms

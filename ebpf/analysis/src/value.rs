@@ -111,7 +111,7 @@ pub enum Name {
         /// Slot of the block's first instruction.
         block: u32,
         /// Register or stack slot, see [`crate::State`].
-        at: u8,
+        at: u16,
     },
 }
 

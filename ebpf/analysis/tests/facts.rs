@@ -317,3 +317,271 @@ fn pointers_of_the_context_have_no_sign() {
         );
     }
 }
+
+/// A pointer is set only where a number says so: whoever asks the number may use the pointer.
+#[test]
+fn paths_that_a_number_tells_apart_stay_apart() {
+    for (asked, expected) in [(1, PACKET), (0, Access::Checked(Area::Any))] {
+        let mut asm = Asm::new();
+        let (on, out) = (asm.label(), asm.label());
+        packet(&mut asm);
+        require(&mut asm, 7, 34, out);
+        asm.load(MemSize::B, 1, 7, 23)
+            .mov(2, 0)
+            .mov(3, 0)
+            .jump_if(o::JNE, 1, 6, on)
+            .mov(2, 1)
+            .mov(3, R(7))
+            .bind(on)
+            .jump_if(o::JNE, 2, asked, out)
+            .load(MemSize::B, 0, 3, 33);
+        end(&mut asm, out);
+        let (program, facts) = facts(&asm, &[]);
+        assert_eq!(accesses(&program, &facts), [PACKET, expected]);
+    }
+}
+
+/// The longer header was looked for where it is used, but only there.
+#[test]
+fn lengths_that_go_with_a_number_are_proved() {
+    for (size, expected) in [(MemSize::W, PACKET), (MemSize::Dw, CHECKED)] {
+        let mut asm = Asm::new();
+        let (short, on, out) = (asm.label(), asm.label(), asm.label());
+        packet(&mut asm);
+        require(&mut asm, 7, 38, out);
+        asm.load(MemSize::B, 1, 7, 14).jump_if(o::JNE, 1, 6, short);
+        require(&mut asm, 7, 58, out);
+        asm.mov(4, 54)
+            .jump(on)
+            .bind(short)
+            .mov(4, 34)
+            .bind(on)
+            .mov(3, R(7))
+            .add(3, R(4))
+            .load(size, 0, 3, 0);
+        end(&mut asm, out);
+        let (program, facts) = facts(&asm, &[]);
+        assert_eq!(accesses(&program, &facts), [PACKET, expected]);
+    }
+}
+
+/// Where one path needs a check, it must allow what the other paths do.
+#[test]
+fn a_check_allows_the_areas_of_all_paths() {
+    let mut asm = Asm::new();
+    let (on, out) = (asm.label(), asm.label());
+    packet(&mut asm);
+    require(&mut asm, 7, 8, out);
+    asm.load(MemSize::B, 1, 7, 0)
+        .mov(2, R(7))
+        .jump_if(o::JNE, 1, 6, on)
+        .mov(2, R(10))
+        .add(2, -16)
+        .bind(on)
+        .load(MemSize::Dw, 0, 2, 8);
+    end(&mut asm, out);
+    let (program, facts) = facts(&asm, &[]);
+    assert_eq!(
+        accesses(&program, &facts),
+        [PACKET, Access::Checked(Area::Any)]
+    );
+    assert!(facts.function(0).frame_escapes);
+}
+
+/// What a caller keeps in its frame is known where a pointer to it leads, with names and bounds.
+#[test]
+fn callees_know_the_frames_of_their_callers() {
+    for (off, expected) in [(13, PACKET), (14, CHECKED)] {
+        let mut asm = Asm::new();
+        let (sub, out) = (asm.label(), asm.label());
+        asm.load(MemSize::W, 2, 1, 0)
+            .store(MemSize::Dw, 10, -16, R(2))
+            .load(MemSize::W, 2, 1, 4)
+            .store(MemSize::Dw, 10, -8, R(2))
+            .mov(1, R(10))
+            .add(1, -16)
+            .call_local(sub)
+            .exit()
+            .bind(sub)
+            .load(MemSize::Dw, 7, 1, 0)
+            .load(MemSize::Dw, 8, 1, 8);
+        require(&mut asm, 7, 14, out);
+        asm.load(MemSize::B, 0, 7, off);
+        end(&mut asm, out);
+        let (program, facts) = facts(&asm, &[]);
+        assert_eq!(accesses(&program, &facts), [expected]);
+    }
+}
+
+/// A callee puts into its caller's frame the packet's start, or the address of its own frame, which is gone
+/// when it returns.
+#[test]
+fn what_callees_leave_in_frames_is_known_but_for_their_own() {
+    for (own, expected) in [(false, PACKET), (true, Access::Checked(Area::Any))] {
+        let mut asm = Asm::new();
+        let (sub, out) = (asm.label(), asm.label());
+        packet(&mut asm);
+        require(&mut asm, 7, 8, out);
+        asm.mov(1, R(10))
+            .add(1, -16)
+            .mov(2, R(7))
+            .call_local(sub)
+            .load(MemSize::Dw, 3, 10, -16)
+            .load(MemSize::Dw, 0, 3, 0);
+        end(&mut asm, out);
+        asm.bind(sub);
+        if own {
+            asm.mov(2, R(10)).add(2, -8);
+        }
+        asm.store(MemSize::Dw, 1, 0, R(2)).mov(0, 0).exit();
+        let (program, facts) = facts(&asm, &[]);
+        assert_eq!(accesses(&program, &facts), [expected]);
+    }
+}
+
+/// What two calls leave in the same place are two values: a comparison of one tells nothing of the other.
+#[test]
+fn what_each_call_leaves_is_its_own() {
+    let mut asm = Asm::new();
+    let (sub, near, out) = (asm.label(), asm.label(), asm.label());
+    let call = |asm: &mut Asm| {
+        asm.load(MemSize::B, 3, 7, 0)
+            .mov(1, R(10))
+            .add(1, -16)
+            .mov(2, R(7))
+            .call_local(sub)
+            .load(MemSize::Dw, 1, 10, -16);
+    };
+    packet(&mut asm);
+    require(&mut asm, 7, 1, out);
+    call(&mut asm);
+    asm.store(MemSize::Dw, 10, -24, R(1));
+    require(&mut asm, 1, 8, out);
+    asm.load(MemSize::Dw, 0, 1, 0);
+    call(&mut asm);
+    asm.load(MemSize::Dw, 0, 1, 0)
+        .load(MemSize::Dw, 1, 10, -24)
+        .load(MemSize::Dw, 0, 1, 0);
+    end(&mut asm, out);
+    asm.bind(sub)
+        .jump_if(o::JNE, 3, 6, near)
+        .add(2, 30)
+        .bind(near)
+        .store(MemSize::Dw, 1, 0, R(2))
+        .mov(0, 0)
+        .exit();
+    let (program, facts) = facts(&asm, &[]);
+    let [_, first, _, second, _] = accesses(&program, &facts)[..] else {
+        panic!("five loads");
+    };
+    assert_eq!(second, CHECKED, "{first:?}");
+}
+
+/// A callee moves the packet: what its caller kept in its frame is stale.
+#[test]
+fn frames_of_callers_hold_no_stale_pointers() {
+    for moves in [false, true] {
+        let mut asm = Asm::new();
+        let (sub, out) = (asm.label(), asm.label());
+        packet(&mut asm);
+        require(&mut asm, 7, 8, out);
+        asm.store(MemSize::Dw, 10, -16, R(7))
+            .mov(1, R(6))
+            .mov(2, R(10))
+            .add(2, -16)
+            .call_local(sub);
+        end(&mut asm, out);
+        asm.bind(sub).mov(6, R(2));
+        if moves {
+            asm.mov(2, 0).call(HelperId::XDP_ADJUST_HEAD);
+        }
+        asm.load(MemSize::Dw, 3, 6, 0)
+            .load(MemSize::Dw, 0, 3, 0)
+            .exit();
+        let (program, facts) = facts(&asm, &[]);
+        let expected = if moves {
+            Access::Checked(Area::Any)
+        } else {
+            PACKET
+        };
+        assert_eq!(accesses(&program, &facts), [expected]);
+    }
+}
+
+#[test]
+fn checks_say_what_to_do() {
+    let mut asm = Asm::new();
+    let out = asm.label();
+    packet(&mut asm);
+    asm.load(MemSize::H, 0, 7, 12)
+        .store(MemSize::W, 10, -4, 1)
+        .mov(2, R(10))
+        .add(2, -4)
+        .map(1, 0)
+        .call(HelperId::MAP_LOOKUP_ELEM)
+        .load(MemSize::Dw, 1, 0, 0)
+        .jump_eq(0, 0, out)
+        .load(MemSize::Dw, 1, 0, 12);
+    end(&mut asm, out);
+    let (program, facts) = facts(&asm, &[hash(16)]);
+    let checks = facts.checks(&program);
+    let reasons: Vec<&str> = checks.iter().map(|check| &*check.reason).collect();
+    assert_eq!(
+        reasons,
+        [
+            "the access may reach up to 14 bytes past data_end: compare data + 14 with data_end first",
+            "r0 may be null: compare it with 0 first",
+            "8 bytes at offset 12 of a value of `map`, which has 16: bound the offset with a comparison or `&`",
+        ]
+    );
+    let r7 = Reg::new(7).expect("r7 exists");
+    assert_eq!(checks[0].registers, [(r7, "data".to_owned())]);
+    assert_eq!(
+        checks[1].registers,
+        [(Reg::R0, "value of map `map`, or null".to_owned())]
+    );
+}
+
+#[test]
+fn loops_that_are_seen_to_end() {
+    // The step, the condition to go on, and whether the counter is written in another way too.
+    for (step, cond, spoilt, ends) in [
+        (2, o::JLT, false, true),
+        (0, o::JLT, false, false),
+        (2, o::JNE, false, false),
+        (2, o::JLT, true, false),
+    ] {
+        let mut asm = Asm::new();
+        let (again, on) = (asm.label(), asm.label());
+        asm.mov(1, 0).bind(again);
+        if spoilt {
+            asm.mov(2, R(1))
+                .jump_eq(2, 7, on)
+                .alu(o::AND, 1, 7)
+                .bind(on);
+        } else {
+            asm.bind(on);
+        }
+        if step > 0 {
+            asm.add(1, step);
+        }
+        asm.jump_if(cond, 1, 16, again).mov(0, 0).exit();
+        let (program, facts) = facts(&asm, &[]);
+        assert_eq!(
+            facts.unbounded_loops(&program).is_empty(),
+            ends,
+            "{step} {cond} {spoilt}"
+        );
+    }
+}
+
+#[test]
+fn code_that_no_path_reaches_is_told() {
+    let mut asm = Asm::new();
+    let out = asm.label();
+    asm.mov(1, 1).jump_eq(1, 1, out).imm64(0, 1 << 40).mov(0, 1);
+    end(&mut asm, out);
+    let (program, facts) = facts(&asm, &[]);
+    let unreachable = facts.unreachable(&program);
+    assert_eq!(unreachable, vec![std::ops::Range { start: 2, end: 5 }]);
+}

@@ -127,6 +127,8 @@ impl Machine<'_> {
         if result.bits != 0 {
             return Ok(self.rounds_over(caller, rounds.begun));
         }
+        // A tail call may have put another program in the callback's place.
+        self.program = caller.program;
         self.stacks.renew();
         Ok(self.next_round(caller, rounds))
     }

@@ -65,20 +65,7 @@ pub(crate) fn run(
     stacks: &mut Stacks,
     observed: Observed<'_>,
 ) -> Result<u64, Trap> {
-    stacks.reset();
-    let mut machine = Machine {
-        programs,
-        env,
-        stacks,
-        regs: [Value::UNINIT; Reg::COUNT],
-        epoch: 0,
-        program: entry,
-        at: 0,
-        callers: [None; squalus_runtime::MAX_CALL_FRAMES],
-        observed,
-    };
-    machine.enter();
-    machine.run()
+    Machine::new(programs, entry, env, stacks, observed).run()
 }
 
 /// Calls a function of a program with a map, and the addresses of a key and a value of it.
@@ -90,22 +77,37 @@ pub(crate) fn call(
     stacks: &mut Stacks,
     observed: Observed<'_>,
 ) -> Result<u64, Trap> {
-    stacks.reset();
-    let mut machine = Machine {
-        programs,
-        env,
-        stacks,
-        regs: [Value::UNINIT; Reg::COUNT],
-        epoch: 0,
-        program,
-        at: programs[program].index_of(slot).unwrap_or_default(),
-        callers: [None; squalus_runtime::MAX_CALL_FRAMES],
-        observed,
-    };
-    machine.enter();
+    let mut machine = Machine::new(programs, program, env, stacks, observed);
+    machine.at = programs[program].index_of(slot).unwrap_or_default();
     let [map, key, value] = machine.element_args(map, key, value);
     machine.regs[1..4].copy_from_slice(&[map, key, value]);
     machine.run()
+}
+
+impl<'a> Machine<'a> {
+    /// At the start of a program, with fresh stacks.
+    fn new(
+        programs: &'a [Arc<LinkedProgram>],
+        program: usize,
+        env: &'a mut Env,
+        stacks: &'a mut Stacks,
+        observed: Observed<'a>,
+    ) -> Machine<'a> {
+        stacks.reset();
+        let mut machine = Machine {
+            programs,
+            env,
+            stacks,
+            regs: [Value::UNINIT; Reg::COUNT],
+            epoch: 0,
+            program,
+            at: 0,
+            callers: [None; squalus_runtime::MAX_CALL_FRAMES],
+            observed,
+        };
+        machine.enter();
+        machine
+    }
 }
 
 impl Machine<'_> {

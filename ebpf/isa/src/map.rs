@@ -187,7 +187,7 @@ impl ValueFields {
 
     /// The bytes of the value that they take, in no particular order.
     pub fn ranges(self) -> impl Iterator<Item = std::ops::Range<usize>> {
-        let range = |at: Option<u32>, len| at.map(|at| at as usize..(at + len) as usize);
+        let range = |at: Option<u32>, len| at.map(|at| at as usize..at as usize + len as usize);
         [
             range(self.spin_lock, Self::SPIN_LOCK_SIZE),
             range(self.timer, Self::TIMER_SIZE),

@@ -177,14 +177,18 @@ fn is_special(map: &Map, address: u64, len: u64) -> bool {
     if def.fields.is_empty() {
         return false;
     }
-    // Values are aligned to 8 bytes, and only their own start has all of the value behind it.
-    let size = u64::from(def.value_size);
-    let mut offsets = (address % 8..=size).step_by(8);
-    let off = offsets.find(|off| map.contains((address - off) as usize, size as usize));
-    off.is_none_or(|off| {
-        let off = off.cast_signed();
-        touches_fields(def.fields, off, off + len.cast_signed())
-    })
+    // How far the value's start is from the address, found by halves: so much of it is inside, no more.
+    let (mut off, mut beyond) = (0, u64::from(def.value_size));
+    while beyond - off > 1 {
+        let before = u64::midpoint(off, beyond);
+        if map.contains((address - before) as usize, (before + len) as usize) {
+            off = before;
+        } else {
+            beyond = before;
+        }
+    }
+    let off = off.cast_signed();
+    touches_fields(def.fields, off, off + len.cast_signed())
 }
 
 /// Checks the arguments of a helper that the bits of `mask` name: 0, or the number of a [`TrapReason`].

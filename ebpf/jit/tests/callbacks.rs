@@ -458,7 +458,7 @@ fn hashes_are_walked_and_changed_on_the_way() {
             .store(MemSize::Dw, 4, 0, R(8))
             .call(HelperId::MAP_DELETE_ELEM)
             .exit();
-        let expected = 5 << 16 | (1 + 2 + 3 + 4 + 5) * 101;
+        let expected = (5 << 16) | ((1 + 2 + 3 + 4 + 5) * 101);
         let ran = run(&code, &[map(kind, 16)]);
         assert_eq!(ran, value(expected), "{kind}");
     }
@@ -526,4 +526,63 @@ fn elements_of_a_hash_are_those_of_the_control_side() {
     }
     let ran = run_interp(&loaded, &[0; 64]);
     assert_eq!(ran.result, Ok((0..700).sum::<u64>() * 4));
+}
+
+#[test]
+fn a_program_in_a_callbacks_place_is_there_for_one_round() {
+    let mut counting = Asm::new();
+    let each = counting.label();
+    // The callback finds the program's context in its caller's frame.
+    counting
+        .store(MemSize::Dw, 10, -16, R(1))
+        .store(MemSize::Dw, 10, -8, 0)
+        .mov(1, 3)
+        .function(2, each)
+        .mov(3, R(10))
+        .add(3, -16)
+        .mov(4, 0)
+        .call(HelperId::LOOP)
+        .mov(7, R(0))
+        .load(MemSize::Dw, 0, 10, -8)
+        .alu(o::LSH, 7, 8)
+        .alu(o::OR, 0, R(7))
+        .exit()
+        .bind(each)
+        .load(MemSize::Dw, 3, 2, 8)
+        .add(3, 1)
+        .store(MemSize::Dw, 2, 8, R(3))
+        .load(MemSize::Dw, 1, 2, 0)
+        .map(2, 0)
+        .mov(3, 0)
+        .call(HelperId::TAIL_CALL)
+        .mov(0, 1)
+        .exit();
+    let mut other = Asm::new();
+    // Another slot is the callback's here: it must not be run.
+    for _ in 0..40 {
+        other.mov(0, 0);
+    }
+    other.exit();
+    let defs = [MapDef {
+        value_size: 4,
+        ..map(MapType::ProgArray, 1)
+    }];
+    let codes = [counting.finish(), other.finish()];
+    let loaded = link(&codes, &defs);
+    loaded.maps[0].set_program(0, Some(1)).unwrap();
+    let expected = value(3 << 8 | 3);
+    assert_eq!(run_interp(&loaded, &[0; 64]), expected);
+    let programs = compile_all(&loaded, Options::default());
+    assert_eq!(run_jit(&loaded, &programs, &[0; 64]), expected);
+}
+
+#[test]
+fn walks_over_huge_maps_without_elements_end() {
+    let mut code = Asm::new();
+    let (callback, again) = (code.label(), code.label());
+    code.bind(again);
+    for_each(&mut code, callback, 0);
+    code.jump(again).bind(callback).mov(0, 0).exit();
+    let huge = map(MapType::Hash, 1 << 20);
+    assert_eq!(reason(&code, &[huge]), TrapReason::Budget);
 }

@@ -374,3 +374,60 @@ fn records_reach_callbacks() {
     let ran: Ran = agree(&[code.finish()], &[ring()], &PACKET);
     assert_eq!(ran.result, Ok(3));
 }
+
+#[test]
+fn a_lock_that_a_program_leaves_behind_is_found_by_its_caller() {
+    let mut caller = Asm::new();
+    let replaced = caller.label();
+    caller
+        .mov(6, R(1))
+        .call_local(replaced)
+        .call(HelperId::KTIME_GET_NS)
+        .mov(0, 0)
+        .exit()
+        .bind(replaced)
+        .map(2, 1)
+        .mov(3, 0)
+        .call(HelperId::TAIL_CALL)
+        .mov(0, 1)
+        .exit();
+    let locks = written(|c| {
+        lookup(c, 0);
+        lock(c, HelperId::SPIN_LOCK, 8);
+        c.mov(0, 0).exit();
+    });
+    let programs = map(MapType::ProgArray, 4, 1, ValueFields::default());
+    let loaded = link(&[caller.finish(), locks.finish()], &[locked(), programs]);
+    loaded.maps[1].set_program(0, Some(1)).unwrap();
+    let interp = run_interp(&loaded, &PACKET);
+    assert_eq!(interp.result, Err(TrapReason::SpinLock));
+    let programs = compile_all(&loaded, Options::default());
+    assert_eq!(run_jit(&loaded, &programs, &PACKET), interp);
+}
+
+#[test]
+fn a_key_in_a_record_is_read_anew() {
+    let array = map(MapType::Array, 8, 4, ValueFields::default());
+    let code = written(|c| {
+        let (one, two) = (c.label(), c.label());
+        reserve(c, 8);
+        c.store(MemSize::W, 7, 0, 1)
+            .map(1, 1)
+            .mov(2, R(7))
+            .call(HelperId::MAP_LOOKUP_ELEM)
+            .mov(8, R(0))
+            .jump_if(o::JNE, 8, 0, one)
+            .bind(one)
+            .store(MemSize::W, 7, 0, 3)
+            .map(1, 1)
+            .mov(2, R(7))
+            .call(HelperId::MAP_LOOKUP_ELEM)
+            .mov(9, R(0))
+            .jump_if(o::JNE, 9, 0, two)
+            .bind(two);
+        give(c, HelperId::RINGBUF_DISCARD);
+        c.mov(0, R(9)).alu(o::SUB, 0, R(8)).exit();
+    });
+    let ran = agree(&[code.finish()], &[ring(), array], &PACKET);
+    assert_eq!(ran.result, Ok(16));
+}

@@ -241,7 +241,8 @@ impl Attachments {
         let Some(attached) = query(ifindex)? else {
             return Ok(None);
         };
-        let held = self.held(ifindex)?;
+        // Who may not look into the directory is told what the kernel tells everybody.
+        let held = self.held(ifindex).ok().flatten();
         Ok(Some(RunningProgram {
             holder: holder(held.as_ref(), ifindex, attached.id),
             info: ProgramInfo::by_id(attached.id).ok(),

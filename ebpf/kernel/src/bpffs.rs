@@ -94,6 +94,12 @@ fn pin_error(doing: &'static str, path: &Path, errno: Errno) -> KernelError {
             advice: Needs::Load.advice(),
         },
         Errno::EINVAL => KernelError::NotBpfFs(path.to_owned()),
+        Errno::EACCES => KernelError::Path {
+            doing,
+            path: path.to_owned(),
+            reason: "EACCES (permission denied): it belongs to another user; run as root"
+                .to_owned(),
+        },
         errno => KernelError::Path {
             doing,
             path: path.to_owned(),

@@ -17,6 +17,8 @@ use crate::{KernelError, MAX_TEST_FRAME};
 
 /// The shortest frame the kernel's test run takes: an Ethernet header.
 const MIN_TEST_FRAME: usize = 14;
+/// Pages that a frame may have besides the first (`MAX_SKB_FRAGS`).
+const MAX_FRAGMENTS: usize = 17;
 /// How much longer than its input a frame can be after a run: all headroom used, and the tail grown.
 const GROWTH: usize = 4096;
 
@@ -343,6 +345,6 @@ fn explain(errno: Errno, len: usize) -> String {
     }
     format!(
         "{errno}: the frame has {len} bytes; the kernel runs frames of {MIN_TEST_FRAME} to \
-         {MAX_TEST_FRAME} bytes (longer ones only for programs in section `xdp.frags`)"
+         {MAX_TEST_FRAME} bytes in one piece, and of {MAX_FRAGMENTS} pages more in fragments"
     )
 }

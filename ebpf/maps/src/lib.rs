@@ -230,7 +230,7 @@ impl Kind {
                 let reclaimer = Arc::clone(&env.reclaimer);
                 Kind::MapArray(MapArray::new(def.max_entries, id, reclaimer)?)
             }
-            MapType::ProgArray => Kind::ProgArray(ProgArray::new(def.max_entries)),
+            MapType::ProgArray => Kind::ProgArray(ProgArray::new(def.max_entries, id)?),
             MapType::Queue | MapType::Stack => Kind::Queue(Queue::new(def, id)?),
             MapType::BloomFilter => Kind::Bloom(Bloom::new(def, env.seed_of(def, id) as u32, id)?),
             MapType::DevMap | MapType::CpuMap | MapType::XskMap => {
@@ -242,7 +242,8 @@ impl Kind {
             })?),
             MapType::RingBuf => Kind::Ring(Ring::new(def.max_entries)?),
             MapType::PerfEventArray => {
-                Kind::Perf(PerfEvents::new(def, env.cpus, Arc::clone(&env.reclaimer)))
+                let reclaimer = Arc::clone(&env.reclaimer);
+                Kind::Perf(PerfEvents::new(def, env.cpus, id, reclaimer)?)
             }
             // Refused by `validate`.
             _ => return Err(std::io::ErrorKind::Unsupported.into()),

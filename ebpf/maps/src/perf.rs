@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use squalus_isa::{Errno, MapDef};
 
+use crate::arena::Arena;
 use crate::reclaim::Reclaimer;
 use crate::refs;
 use crate::ring::buffer::{Buffer, Header};
 use crate::ring::wakeup::Wakeup;
 use crate::ring::{is_ring_len, page_size};
-use crate::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// As an index: the element of the CPU the program runs on (`BPF_F_CURRENT_CPU`).
@@ -37,13 +38,20 @@ const SAMPLE: u32 = 9;
 
 /// A perf event array's contents: a ring for each index that the control side opened.
 pub struct PerfEvents {
-    rings: Box<[AtomicPtr<PerfRing>]>,
+    /// Of pointers, null where none is open.
+    arena: Arena,
+    entries: u32,
+    /// Cells from here on were never set: most of a huge array need never be looked at.
+    used: AtomicU32,
     cpus: u32,
     wakeup: Arc<Wakeup>,
     /// Serialises the control side, so that nobody clones a reference while another drops it.
     control: Mutex<()>,
     reclaimer: Arc<Reclaimer>,
 }
+
+/// A reference to a ring, owned by whoever stores it.
+type RingCell = AtomicPtr<PerfRing>;
 
 /// The samples of one CPU.
 struct PerfRing {
@@ -67,18 +75,34 @@ pub struct PerfRecord<'a> {
 }
 
 impl PerfEvents {
-    pub(crate) fn new(def: &MapDef, cpus: u32, reclaimer: Arc<Reclaimer>) -> PerfEvents {
-        PerfEvents {
-            rings: (0..def.max_entries).map(|_| AtomicPtr::default()).collect(),
+    pub(crate) fn new(
+        def: &MapDef,
+        cpus: u32,
+        colour: u32,
+        reclaimer: Arc<Reclaimer>,
+    ) -> io::Result<PerfEvents> {
+        let entries = def.max_entries;
+        Ok(PerfEvents {
+            arena: Arena::new(entries as usize * size_of::<RingCell>(), colour)?,
+            entries,
+            used: AtomicU32::new(0),
             cpus,
             wakeup: Arc::new(Wakeup::new()),
             control: Mutex::new(()),
             reclaimer,
-        }
+        })
     }
 
     pub(crate) fn len(&self) -> u32 {
-        self.rings.len() as u32
+        self.entries
+    }
+
+    fn cell(&self, index: u32) -> Option<&RingCell> {
+        (index < self.entries).then(|| {
+            let cell = self.arena.at(index as usize * size_of::<RingCell>());
+            // SAFETY: in bounds and aligned; zeroed memory is a null pointer, and only cells live here.
+            unsafe { &*cell.cast::<RingCell>() }
+        })
     }
 }
 
@@ -98,7 +122,7 @@ impl PerfEvents {
         } else {
             index
         };
-        let cell = self.rings.get(index as usize).ok_or(Errno::E2BIG)?;
+        let cell = self.cell(index).ok_or(Errno::E2BIG)?;
         // SAFETY: a non-null cell holds a live ring, which the reclaimer keeps while a worker may use it.
         let ring = unsafe { cell.load(Ordering::Acquire).as_ref() }.ok_or(Errno::ENOENT)?;
         if ring.cpu != cpu {
@@ -119,7 +143,7 @@ impl PerfEvents {
     /// `E2BIG` for an index outside, `ENODEV` for a CPU that the environment does not have, `EINVAL` for
     /// another number of pages, `ENOMEM` if memory or descriptors are short.
     pub fn open(&self, index: u32, cpu: u32, pages: u32) -> Result<(), Errno> {
-        let cell = self.rings.get(index as usize).ok_or(Errno::E2BIG)?;
+        let cell = self.cell(index).ok_or(Errno::E2BIG)?;
         if cpu >= self.cpus {
             return Err(Errno::ENODEV);
         }
@@ -134,6 +158,9 @@ impl PerfEvents {
             lost_ever: AtomicU64::new(0),
         };
         let _guard = self.lock();
+        if index >= self.used.load(Ordering::Relaxed) {
+            self.used.store(index + 1, Ordering::Release);
+        }
         refs::replace(cell, Some(Arc::new(ring)), &self.reclaimer);
         Ok(())
     }
@@ -151,7 +178,7 @@ impl PerfEvents {
     /// # Errors
     /// `E2BIG` for an index outside, `ENOENT` where no ring is open.
     pub fn close(&self, index: u32) -> Result<(), Errno> {
-        let cell = self.rings.get(index as usize).ok_or(Errno::E2BIG)?;
+        let cell = self.cell(index).ok_or(Errno::E2BIG)?;
         let _guard = self.lock();
         if refs::replace(cell, None, &self.reclaimer) {
             Ok(())
@@ -185,13 +212,14 @@ impl PerfEvents {
     /// If the system has no descriptor left to sleep on.
     pub fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
         self.wakeup.wait(timeout, || {
-            let mut rings = (0..self.len()).filter_map(|index| self.ring(index));
+            let used = self.used.load(Ordering::Acquire);
+            let mut rings = (0..used).filter_map(|index| self.ring(index));
             rings.any(|ring| ring.buffer.is_ready(read))
         })
     }
 
     fn ring(&self, index: u32) -> Option<Arc<PerfRing>> {
-        let cell = self.rings.get(index as usize)?;
+        let cell = self.cell(index)?;
         let _guard = self.lock();
         refs::clone(cell)
     }
@@ -203,7 +231,8 @@ impl PerfEvents {
 
 impl Drop for PerfEvents {
     fn drop(&mut self) {
-        for cell in &self.rings {
+        let used = self.used.load(Ordering::Acquire);
+        for cell in (0..used).filter_map(|index| self.cell(index)) {
             refs::replace(cell, None, &self.reclaimer);
         }
     }
@@ -316,7 +345,7 @@ mod tests {
         };
         let reclaimer = Reclaimer::new();
         (
-            PerfEvents::new(&def, cpus, Arc::clone(&reclaimer)),
+            PerfEvents::new(&def, cpus, 0, Arc::clone(&reclaimer)).unwrap(),
             reclaimer,
         )
     }

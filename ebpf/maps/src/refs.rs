@@ -7,7 +7,7 @@ use squalus_isa::Errno;
 
 use crate::arena::Arena;
 use crate::reclaim::Reclaimer;
-use crate::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::{ArrayBase, Map};
 
@@ -18,6 +18,8 @@ pub(crate) type MapCell = AtomicPtr<Map>;
 pub(crate) struct MapArray {
     arena: Arena,
     entries: u32,
+    /// Cells from here on were never set: most of a huge array need never be looked at.
+    used: AtomicU32,
     /// Serialises the control side, so that nobody clones a reference while another drops it.
     control: Mutex<()>,
     reclaimer: Arc<Reclaimer>,
@@ -33,6 +35,7 @@ impl MapArray {
         Ok(MapArray {
             arena,
             entries,
+            used: AtomicU32::new(0),
             control: Mutex::new(()),
             reclaimer,
         })
@@ -55,9 +58,9 @@ impl MapArray {
         })
     }
 
-    /// All cells.
+    /// All cells that were ever set.
     pub(crate) fn cells(&self) -> impl Iterator<Item = &MapCell> {
-        (0..self.entries).filter_map(|index| self.cell(index))
+        (0..self.used.load(Ordering::Acquire)).filter_map(|index| self.cell(index))
     }
 
     #[inline]
@@ -69,6 +72,10 @@ impl MapArray {
     pub(crate) fn set(&self, index: u32, inner: Arc<Map>) -> Result<(), Errno> {
         let cell = self.cell(index).ok_or(Errno::E2BIG)?;
         let _guard = self.lock();
+        // Before the map can be found by a lookup.
+        if index >= self.used.load(Ordering::Relaxed) {
+            self.used.store(index + 1, Ordering::Release);
+        }
         replace(cell, Some(inner), &self.reclaimer);
         Ok(())
     }
@@ -95,10 +102,8 @@ impl MapArray {
 
 impl Drop for MapArray {
     fn drop(&mut self) {
-        for index in 0..self.entries {
-            if let Some(cell) = self.cell(index) {
-                replace(cell, None, &self.reclaimer);
-            }
+        for cell in self.cells() {
+            replace(cell, None, &self.reclaimer);
         }
     }
 }
@@ -135,19 +140,30 @@ pub(crate) fn clone<T>(cell: &AtomicPtr<T>) -> Option<Arc<T>> {
 
 /// Programs by index: opaque numbers of the virtual machine's.
 pub(crate) struct ProgArray {
-    /// 0 if unset, else the number plus one.
-    slots: Box<[AtomicU64]>,
+    /// Words: 0 if unset, else the number plus one.
+    arena: Arena,
+    entries: u32,
 }
 
 impl ProgArray {
-    pub(crate) fn new(entries: u32) -> ProgArray {
-        ProgArray {
-            slots: (0..entries).map(|_| AtomicU64::new(0)).collect(),
-        }
+    pub(crate) fn new(entries: u32, colour: u32) -> io::Result<ProgArray> {
+        Ok(ProgArray {
+            arena: Arena::new(entries as usize * size_of::<AtomicU64>(), colour)?,
+            entries,
+        })
+    }
+
+    #[inline]
+    fn slot(&self, index: u32) -> Option<&AtomicU64> {
+        (index < self.entries).then(|| {
+            let slot = self.arena.at(index as usize * size_of::<AtomicU64>());
+            // SAFETY: in bounds and aligned, and only such words live here.
+            unsafe { &*slot.cast::<AtomicU64>() }
+        })
     }
 
     pub(crate) fn set(&self, index: u32, program: Option<u32>) -> Result<(), Errno> {
-        let slot = self.slots.get(index as usize).ok_or(Errno::E2BIG)?;
+        let slot = self.slot(index).ok_or(Errno::E2BIG)?;
         let new = program.map_or(0, |id| u64::from(id) + 1);
         let old = slot.swap(new, Ordering::AcqRel);
         if program.is_none() && old == 0 {
@@ -159,7 +175,7 @@ impl ProgArray {
 
     #[inline]
     pub(crate) fn get(&self, index: u32) -> Option<u32> {
-        let slot = self.slots.get(index as usize)?.load(Ordering::Acquire);
+        let slot = self.slot(index)?.load(Ordering::Acquire);
         slot.checked_sub(1).map(|id| id as u32)
     }
 }

@@ -310,14 +310,15 @@ mod tests {
 
     #[test]
     fn a_forced_wakeup_reaches_who_waits_for_an_earlier_record() {
-        let ring = Ring::new(4096).unwrap();
+        // Room enough to try again until the sleeper sleeps: a full ring wakes nobody.
+        let ring = Ring::new(1 << 20).unwrap();
         let open = ring.reserve(8);
         std::thread::scope(|scope| {
             let sleeper = scope.spawn(|| ring.wait(None).unwrap());
             // The sleeper may not sleep yet.
             while !sleeper.is_finished() {
                 let _ = ring.output(b"now", RING_FORCE_WAKEUP);
-                std::thread::yield_now();
+                std::thread::sleep(Duration::from_millis(1));
             }
         });
         // SAFETY: the record is still open.

@@ -14,7 +14,7 @@ use std::io;
 use squalus_isa::{Errno, MapDef, MapType, UpdateFlags};
 
 use crate::arena::Arena;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// The largest queue of a CPU.
 const MAX_QUEUE: u32 = 16384;
@@ -89,6 +89,8 @@ pub(crate) struct Targets {
     arena: Arena,
     kind: MapType,
     entries: u32,
+    /// Entries from here on were never set: most of a huge array need never be looked at.
+    used: AtomicU32,
     value_size: u32,
     /// How many CPUs there are.
     cpus: u32,
@@ -100,6 +102,7 @@ impl Targets {
             arena: Arena::new(def.max_entries as usize * size_of::<AtomicU64>(), colour)?,
             kind: def.kind,
             entries: def.max_entries,
+            used: AtomicU32::new(0),
             value_size: def.value_size,
             cpus,
         })
@@ -144,7 +147,8 @@ impl Targets {
 
     /// The first entry at or after `index`, and the index after it.
     pub(crate) fn from(&self, index: u32) -> Option<(u32, Target)> {
-        (index..self.entries).find_map(|index| Some((index + 1, self.get(index)?)))
+        let used = self.used.load(Ordering::Acquire);
+        (index..used).find_map(|index| Some((index + 1, self.get(index)?)))
     }
 
     pub(crate) fn sys_lookup(&self, index: u32) -> Result<Option<Vec<u8>>, Errno> {
@@ -159,6 +163,8 @@ impl Targets {
             return Err(Errno::EINVAL);
         }
         let cell = self.cell(index).ok_or(Errno::E2BIG)?;
+        let beyond = |used| (index >= used).then_some(index + 1);
+        let _ = (self.used).fetch_update(Ordering::AcqRel, Ordering::Acquire, beyond);
         if self.kind == MapType::XskMap {
             return set_socket(cell, word(value), flags);
         }

@@ -110,6 +110,19 @@ fn fields(def: &MapDef) -> Result<(), MapError> {
     {
         return Err(einval(def, "a spin lock or timer lies outside the value"));
     }
+    let unaligned = |at: Option<u32>, to: u32| at.is_some_and(|at| !at.is_multiple_of(to));
+    if unaligned(fields.spin_lock, 4) || unaligned(fields.timer, 8) {
+        return Err(einval(
+            def,
+            "a spin lock or timer is not aligned in the value",
+        ));
+    }
+    if let [a, b] = &*fields.ranges().collect::<Vec<_>>()
+        && a.start < b.end
+        && b.start < a.end
+    {
+        return Err(einval(def, "a spin lock and a timer overlap in the value"));
+    }
     if def.flags.0 & PROG_ACCESS != 0 {
         return Err(MapError::new(
             def,

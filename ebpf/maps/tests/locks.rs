@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::def;
 use squalus_isa::{MapDef, MapType, UpdateFlags, ValueFields};
-use squalus_maps::{Map, MapEnv, spin_lock, spin_unlock};
+use squalus_maps::{Cursor, Map, MapEnv, spin_lock, spin_unlock};
 
 const WORDS: usize = 30;
 const LOCK: usize = 8;
@@ -119,4 +119,59 @@ fn timers_end_with_their_element() {
             assert_eq!(unsafe { *timer }, [0; 2], "{kind}: deleted");
         }
     }
+}
+
+#[test]
+fn fields_have_their_alignment_and_a_place_of_their_own() {
+    for (spin_lock, timer, expected) in [
+        (Some(16), Some(0), true),
+        (Some(2), None, false),
+        (None, Some(4), false),
+        (Some(12), Some(0), false),
+        (Some(8), Some(8), false),
+        (Some(u32::MAX), None, false),
+    ] {
+        let def = MapDef {
+            fields: ValueFields { spin_lock, timer },
+            ..def(MapType::Hash, 4, 24, 2)
+        };
+        let made = Map::new(&def, &MapEnv::with_seed(1, 1));
+        assert_eq!(made.is_ok(), expected, "{spin_lock:?} {timer:?}");
+    }
+}
+
+/// Nothing of the size of the map is touched before it is used.
+#[test]
+fn maps_of_references_are_as_large_as_objects_say() {
+    let env = MapEnv::with_seed(1, 1);
+    let inner = def(MapType::Hash, 4, 8, 1);
+    for kind in [
+        MapType::ProgArray,
+        MapType::PerfEventArray,
+        MapType::ArrayOfMaps,
+    ] {
+        let def = MapDef {
+            inner: Some(Box::new(inner.clone())),
+            ..def(kind, 4, 4, u32::MAX)
+        };
+        let map = Map::new(&def, &env).unwrap();
+        if kind == MapType::ProgArray {
+            map.set_program(u32::MAX - 1, Some(3)).unwrap();
+            assert_eq!(map.program(u32::MAX - 1), Some(3));
+        }
+        let worker = env.reclaimer.register();
+        // SAFETY: the worker is registered and not paused.
+        assert_eq!(unsafe { map.find_inner(|_| Some(())) }, None);
+        drop(worker);
+    }
+    let map = Map::new(&def(MapType::DevMap, 4, 4, u32::MAX), &env).unwrap();
+    for _ in 0..1000 {
+        assert_eq!(map.next_device(&mut Cursor::default()), None);
+    }
+    let interface = 5_u32.to_ne_bytes();
+    map.sys_update(&70_u32.to_ne_bytes(), &interface, UpdateFlags::ANY)
+        .unwrap();
+    let mut cursor = Cursor::default();
+    assert!(map.next_device(&mut cursor).is_some());
+    assert_eq!(map.next_device(&mut cursor), None);
 }

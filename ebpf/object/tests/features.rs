@@ -113,6 +113,9 @@ fn inner_maps_of_iproute2_are_found_by_id() {
         target: InitialTarget::Map("in".into()),
     }];
     assert_eq!(out.values, values);
+    let late = object.map("late").unwrap();
+    assert_eq!(late.def.inner.as_ref().unwrap().name, "late_in");
+    assert_eq!(late.values, [], "-1 is no index");
     assert_eq!(object.map("jmp").unwrap().pinning, Pinning::ByObject);
     assert_eq!(object.program("prog").unwrap().kind, ProgramKind::Tc);
 }

@@ -64,6 +64,9 @@ pub const fn loop_rounds(rounds: u64, flags: u64) -> Result<u32, Errno> {
     }
 }
 
+/// So many entries of a map, as a shift, cost a walk over all of them as much as one round.
+const ENTRIES_PER_STEP_SHIFT: u32 = 6;
+
 /// Longest key of a map that `bpf_for_each_map_elem` goes over; the kernel knows no such limit.
 pub const MAX_LENT_KEY: usize = 512;
 
@@ -154,6 +157,11 @@ impl Walk {
         // it may be written through a shared reference.
         let value = unsafe { map.for_each(&mut self.cursor, key, cpu) };
         *len = value.map_or(0, |_| map.def().key_size);
+        if self.key == 0 {
+            // The first step. A walk over a huge map takes long without elements, too.
+            let effort = u64::from(map.def().max_entries) >> ENTRIES_PER_STEP_SHIFT;
+            env.budget = env.budget.saturating_sub(effort);
+        }
         self.key = key.expose_provenance() as u64;
         self.value = value.map_or(0, |value| value.expose_provenance() as u64);
         value.is_some()

@@ -283,7 +283,7 @@ struct Text<'a> {
     secret: [u64; 2],
 }
 
-impl Text<'_> {
+impl<'a> Text<'a> {
     fn put(&mut self, byte: u8) {
         if let Some(place) = self.out.get_mut(self.len) {
             *place = byte;
@@ -291,10 +291,14 @@ impl Text<'_> {
         self.len += 1;
     }
 
+    /// Writes a byte many times. Widths have up to ten digits, so what is beyond the output is only counted.
     fn fill(&mut self, byte: u8, count: i64) {
-        for _ in 0..count {
-            self.put(byte);
+        let count = usize::try_from(count).unwrap_or(0);
+        if let Some(room) = self.out.get_mut(self.len..) {
+            let inside = count.min(room.len());
+            room[..inside].fill(byte);
         }
+        self.len += count;
     }
 
     fn finish(self) -> usize {
@@ -311,14 +315,17 @@ impl Text<'_> {
         bytes.copied().unwrap_or([0; N])
     }
 
-    /// The string that is the next argument.
-    fn string(&self) -> &[u8] {
+    /// Takes the string that is the next argument.
+    fn string(&mut self) -> &'a [u8] {
         let bytes = self.args.get(self.taken..).unwrap_or_default();
         let len = bytes.iter().position(|byte| *byte == 0);
-        &bytes[..len.unwrap_or(bytes.len())]
+        let text = &bytes[..len.unwrap_or(bytes.len())];
+        self.taken += text.len() + 1;
+        text
     }
 
-    /// Writes the conversion at the start of `format`, which [`prepare`] accepted; returns what follows.
+    /// Writes the conversion at the start of `format`, which [`prepare`] accepted; returns what follows. Another
+    /// thread may have changed the format since: then the text is any, and nothing worse.
     fn convert<'f>(&mut self, format: &'f [u8]) -> &'f [u8] {
         let (layout, format) = Layout::of(format);
         match format {
@@ -328,10 +335,8 @@ impl Text<'_> {
                 &rest[letters.count()..]
             }
             [b's', rest @ ..] => {
-                let (at, len) = (self.taken, self.string().len());
-                self.taken += len + 1;
-                let args = self.args;
-                self.padded(layout, &args[at..at + len]);
+                let text = self.string();
+                self.padded(layout, text);
                 rest
             }
             [b'c', rest @ ..] => {
@@ -341,8 +346,10 @@ impl Text<'_> {
             }
             _ => {
                 let longs = format.iter().take_while(|byte| **byte == b'l').count();
-                let (kind, rest) = (format[longs], &format[longs + 1..]);
-                self.integer(layout, kind, longs != 0);
+                let Some((kind, rest)) = format[longs..].split_first() else {
+                    return &[];
+                };
+                self.integer(layout, *kind, longs != 0);
                 rest
             }
         }
@@ -439,10 +446,8 @@ impl Text<'_> {
         if self.len >= self.out.len() {
             return;
         }
-        let (at, len) = (self.taken, self.string().len());
-        self.taken += len + 1;
-        for n in at..at + len {
-            self.put(self.args[n]);
+        for byte in self.string() {
+            self.put(*byte);
         }
     }
 
@@ -521,6 +526,31 @@ mod tests {
         ] {
             assert_eq!(text(format, &[1]), Err(Errno::EINVAL), "{format}");
         }
+    }
+
+    #[test]
+    fn a_format_that_changes_after_it_was_checked_does_no_harm() {
+        let formats = [
+            "%", "%l", "%ll", "%5", "%s%s%s", "%p", "%pI", "%pI4%pI6", "%c%s%d", "%pks", "%-", "%y",
+        ];
+        let many = "%s%lu%pS".repeat(300);
+        for checked in ["none", "%d", "%s", "%pI4"] {
+            let args = prepare(checked.as_bytes(), &[7], &no_memory).unwrap();
+            for format in formats.into_iter().chain([&*many]) {
+                for room in [0, 1, 64] {
+                    render(format.as_bytes(), &args, &mut vec![0; room], [1, 2]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn wide_fields_are_counted_and_not_written_one_by_one() {
+        let format = b"%2000000000d".repeat(5);
+        let args = prepare(&format, &[1; 5], &no_memory).unwrap();
+        let mut out = [1; 8];
+        assert_eq!(render(&format, &args, &mut out, [1, 2]), 10_000_000_000);
+        assert_eq!(out, *b"       \0");
     }
 
     #[test]

@@ -47,16 +47,22 @@ pub fn holds_const_str(map: &Map, address: u64) -> bool {
     if !constant || !map.contains(address as usize, 1) {
         return false;
     }
-    let last = (1..=def.value_size as usize).rev();
-    let mut longest = last.filter(|len| map.contains(address as usize, *len));
+    // What fits behind the address, found by halves.
+    let (mut fits, mut beyond) = (1, def.value_size as usize + 1);
+    while beyond - fits > 1 {
+        let len = usize::midpoint(fits, beyond);
+        if map.contains(address as usize, len) {
+            fits = len;
+        } else {
+            beyond = len;
+        }
+    }
     // SAFETY: the map says that so many bytes are inside one of its values.
-    let bytes = longest.next().map(|len| unsafe {
-        std::slice::from_raw_parts(
-            std::ptr::with_exposed_provenance::<u8>(address as usize),
-            len,
-        )
-    });
-    bytes.is_some_and(|bytes| bytes.contains(&0))
+    let bytes = unsafe {
+        let text = std::ptr::with_exposed_provenance::<u8>(address as usize);
+        std::slice::from_raw_parts(text, fits)
+    };
+    bytes.contains(&0)
 }
 
 /// Whether a helper changes the map it is called on, as far as the kernel forbids it for read-only maps.

@@ -96,6 +96,7 @@ impl VmBuilder {
             budget: DEFAULT_BUDGET,
             routes: Arc::default(),
             pins: None,
+            check_facts: false,
         };
         VmBuilder {
             source,
@@ -152,6 +153,14 @@ impl VmBuilder {
     #[must_use]
     pub fn pins(mut self, pins: &PinnedMaps) -> VmBuilder {
         self.settings.pins = Some(pins.clone());
+        self
+    }
+
+    /// For tests: the interpreter compares what analysis claims of the programs with what is the case before every
+    /// instruction, and test runs fail if a claim is false. Compiled programs are not concerned.
+    #[must_use]
+    pub fn check_facts(mut self) -> VmBuilder {
+        self.settings.check_facts = true;
         self
     }
 
@@ -277,18 +286,8 @@ impl Engine for Vm {
         let entry = self.entry(program)?;
         self.check_cpu(program, run.cpu)?;
         let failed = |error| test_error(program, format!("{error} (EINVAL)"));
-        match self.shared().fragments[entry] {
-            true => self.memory.set_fragmented(run.frame).map_err(failed)?,
-            false => self.memory.set(run.frame).map_err(|error| match error {
-                FrameError::Range { .. } => test_error(
-                    program,
-                    format!(
-                        "{error}; only programs in section `xdp.frags` take longer ones (EINVAL)"
-                    ),
-                ),
-                _ => failed(error),
-            })?,
-        }
+        // As the kernel's test runs do, whether or not the program is one for fragments.
+        self.memory.set_fragmented(run.frame).map_err(failed)?;
         let cpu = run.cpu as usize;
         if self.test_workers.len() <= cpu {
             self.test_workers.resize_with(cpu + 1, || None);
@@ -303,6 +302,9 @@ impl Engine for Vm {
         let value = worker.repeat(&mut frame, repeat);
         let duration = start.elapsed();
         worker.pause();
+        if let Some(what) = worker.false_fact() {
+            return Err(test_error(program, format!("a fact is false: {what}")));
+        }
         Ok(TestResult {
             return_value: value as u32,
             // As the kernel's, whose output begins with the metadata.

@@ -27,6 +27,8 @@ pub(crate) struct Settings {
     pub budget: u64,
     pub routes: Arc<FibCell>,
     pub pins: Option<PinnedMaps>,
+    /// Whether the interpreter checks facts.
+    pub check_facts: bool,
 }
 
 pub(crate) struct Shared {
@@ -39,6 +41,8 @@ pub(crate) struct Shared {
     pub left_out: Vec<String>,
     /// Which programs take frames in fragments.
     pub fragments: Vec<bool>,
+    /// Facts that the interpreter checks, by program; none if it does not.
+    pub checked_facts: Arc<[Facts]>,
     /// Compiled code, if the machine compiles.
     pub native: Option<Native>,
     /// The timers in the maps' values, if there can be any.
@@ -83,6 +87,10 @@ impl Shared {
         }
         Ok(Shared {
             timers: Timers::of(&maps),
+            checked_facts: match settings.check_facts {
+                true => facts.into(),
+                false => Arc::default(),
+            },
             settings,
             map_env,
             maps,

@@ -83,10 +83,12 @@ impl Worker {
     pub(crate) fn new(shared: &Arc<Shared>, cpu: u32, entry: usize) -> Worker {
         let quiescence = shared.map_env.reclaimer.register();
         quiescence.pause();
+        let mut interp = Interp::new();
+        interp.check_facts(Arc::clone(&shared.checked_facts));
         Worker {
             shared: Arc::clone(shared),
             env: Box::new(shared.env(cpu)),
-            interp: Interp::new(),
+            interp,
             quiescence,
             paused: true,
             entry,
@@ -96,14 +98,19 @@ impl Worker {
         }
     }
 
+    /// The first claim of the analysis that a run found to be false, see [`crate::VmBuilder::check_facts`].
+    pub(crate) fn false_fact(&self) -> Option<&str> {
+        self.interp.false_fact()
+    }
+
     /// Begins a test run of program `entry`.
     pub(crate) fn begin(&mut self, entry: usize) {
         self.entry = entry;
         self.last_trap = None;
     }
 
-    /// Whether the program takes frames in fragments (its section is `xdp.frags`). Others must not be given
-    /// any ([`FrameRef::has_fragments`]).
+    /// Whether the program takes frames in fragments (its section is `xdp.frags`). An interface must not give
+    /// others any ([`FrameRef::has_fragments`]); test runs do, as the kernel's.
     #[must_use]
     pub fn takes_fragments(&self) -> bool {
         self.shared.fragments.get(self.entry) == Some(&true)

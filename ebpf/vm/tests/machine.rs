@@ -8,8 +8,11 @@ use squalus_engine::{Engine, EngineError, MapAccess, MapRef, TestRun};
 use squalus_isa::{
     Errno, HelperId, Insn, MapDef, MapFlags, MapType, MemSize, UpdateFlags, Verdict, opcode as o,
 };
-use squalus_runtime::asm::{Asm, R};
 use squalus_runtime::{Clock, FrameRef, POISON_HELPER, TrapReason};
+use squalus_runtime::{
+    TEST_RUN_MAX_FRAGMENTED,
+    asm::{Asm, R},
+};
 use squalus_vm::{EngineKind, Vm, VmBuilder, VmError};
 
 /// These run on both engines.
@@ -138,7 +141,7 @@ fn test_runs_are_refused_as_the_kernel_refuses_them(kind: EngineKind) {
     let mut vm = build(kind, Vec::new(), &[("grow", growing())]);
     assert!(vm.test_run("grow", &TestRun::once(&[0; 14])).is_ok());
     assert!(vm.test_run("grow", &TestRun::once(&[0; 3520])).is_ok());
-    for len in [0, 13, 3521] {
+    for len in [0, 13, TEST_RUN_MAX_FRAGMENTED + 1] {
         let frame = vec![0; len];
         let error = vm.test_run("grow", &TestRun::once(&frame)).unwrap_err();
         assert!(error.to_string().contains("EINVAL"), "{error}");

@@ -240,3 +240,64 @@ fn a_callback_cannot_cancel_its_own_timer() {
         assert_eq!(machine.seen().0, Errno(35).as_return());
     }
 }
+
+/// Pointer arithmetic leads from a large value to the timer of a small one, of another map.
+#[test]
+fn a_timer_of_another_map_lends_no_larger_value() {
+    let small = MapDef {
+        name: "small".to_owned(),
+        max_entries: 1024,
+        ..timed(MapType::Array)
+    };
+    let large = MapDef {
+        name: "large".to_owned(),
+        value_size: 4096,
+        ..timed(MapType::Array)
+    };
+    let mut code = Asm::new();
+    let (callback, found) = (code.label(), code.label());
+    lookup(&mut code);
+    init(&mut code);
+    code.map(1, 1)
+        .mov(2, R(10))
+        .add(2, -4)
+        .call(HelperId::MAP_LOOKUP_ELEM)
+        .jump_if(o::JNE, 0, 0, found)
+        .mov(0, 78)
+        .exit()
+        .bind(found)
+        .mov(7, R(6))
+        .alu(o::SUB, 7, R(0))
+        .mov(1, R(0))
+        .add(1, R(7))
+        .add(1, 8)
+        .function(2, callback)
+        .call(HelperId::TIMER_SET_CALLBACK);
+    call(&mut code, HelperId::TIMER_START, 0, 0);
+    code.exit()
+        .bind(callback)
+        // Over the end of a small value, inside a large one.
+        .store(MemSize::Dw, 3, 4028, -1)
+        .mov(0, 0)
+        .exit();
+    for kind in KINDS {
+        let now = Arc::new(AtomicU64::new(50));
+        let programs = vec![("main".to_owned(), code.finish())];
+        let vm = VmBuilder::assembled(vec![small.clone(), large.clone()], programs)
+            .engine(kind)
+            .clock(Clock::Manual(Arc::clone(&now)))
+            .build()
+            .unwrap();
+        let mut machine = Machine { vm, now };
+        machine
+            .vm
+            .test_run("main", &TestRun::once(&[0; 60]))
+            .unwrap();
+        // Compiled code finds the timer by its address; the interpreter knows that it is no part of the value.
+        assert_eq!(machine.at(60), usize::from(kind == EngineKind::Jit));
+        for key in 0..1024u32 {
+            let value = machine.vm.lookup("small".into(), &key.to_ne_bytes());
+            assert_eq!(value.unwrap().unwrap(), [0; 32], "{kind:?}: {key}");
+        }
+    }
+}

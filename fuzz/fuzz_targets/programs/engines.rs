@@ -81,8 +81,14 @@ impl Machine {
         let _worker = self.env.reclaimer.register();
         let mut buffer = GuardedBuffer::new(packet);
         let mut frame = buffer.frame();
+        let mut interp = Interp::new();
+        let facts = self.programs.iter().map(|program| analyse(program).ok());
+        if let Some(facts) = facts.collect::<Option<Vec<_>>>() {
+            interp.check_facts(facts.into());
+        }
         // SAFETY: the worker is registered and not paused.
-        let result = unsafe { Interp::new().run(&self.programs, 0, &mut self.run, &mut frame) };
+        let result = unsafe { interp.run(&self.programs, 0, &mut self.run, &mut frame) };
+        assert_eq!(interp.false_fact(), None);
         let end = |trap: Trap| End {
             reason: trap.reason,
             slot: trap.slot,

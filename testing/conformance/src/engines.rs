@@ -164,6 +164,10 @@ impl Subject {
             .cpus(cpus())
             .clock(clock)
             .routes(routes());
+        // Slow, so it is for long sessions: a false claim of the analysis is a failed run.
+        if std::env::var_os("SQUALUS_CHECK_FACTS").is_some() {
+            builder = builder.check_facts();
+        }
         if let Some(programs) = &self.programs {
             let programs: Vec<&str> = programs.iter().map(String::as_str).collect();
             builder = builder.only(&programs);

@@ -128,10 +128,19 @@ pub(crate) fn mount_bpffs(at: &CStr) -> Result<(), Errno> {
 
 /// The clock that program load times are on: nanoseconds since the system started.
 pub(crate) fn boot_nanos() -> u64 {
+    nanos(libc::CLOCK_BOOTTIME)
+}
+
+/// Nanoseconds that the calling thread has run so far, in the kernel and outside.
+pub(crate) fn thread_nanos() -> u64 {
+    nanos(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn nanos(clock: libc::clockid_t) -> u64 {
     // SAFETY: a `timespec` is two integers, for which zero is a value.
     let mut now: libc::timespec = unsafe { std::mem::zeroed() };
-    // SAFETY: the structure is live; the clock exists since Linux 2.6.39.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    // SAFETY: the structure is live; both clocks exist since Linux 2.6.39.
+    unsafe { libc::clock_gettime(clock, &raw mut now) };
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 

@@ -242,7 +242,8 @@ fn link_inner_maps(
             ));
         }
         let spec = &mut maps.specs[outer_map];
-        if outer.layout() == Layout::Iproute2 {
+        // An index of -1 says: the outer map is filled later.
+        if outer.layout() == Layout::Iproute2 && inner.word(8) != u32::MAX {
             spec.values.push(InitialValue {
                 index: inner.word(8),
                 target: InitialTarget::Map(inner_def.name.clone()),

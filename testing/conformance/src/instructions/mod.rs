@@ -1,6 +1,6 @@
 //! Instructions one by one, against the specification.
 //!
-//! Two kinds of cases. [`reference`] says in a few lines of Rust what RFC 9669 says of each operation, and
+//! Two kinds of cases. [`mod@reference`] says in a few lines of Rust what RFC 9669 says of each operation, and
 //! compares every engine with that on all pairs of numbers at the edges of types. What a table of operations
 //! can't say (calls, stack, tail calls, what is malformed) is in text, in `cases/*.txt`, which this module
 //! reads and runs.
@@ -109,7 +109,8 @@ pub fn load(
         Kind::Interp => EngineKind::Interp,
         Kind::Jit => EngineKind::Jit,
     };
-    let engine = VmBuilder::assembled(maps, programs).engine(vm).build();
+    let engine = VmBuilder::assembled(maps, programs).engine(vm);
+    let engine = engine.check_facts().build();
     engine
         .map(|engine| Box::new(engine) as _)
         .map_err(|error| error.to_string())

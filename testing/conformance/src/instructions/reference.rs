@@ -149,6 +149,9 @@ fn smod32(a: u64, b: u64) -> u64 {
     }
 }
 
+/// An operation of one number.
+type Change = fn(u64) -> u64;
+
 /// A condition on two numbers.
 type Condition = fn(u64, u64) -> bool;
 
@@ -287,7 +290,7 @@ fn condition(sign: &'static str, letter: char, meaning: Condition) -> [Group; 2]
 
 /// Negation, byte order, moves with sign extension.
 fn unary() -> Vec<Group> {
-    let cases: [(&str, fn(u64) -> u64); 16] = [
+    let cases: [(&str, Change); 16] = [
         ("r0 = -r0", |a| a.wrapping_neg()),
         ("w0 = -w0", |a| low(a.wrapping_neg())),
         ("r0 = le16 r0", |a| a as u16 as u64),
@@ -305,7 +308,7 @@ fn unary() -> Vec<Group> {
         ("w0 = (s8)w0", |a| a as i8 as u32 as u64),
         ("w0 = (s16)w0", |a| a as i16 as u32 as u64),
     ];
-    let group = |(text, meaning): (&str, fn(u64) -> u64)| Group {
+    let group = |(text, meaning): (&str, Change)| Group {
         name: text.to_owned(),
         program: program(&format!("r0 = r3; {text}\n{}", keep("r0", 0)), 1),
         meaning: Box::new(move |a, _| vec![meaning(a)]),
@@ -316,7 +319,7 @@ fn unary() -> Vec<Group> {
 /// Loads of every width, signed and not, and stores, on stack, map value and frame; frame accesses are unaligned
 /// too.
 fn memory() -> Vec<Group> {
-    let widths: [(&str, fn(u64) -> u64, u64); 7] = [
+    let widths: [(&str, Change, u64); 7] = [
         ("u8", |a| a as u8 as u64, 0xff),
         ("u16", |a| a as u16 as u64, 0xffff),
         ("u32", low, 0xffff_ffff),

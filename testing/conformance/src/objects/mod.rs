@@ -1,6 +1,6 @@
 //! Any object's XDP programs in every engine: who takes them, and whether they do the same.
 //!
-//! Nothing is known of the programs, so maps are filled with [`content`] of several kinds and the frames are
+//! Nothing is known of the programs, so maps are filled with contents of several kinds and the frames are
 //! [`traffic`] of every kind. What a program does may depend on time: the judge (the kernel, or the
 //! interpreter for programs that the kernel refuses) is therefore loaded twice, and what differs between
 //! these two is not compared. Random numbers are replaced by constants while programs run, not where
@@ -72,7 +72,7 @@ pub enum Outcome {
 pub struct Options {
     /// For frames and map contents.
     pub seed: u64,
-    /// Frames through each program with each [`Filling`].
+    /// Frames through each program with each kind of map contents.
     pub frames: usize,
     /// Whether the kernel is there.
     pub kernel: bool,

@@ -245,6 +245,7 @@ impl Program {
         let engine = VmBuilder::assembled(maps, programs)
             .engine(vm)
             .cpus(cpus())
+            .check_facts()
             .build();
         engine
             .map(|e| Box::new(e) as _)

@@ -1,0 +1,84 @@
+//! Every micro program answers the same in the kernel, the interpreter and the JIT: verdict, bytes, maps.
+
+use std::collections::BTreeMap;
+
+use squalus_bench::micro::programs::{EMPTY, PROGRAMS, Program};
+use squalus_bench::micro::{Answer, EngineName, Subject};
+use squalus_engine::{MapAccess, MapRef};
+use squalus_isa::{MapType, Verdict};
+
+/// What is in the maps, by name, then by key.
+type Contents = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
+
+/// Programs that keep the time of day in maps.
+const TIMED: &[&str] = &["map_token_bucket"];
+
+#[test]
+fn engines_agree() {
+    let engines = engines();
+    for program in PROGRAMS.iter().chain([&EMPTY]) {
+        let mut runs = engines.iter().map(|engine| (engine, run(*engine, program)));
+        let (first, expected) = runs.next().expect("there are engines");
+        for (engine, outcome) in runs {
+            let names = format!("{} in {first:?} and {engine:?}", program.name);
+            assert_eq!(outcome.0, expected.0, "{names}");
+            if !TIMED.contains(&program.name) {
+                assert_eq!(outcome.1, expected.1, "maps of {names}");
+            }
+        }
+    }
+}
+
+fn engines() -> Vec<EngineName> {
+    let mut engines = vec![EngineName::Interp, EngineName::Jit];
+    let (empty, frames) = (&EMPTY, EMPTY.traffic.frames());
+    match Subject::load(EngineName::Kernel, empty, &frames, None) {
+        Ok(_) => engines.insert(0, EngineName::Kernel),
+        Err(error) => eprintln!("SKIPPED the kernel: loading programs needs root ({error:#})"),
+    }
+    engines
+}
+
+/// Runs all frames twice. The second time, every one must take the way that the program is about.
+fn run(engine: EngineName, program: &Program) -> (Vec<Answer>, Contents) {
+    let frames = program.traffic.frames();
+    let mut subject = Subject::load(engine, program, &frames, None).expect(program.name);
+    let mut answers = subject.check(&frames).expect(program.name);
+    let second = subject.check(&frames).expect(program.name);
+    for (at, answer) in second.iter().enumerate() {
+        let verdict = Verdict::from_return(answer.value.into());
+        assert_eq!(
+            verdict,
+            Verdict::Tx,
+            "{} in {engine:?}: frame {at}",
+            program.name
+        );
+    }
+    answers.extend(second);
+    let contents = match &subject {
+        Subject::Kernel(kernel) => contents(&**kernel),
+        Subject::Userspace(vm) => contents(&**vm),
+        Subject::Native(_) => Contents::new(),
+    };
+    (answers, contents)
+}
+
+/// All entries of all plain maps; of per-CPU ones the first CPU's values, on which the test ran.
+fn contents(maps: &dyn MapAccess) -> Contents {
+    let plain = maps.maps().into_iter();
+    let plain = plain.filter(|def| def.kind != MapType::ArrayOfMaps);
+    let mut contents = Contents::new();
+    for def in plain {
+        let map = MapRef::Name(&def.name);
+        let mut entries = BTreeMap::new();
+        let mut key = None;
+        while let Some(next) = maps.next_key(map, key.as_deref()).expect(&def.name) {
+            let mut value = maps.lookup(map, &next).expect(&def.name).expect("a value");
+            value.truncate(def.value_size as usize);
+            entries.insert(next.clone(), value);
+            key = Some(next);
+        }
+        contents.insert(def.name.clone(), entries);
+    }
+    contents
+}
