@@ -14,7 +14,9 @@
 //! compiled code calls, and [`run_linked`], whose caller promises that the environment is valid and that
 //! programs, maps and facts belong together.
 
+mod backend;
 mod checks;
+mod cranelift;
 mod host;
 mod lower;
 mod memory;
@@ -24,21 +26,20 @@ mod walk;
 use std::io;
 use std::sync::Arc;
 
-use cranelift_codegen::control::ControlPlane;
-use cranelift_codegen::ir::{ExternalName, UserExternalName};
-use cranelift_codegen::isa::TargetIsa;
-use cranelift_codegen::{Context as Codegen, FinalizedRelocTarget};
-use cranelift_frontend::FunctionBuilderContext;
 use squalus_analysis::{Facts, FuncId};
-use squalus_runtime::{Env, LinkedProgram};
+use squalus_maps::Map;
+use squalus_runtime::{Env, HelperFn, LinkedProgram, helpers};
+use squalus_ssa::Input;
 use squalus_ssa::ir::Function;
-use squalus_ssa::{Input, Pass, Passes};
 
 use checks::Context;
 use memory::CodeMemory;
 use run::Entry;
 
+pub use backend::{Backend, Calls, Code, Module, Refused};
+pub use cranelift::Cranelift;
 pub use run::{run_linked, run_timer};
+pub use squalus_ssa::{Pass, Passes, UnknownPass};
 
 /// Why a program could not be compiled.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +63,7 @@ pub enum JitError {
 }
 
 /// Optional output of [`compile_with`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Keep the intermediate code and a disassembly of the machine code.
     pub keep_text: bool,
@@ -72,6 +73,19 @@ pub struct Options {
     pub check_facts: bool,
     /// The passes that are run.
     pub passes: Passes,
+    /// What makes machine code of the result.
+    pub backend: &'static dyn Backend,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            keep_text: false,
+            check_facts: false,
+            passes: Passes::ALL,
+            backend: &Cranelift,
+        }
+    }
 }
 
 fn support(context: &Context) -> squalus_ssa::support::Support {
@@ -190,50 +204,84 @@ pub fn compile_with(
     facts: &Facts,
     options: Options,
 ) -> Result<CompiledProgram, JitError> {
-    let isa = host::isa()?;
     let context = Box::new(Context {
         maps: program.maps().iter().map(Arc::clone).collect(),
     });
     let support = support(&context);
-    let mut image = Image::default();
-    let mut builder = FunctionBuilderContext::new();
-    for func in 0..facts.cfg().functions() {
-        let func = func as FuncId;
-        image.align();
-        image.starts.push(image.bytes.len());
-        if facts.entry(facts.cfg().entry(func)).is_none() {
-            continue;
-        }
-        let input = Input {
-            program,
-            facts,
-            support: &support,
-            profile: None,
-            stack: options.passes.has(Pass::Stack),
-            check_facts: options.check_facts,
-        };
-        let function = optimized(input, func, options, &mut image.ssa)?;
-        image.add(&function, &context, program, &*isa, &mut builder, options)?;
-    }
-    image.link(program)?;
+    let input = Input {
+        program,
+        facts,
+        support: &support,
+        profile: None,
+        stack: options.passes.has(Pass::Stack),
+        check_facts: options.check_facts,
+    };
+    let mut ssa = Vec::new();
+    let functions = functions(input, options, &mut ssa)?;
+    let maps: Vec<usize> = context.maps.iter().map(address).collect();
+    let module = Module {
+        functions: &functions,
+        maps: &maps,
+        calls: calls(),
+        keep_text: options.keep_text,
+    };
+    let code = options.backend.generate(&module);
+    let code = code.map_err(|refused| JitError::Codegen {
+        program: program.name().to_owned(),
+        slot: program.subprograms()[refused.func].start,
+        reason: refused.reason,
+    })?;
     Ok(CompiledProgram {
-        code: CodeMemory::new(&image.bytes)?,
-        entry: image.starts[0],
-        callbacks: facts
-            .timer_callbacks()
-            .iter()
-            .map(|&func| {
-                let slot = program.subprograms()[func as usize].start;
-                (slot, image.starts[func as usize])
-            })
-            .collect(),
+        entry: code.starts[0],
+        callbacks: callbacks(program, facts, &code),
+        code: CodeMemory::new(&code.bytes)?,
         text: options.keep_text.then_some(Text {
-            ssa: image.ssa,
-            clif: image.clif,
-            assembly: image.assembly,
+            ssa,
+            clif: code.intermediate,
+            assembly: code.assembly,
         }),
         context,
     })
+}
+
+/// All functions of a program after all passes.
+fn functions(
+    input: Input<'_>,
+    options: Options,
+    text: &mut Vec<(String, String)>,
+) -> Result<Vec<Option<Function>>, JitError> {
+    let cfg = input.facts.cfg();
+    let reached = |func: FuncId| input.facts.entry(cfg.entry(func)).is_some();
+    (0..cfg.functions() as FuncId)
+        .map(|func| {
+            let function = reached(func).then(|| optimized(input, func, options, text));
+            function.transpose()
+        })
+        .collect()
+}
+
+/// Where the code of functions starts that timers may call, by their slots.
+fn callbacks(program: &LinkedProgram, facts: &Facts, code: &Code) -> Vec<(usize, usize)> {
+    let place = |&func: &FuncId| {
+        let slot = program.subprograms()[func as usize].start;
+        (slot, code.starts[func as usize])
+    };
+    facts.timer_callbacks().iter().map(place).collect()
+}
+
+fn address(map: &Arc<Map>) -> usize {
+    Arc::as_ptr(map).expose_provenance()
+}
+
+fn calls() -> Calls {
+    let lookup: HelperFn = helpers::map_lookup_elem;
+    let resolve: HelperFn = helpers::resolve_tail_call;
+    let nested = run::nested_tail_call as unsafe extern "C" fn(_) -> _;
+    Calls {
+        lookup: lookup as usize,
+        resolve_tail_call: resolve as usize,
+        nested_tail_call: nested as usize,
+    }
 }
 
 /// The code of a function after all passes. What it was before and after each of them goes to `text` if
@@ -262,103 +310,4 @@ fn optimized(
     each("build", &function);
     squalus_ssa::optimize(&mut function, input.program.maps(), options.passes, each);
     result.map(|()| function)
-}
-
-/// Machine code of all functions, one after the other.
-#[derive(Default)]
-struct Image {
-    bytes: Vec<u8>,
-    /// Where each function starts.
-    starts: Vec<usize>,
-    calls: Vec<Fixup>,
-    ssa: Vec<(String, String)>,
-    clif: String,
-    assembly: String,
-}
-
-/// A call of another function of the program.
-struct Fixup {
-    at: usize,
-    kind: cranelift_codegen::binemit::Reloc,
-    addend: i64,
-    callee: usize,
-}
-
-impl Image {
-    fn align(&mut self) {
-        self.bytes.resize(self.bytes.len().next_multiple_of(64), 0);
-    }
-
-    fn add(
-        &mut self,
-        function: &squalus_ssa::ir::Function,
-        context: &Context,
-        program: &LinkedProgram,
-        isa: &dyn TargetIsa,
-        builder: &mut FunctionBuilderContext,
-        options: Options,
-    ) -> Result<(), JitError> {
-        let func = function.id;
-        let failed = |reason: String| JitError::Codegen {
-            program: program.name().to_owned(),
-            slot: program.subprograms()[func as usize].start,
-            reason,
-        };
-        let mut codegen = Codegen::for_function(lower::lower(function, context, isa, builder));
-        codegen.set_disasm(options.keep_text);
-        if options.keep_text {
-            self.clif += &format!("{}\n", codegen.func.display());
-        }
-        codegen
-            .compile(isa, &mut ControlPlane::default())
-            .map_err(|error| failed(error.inner.to_string()))?;
-        let compiled = codegen
-            .compiled_code()
-            .ok_or_else(|| failed("no code came out".to_owned()))?;
-        if let Some(text) = &compiled.vcode {
-            self.assembly += &format!("function {}:\n{text}\n", func);
-        }
-        let base = self.bytes.len();
-        for reloc in compiled.buffer.relocs() {
-            let FinalizedRelocTarget::ExternalName(ExternalName::User(name)) = reloc.target else {
-                return Err(failed(format!("unknown relocation {:?}", reloc.kind)));
-            };
-            let UserExternalName { index, .. } =
-                codegen.func.params.user_named_funcs()[name].clone();
-            self.calls.push(Fixup {
-                at: base + reloc.offset as usize,
-                kind: reloc.kind,
-                addend: reloc.addend,
-                callee: index as usize,
-            });
-        }
-        self.bytes.extend_from_slice(compiled.buffer.data());
-        Ok(())
-    }
-
-    /// Writes the distances of calls between functions.
-    fn link(&mut self, program: &LinkedProgram) -> Result<(), JitError> {
-        use cranelift_codegen::binemit::Reloc;
-        for fixup in &self.calls {
-            let target = self.starts[fixup.callee] as i64;
-            let distance = target + fixup.addend - fixup.at as i64;
-            let place = &mut self.bytes[fixup.at..fixup.at + 4];
-            let word = match fixup.kind {
-                Reloc::X86CallPCRel4 | Reloc::X86PCRel4 => distance as u32,
-                Reloc::Arm64Call => {
-                    let old = u32::from_le_bytes([place[0], place[1], place[2], place[3]]);
-                    old & !0x03ff_ffff | (distance >> 2) as u32 & 0x03ff_ffff
-                }
-                kind => {
-                    return Err(JitError::Codegen {
-                        program: program.name().to_owned(),
-                        slot: 0,
-                        reason: format!("unknown relocation {kind:?}"),
-                    });
-                }
-            };
-            place.copy_from_slice(&word.to_le_bytes());
-        }
-        Ok(())
-    }
 }

@@ -13,19 +13,19 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use squalus_analysis::FuncId;
 use squalus_isa::AtomicOp;
-use squalus_runtime::{Env, HelperFn, STACK_SIZE, helpers};
+use squalus_runtime::{Env, STACK_SIZE};
 use squalus_ssa::ir::{
     BinOp, Block, Cmp, Fixed, Function, Op, Order, Reason, Region, Target, Terminator, Ty, UnOp,
     Value,
 };
 
-use crate::checks::Context;
-use crate::run::{Outcome, nested_tail_call};
+use crate::backend::Module;
+use crate::run::Outcome;
 
 /// A function under construction.
 struct Lowering<'a, 'b> {
     function: &'a Function,
-    context: &'a Context,
+    module: &'a Module<'a>,
     b: FunctionBuilder<'b>,
     env: Ir,
     values: Vec<Option<Ir>>,
@@ -44,7 +44,7 @@ struct Lowering<'a, 'b> {
 /// Translates a function.
 pub(crate) fn lower(
     function: &Function,
-    context: &Context,
+    module: &Module<'_>,
     isa: &dyn TargetIsa,
     builder: &mut FunctionBuilderContext,
 ) -> ir::Function {
@@ -60,7 +60,7 @@ pub(crate) fn lower(
     let env = b.block_params(entry)[0];
     let mut lowering = Lowering {
         function,
-        context,
+        module,
         env,
         values: vec![None; function.values.len()],
         fixed: HashMap::new(),
@@ -283,8 +283,8 @@ impl Lowering<'_, '_> {
             }
             Fixed::Temp(n) => self.b.ins().stack_addr(I64, self.temps[n as usize], 0),
             Fixed::Map(map) => {
-                let map = std::sync::Arc::as_ptr(&self.context.maps[map as usize]);
-                self.b.ins().iconst(I64, map.expose_provenance() as i64)
+                let map = self.module.maps[map as usize];
+                self.b.ins().iconst(I64, map as i64)
             }
         };
         self.fixed.insert(value, made);
@@ -482,9 +482,8 @@ impl Lowering<'_, '_> {
         }
         let place = self.b.ins().stack_addr(I64, slot, 0);
         let zero = self.b.ins().iconst(I64, 0);
-        let function: HelperFn = helpers::map_lookup_elem;
         let args = [self.env, map, place, zero, zero, zero];
-        self.call_native(function as usize, &args, 1)[0]
+        self.call_native(self.module.calls.lookup, &args, 1)[0]
     }
 
     fn local(&mut self, func: FuncId, args: &[Value]) -> Ir {
@@ -511,9 +510,9 @@ impl Lowering<'_, '_> {
     fn tail_call(&mut self, args: [Value; 3]) {
         let [context, map, index] = args.map(|arg| self.value(arg));
         let zero = self.b.ins().iconst(I64, 0);
-        let resolve: HelperFn = helpers::resolve_tail_call;
         let args = [self.env, context, map, index, zero, zero];
-        let taken = self.call_native(resolve as usize, &args, 1)[0];
+        let resolve = self.module.calls.resolve_tail_call;
+        let taken = self.call_native(resolve, &args, 1)[0];
         let (replace, on) = (self.b.create_block(), self.b.create_block());
         self.b.ins().brif(taken, replace, &[], on, &[]);
         self.switch(replace);
@@ -521,8 +520,8 @@ impl Lowering<'_, '_> {
             let zero = self.b.ins().iconst(I64, 0);
             self.return_(zero, Outcome::TAIL_CALL);
         } else {
-            let nested = nested_tail_call as unsafe extern "C" fn(_) -> _;
-            let results = self.call_native(nested as usize, &[self.env], 2);
+            let nested = self.module.calls.nested_tail_call;
+            let results = self.call_native(nested, &[self.env], 2);
             self.b.ins().return_(&results);
         }
         self.switch(on);

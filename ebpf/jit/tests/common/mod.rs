@@ -198,6 +198,7 @@ pub fn agree(codes: &[Vec<Insn>], defs: &[MapDef], packet: &[u8]) -> Ran {
             keep_text: true,
             check_facts,
             passes,
+            ..Options::default()
         };
         let programs = compile_all(&loaded, options);
         let jit = run_jit(&loaded, &programs, packet);

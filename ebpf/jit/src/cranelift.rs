@@ -1,0 +1,126 @@
+//! Machine code by Cranelift.
+
+use cranelift_codegen::binemit::Reloc;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{ExternalName, UserExternalName};
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::{Context, FinalizedRelocTarget};
+use cranelift_frontend::FunctionBuilderContext;
+use squalus_ssa::ir::Function;
+
+use crate::backend::{Backend, Code, Module, Refused};
+use crate::host;
+use crate::lower;
+
+/// The backend that is always there.
+#[derive(Clone, Copy, Debug)]
+pub struct Cranelift;
+
+// SAFETY: `lower` translates each instruction into ones with the same meaning, and Cranelift is trusted.
+unsafe impl Backend for Cranelift {
+    fn generate(&self, module: &Module<'_>) -> Result<Code, Refused> {
+        let isa = host::isa().map_err(|error| Refused {
+            func: 0,
+            reason: error.to_string(),
+        })?;
+        let mut image = Image::default();
+        let mut builder = FunctionBuilderContext::new();
+        for (func, function) in module.functions.iter().enumerate() {
+            image.align();
+            image.code.starts.push(image.code.bytes.len());
+            let Some(function) = function else {
+                continue;
+            };
+            let added = image.add(function, module, &*isa, &mut builder);
+            added.map_err(|reason| Refused { func, reason })?;
+        }
+        image.link()
+    }
+}
+
+/// Machine code of all functions, one after the other.
+#[derive(Default)]
+struct Image {
+    code: Code,
+    calls: Vec<Fixup>,
+}
+
+/// A call of another function of the program.
+struct Fixup {
+    caller: usize,
+    at: usize,
+    kind: Reloc,
+    addend: i64,
+    callee: usize,
+}
+
+impl Image {
+    fn align(&mut self) {
+        let bytes = &mut self.code.bytes;
+        bytes.resize(bytes.len().next_multiple_of(64), 0);
+    }
+
+    fn add(
+        &mut self,
+        function: &Function,
+        module: &Module<'_>,
+        isa: &dyn TargetIsa,
+        builder: &mut FunctionBuilderContext,
+    ) -> Result<(), String> {
+        let caller = function.id as usize;
+        let mut codegen = Context::for_function(lower::lower(function, module, isa, builder));
+        codegen.set_disasm(module.keep_text);
+        if module.keep_text {
+            self.code.intermediate += &format!("{}\n", codegen.func.display());
+        }
+        codegen
+            .compile(isa, &mut ControlPlane::default())
+            .map_err(|error| error.inner.to_string())?;
+        let compiled = codegen.compiled_code().ok_or("no code came out")?;
+        if let Some(text) = &compiled.vcode {
+            self.code.assembly += &format!("function {caller}:\n{text}\n");
+        }
+        let base = self.code.bytes.len();
+        for reloc in compiled.buffer.relocs() {
+            let FinalizedRelocTarget::ExternalName(ExternalName::User(name)) = reloc.target else {
+                return Err(format!("unknown relocation {:?}", reloc.kind));
+            };
+            let UserExternalName { index, .. } =
+                codegen.func.params.user_named_funcs()[name].clone();
+            self.calls.push(Fixup {
+                caller,
+                at: base + reloc.offset as usize,
+                kind: reloc.kind,
+                addend: reloc.addend,
+                callee: index as usize,
+            });
+        }
+        let data = compiled.buffer.data();
+        self.code.bytes.extend_from_slice(data);
+        Ok(())
+    }
+
+    /// Writes the distances of calls between functions.
+    fn link(mut self) -> Result<Code, Refused> {
+        for fixup in &self.calls {
+            let target = self.code.starts[fixup.callee] as i64;
+            let distance = target + fixup.addend - fixup.at as i64;
+            let place = &mut self.code.bytes[fixup.at..fixup.at + 4];
+            let word = match fixup.kind {
+                Reloc::X86CallPCRel4 | Reloc::X86PCRel4 => distance as u32,
+                Reloc::Arm64Call => {
+                    let old = u32::from_le_bytes([place[0], place[1], place[2], place[3]]);
+                    old & !0x03ff_ffff | (distance >> 2) as u32 & 0x03ff_ffff
+                }
+                kind => {
+                    return Err(Refused {
+                        func: fixup.caller,
+                        reason: format!("unknown relocation {kind:?}"),
+                    });
+                }
+            };
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        Ok(self.code)
+    }
+}
