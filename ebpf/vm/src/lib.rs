@@ -18,6 +18,7 @@ pub use squalus_engine::{Engine, EngineError, MapAccess, MapRef, TestResult, Tes
 pub use squalus_isa::{
     Errno, HelperId, Insn, MapDef, MapFlags, MapType, MemSize, UpdateFlags, Verdict,
 };
+pub use squalus_jit::{Pass, Passes};
 pub use squalus_maps::{Cursor, PerfRecord};
 pub use squalus_object::Object;
 pub use squalus_runtime::{
@@ -97,6 +98,7 @@ impl VmBuilder {
             routes: Arc::default(),
             pins: None,
             check_facts: false,
+            code: squalus_jit::Options::default(),
         };
         VmBuilder {
             source,
@@ -161,6 +163,13 @@ impl VmBuilder {
     #[must_use]
     pub fn check_facts(mut self) -> VmBuilder {
         self.settings.check_facts = true;
+        self
+    }
+
+    /// Which passes of the optimizer compiled programs go through; all by default. They change no result.
+    #[must_use]
+    pub fn passes(mut self, passes: Passes) -> VmBuilder {
+        self.settings.code.passes = passes;
         self
     }
 

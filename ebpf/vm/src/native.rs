@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use squalus_analysis::Facts;
-use squalus_jit::{CompiledProgram, compile, run_linked, run_timer};
+use squalus_jit::{CompiledProgram, Options, compile_with, run_linked, run_timer};
 use squalus_runtime::{Due, Env, FrameRef, LinkedProgram, Timers};
 
 use crate::VmError;
@@ -15,9 +15,13 @@ pub(crate) struct Native {
 
 impl Native {
     /// Compiles programs from what the analysis found of each.
-    pub fn compile(programs: &[Arc<LinkedProgram>], facts: &[Facts]) -> Result<Native, VmError> {
+    pub fn compile(
+        programs: &[Arc<LinkedProgram>],
+        facts: &[Facts],
+        options: Options,
+    ) -> Result<Native, VmError> {
         let compiled = programs.iter().zip(facts);
-        let compiled = compiled.map(|(program, facts)| Ok(compile(program, facts)?));
+        let compiled = compiled.map(|(program, facts)| Ok(compile_with(program, facts, options)?));
         let programs = compiled.collect::<Result<_, VmError>>()?;
         Ok(Native { programs })
     }

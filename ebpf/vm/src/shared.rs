@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     pub pins: Option<PinnedMaps>,
     /// Whether the interpreter checks facts.
     pub check_facts: bool,
+    /// How programs are compiled.
+    pub code: squalus_jit::Options,
 }
 
 pub(crate) struct Shared {
@@ -78,7 +80,7 @@ impl Shared {
         let facts = analyse_all(&programs, &source.kfuncs)?;
         let native = match settings.kind {
             EngineKind::Interp => None,
-            EngineKind::Jit => Some(Native::compile(&programs, &facts)?),
+            EngineKind::Jit => Some(Native::compile(&programs, &facts, settings.code)?),
         };
         // Other machines see what changes in their maps only now that nothing can fail any more but this.
         shared.into_iter().try_for_each(set)?;

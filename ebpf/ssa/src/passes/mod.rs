@@ -57,6 +57,21 @@ impl Pass {
             Pass::Lookup => "lookup",
         }
     }
+
+    /// What it does, in a few words.
+    #[must_use]
+    pub const fn about(self) -> &'static str {
+        match self {
+            Pass::Stack => "bytes of the stack become values",
+            Pass::Hot => "blocks that are run often get code of their own",
+            Pass::Simplify => {
+                "simpler operations, equal ones only once, no branch on what is known"
+            }
+            Pass::Merge => "loads of neighbouring bytes become one",
+            Pass::Forward => "what was stored or loaded before is not loaded again",
+            Pass::Lookup => "hashes are searched without a call",
+        }
+    }
 }
 
 /// A set of passes.
@@ -65,7 +80,7 @@ pub struct Passes(u32);
 
 impl Passes {
     /// All of them.
-    pub const ALL: Passes = Passes(u32::MAX);
+    pub const ALL: Passes = Passes((1 << Pass::ALL.len()) - 1);
     /// None of them.
     pub const NONE: Passes = Passes(0);
 
@@ -88,6 +103,46 @@ impl Passes {
     }
 }
 
+impl FromStr for Passes {
+    type Err = UnknownPass;
+
+    /// Names with commas between them: these passes, or with a minus before each name all but these. `all` and
+    /// `none` stand for sets, so that `all,-hot` is as `-hot`.
+    fn from_str(list: &str) -> Result<Passes, UnknownPass> {
+        let mut passes = match list.starts_with('-') {
+            true => Passes::ALL,
+            false => Passes::NONE,
+        };
+        for word in list.split(',') {
+            passes = match (word, word.strip_prefix('-')) {
+                ("all", _) => Passes::ALL,
+                ("none", _) => Passes::NONE,
+                (_, Some(name)) => passes.without(name.parse()?),
+                (name, None) => passes.with(name.parse()?),
+            };
+        }
+        Ok(passes)
+    }
+}
+
+impl fmt::Display for Passes {
+    /// As [`Passes::from_str`] reads it, the shorter way.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (on, off): (Vec<Pass>, Vec<Pass>) =
+            Pass::ALL.into_iter().partition(|pass| self.has(*pass));
+        let list = |sign: &str, passes: &[Pass]| {
+            let names = passes.iter().map(|pass| format!("{sign}{pass}"));
+            names.collect::<Vec<_>>().join(",")
+        };
+        match (&*on, &*off) {
+            (_, []) => f.write_str("all"),
+            ([], _) => f.write_str("none"),
+            (on, off) if on.len() <= off.len() => f.write_str(&list("", on)),
+            (_, off) => write!(f, "all,{}", list("-", off)),
+        }
+    }
+}
+
 impl Default for Passes {
     fn default() -> Passes {
         Passes::ALL
@@ -106,13 +161,12 @@ pub struct UnknownPass(pub String);
 
 impl fmt::Display for UnknownPass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = Pass::ALL.iter().map(|pass| pass.name()).collect();
-        write!(
-            f,
-            "there is no pass `{}`; passes are: {}",
-            self.0,
-            names.join(", ")
-        )
+        let UnknownPass(name) = self;
+        write!(f, "there is no pass `{name}`; passes are:")?;
+        for pass in Pass::ALL {
+            write!(f, "\n  {:<10} {}", pass.name(), pass.about())?;
+        }
+        Ok(())
     }
 }
 
@@ -155,4 +209,38 @@ pub fn optimize(
 fn simplify_all(function: &mut Function) {
     simplify::run(function);
     params::run(function);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    #[test]
+    fn sets_are_read_as_they_are_written() {
+        for (list, passes) in [
+            ("all", Passes::ALL),
+            ("none", Passes::NONE),
+            ("merge,hot", Passes::NONE.with(Pass::Hot).with(Pass::Merge)),
+            ("-hot", Passes::ALL.without(Pass::Hot)),
+            (
+                "all,-hot,-stack",
+                Passes::ALL.without(Pass::Hot).without(Pass::Stack),
+            ),
+        ] {
+            assert_eq!(list.parse(), Ok(passes), "{list}");
+            assert_eq!(passes.to_string().parse(), Ok(passes), "{list}");
+        }
+        assert_eq!(Passes::ALL.without(Pass::Hot).to_string(), "all,-hot");
+    }
+
+    #[test]
+    fn who_asks_for_an_unknown_pass_learns_which_there_are() {
+        let error = "all,-inline".parse::<Passes>().unwrap_err().to_string();
+        assert!(error.starts_with("there is no pass `inline`"), "{error}");
+        for pass in Pass::ALL {
+            assert!(error.contains(&format!("\n  {:<10} {}", pass.name(), pass.about())));
+        }
+        assert!("".parse::<Passes>().is_err());
+    }
 }
