@@ -69,7 +69,7 @@ impl Builder<'_> {
     /// The helper learns what this program is known by.
     fn set_timer_callback(&mut self, known: &InstFacts, proto: &'static Proto) -> Value {
         let mut args = self.args(known, 2);
-        args[3] = self.emit.number(Ty::I64, self.input.support.context as u64);
+        args[2] = self.emit.number(Ty::I64, self.input.support.context as u64);
         let effect = self.effect(known, proto, &[]);
         let function = ("timer_set_callback", proto.function as usize);
         self.emit.native(function, args, effect)
@@ -455,17 +455,30 @@ impl Builder<'_> {
 
 /// Whether a helper writes through such an argument.
 fn writes(kind: ArgKind) -> bool {
-    matches!(
-        kind,
+    match kind {
         ArgKind::MemWrite
-            | ArgKind::MemUpdate
-            | ArgKind::MapValueOut
-            | ArgKind::FixedOut { .. }
-            | ArgKind::CallbackCtx
-            | ArgKind::SpinLock
-            | ArgKind::Timer
-            | ArgKind::RingRecord
-    )
+        | ArgKind::MemUpdate
+        | ArgKind::MapValueOut
+        | ArgKind::MapValueUpdate
+        | ArgKind::FixedOut { .. }
+        | ArgKind::FixedUpdate { .. }
+        | ArgKind::CallbackCtx
+        | ArgKind::SpinLock
+        | ArgKind::Timer
+        | ArgKind::RingRecord => true,
+        ArgKind::Ctx
+        | ArgKind::ConstMapPtr
+        | ArgKind::MapKey
+        | ArgKind::MapValue
+        | ArgKind::MemRead { .. }
+        | ArgKind::Size { .. }
+        | ArgKind::Anything
+        | ArgKind::FixedIn { .. }
+        | ArgKind::Vararg
+        | ArgKind::Callback
+        | ArgKind::ConstAllocSize
+        | ArgKind::ConstStr => false,
+    }
 }
 
 /// The memory that an argument of a helper points into, if it is memory.
