@@ -83,7 +83,7 @@ impl Map {
         flags: UpdateFlags,
     ) -> Result<Batch, Errno> {
         self.check_read()?;
-        self.check_write()?;
+        let _write = self.begin_write()?;
         match &self.kind {
             Kind::Hash(_) | Kind::MapHash(_) => self.hash_batch(cursor, count, flags, true),
             _ => Err(Errno::ENOTSUPP),
@@ -101,7 +101,7 @@ impl Map {
         values: &[u8],
         flags: UpdateFlags,
     ) -> Result<(), BatchError> {
-        self.check_write()?;
+        let _write = self.begin_write()?;
         if !self.has_batches() {
             return Err(Errno::ENOTSUPP.into());
         }
@@ -121,7 +121,7 @@ impl Map {
     /// `ENOTSUPP` in arrays and maps that have no such batches; as [`Map::sys_delete`]. Flags are as for
     /// [`Map::sys_update_batch`].
     pub fn sys_delete_batch(&self, keys: &[u8], flags: UpdateFlags) -> Result<(), BatchError> {
-        self.check_write()?;
+        let _write = self.begin_write()?;
         if !matches!(self.kind, Kind::Hash(_) | Kind::MapHash(_) | Kind::Trie(_)) {
             return Err(Errno::ENOTSUPP.into());
         }

@@ -76,7 +76,7 @@ impl Map {
         }
         self.check_key(key)?;
         self.check_read()?;
-        self.check_write()?;
+        let _write = self.begin_write()?;
         self.check_lock(flags.0)?;
         match &self.kind {
             Kind::Hash(hash) => Ok(hash.sys_take(key, flags == UpdateFlags::LOCK)),
@@ -120,7 +120,7 @@ impl Map {
         if value.len() != self.sys_value_len() {
             return Err(Errno::EINVAL);
         }
-        self.check_write()?;
+        let _write = self.begin_write()?;
         self.check_lock(flags.0)?;
         match &self.kind {
             Kind::Array(array) => array.sys_update(key_index(key), value, flags.0),
@@ -158,7 +158,7 @@ impl Map {
     /// `ENOENT` if absent, `EINVAL` in arrays, `E2BIG` for an index outside an array of references.
     pub fn sys_delete(&self, key: &[u8]) -> Result<(), Errno> {
         self.check_key(key)?;
-        self.check_write()?;
+        let _write = self.begin_write()?;
         match &self.kind {
             Kind::Array(_) | Kind::Queue(_) => Err(Errno::EINVAL),
             Kind::Bloom(_) => Err(Errno::EOPNOTSUPP),
@@ -209,7 +209,7 @@ impl Map {
     /// entries. `E2BIG` if the index is outside or the map is full.
     pub fn set_inner(&self, key: &[u8], inner: Arc<Map>) -> Result<(), Errno> {
         self.check_key(key)?;
-        self.check_write()?;
+        let _write = self.begin_write()?;
         let template = self.def.inner.as_deref().ok_or(Errno::EINVAL)?;
         // The kernel looks at an array's index first.
         if self.def.kind == MapType::ArrayOfMaps && key_index(key) >= self.def.max_entries {
@@ -246,7 +246,7 @@ impl Map {
     pub fn set_program(&self, index: u32, program: Option<u32>) -> Result<(), Errno> {
         match &self.kind {
             Kind::ProgArray(programs) => {
-                self.check_write()?;
+                let _write = self.begin_write()?;
                 programs.set(index, program)
             }
             _ => Err(Errno::EINVAL),

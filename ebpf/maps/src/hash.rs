@@ -14,7 +14,7 @@ use crate::Map;
 use crate::entries::{Entries, Value};
 use crate::index::{Index, Outcome, Place, Writer};
 use crate::inline::HashLayout;
-use crate::key::{Fixed, Raw};
+use crate::key::{Fixed, Key, Raw};
 use crate::lru::Clock;
 use crate::quota::Quota;
 use crate::reclaim::Reclaimer;
@@ -435,6 +435,27 @@ impl Hash {
     pub(crate) fn key_from(&self, from: Place) -> Option<(Place, Vec<u8>)> {
         let read = |slot| self.entries.key_bytes(slot);
         self.index.entry_from(from, read)
+    }
+
+    /// The words of all keys, and where their values are (CPU 0's); none if there are more than `most`.
+    pub(crate) fn places(&self, most: usize) -> Option<Vec<(Vec<u64>, usize)>> {
+        let read = |slot| {
+            let key = self.entries.key(slot);
+            let words = (0..key.words()).map(|index| key.word(index));
+            (
+                words.collect(),
+                self.entries.value(slot, 0).expose_provenance(),
+            )
+        };
+        let (mut places, mut from) = (Vec::new(), Place::FIRST);
+        while let Some((place, entry)) = self.index.entry_from(from, read) {
+            if places.len() == most {
+                return None;
+            }
+            places.push(entry);
+            from = place.next();
+        }
+        Some(places)
     }
 
     /// Sets the inner map under `key` (hashes of maps).

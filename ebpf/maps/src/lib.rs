@@ -18,6 +18,7 @@ mod arena;
 mod array;
 mod batch;
 mod bloom;
+mod contents;
 mod control;
 mod entries;
 mod hash;
@@ -43,6 +44,7 @@ mod sync;
 mod targets;
 mod validate;
 mod words;
+mod writes;
 
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::fmt;
@@ -60,6 +62,7 @@ pub use ring::{RING_FORCE_WAKEUP, RING_NO_WAKEUP, Ring};
 pub use spin::{spin_lock, spin_unlock};
 pub use targets::Target;
 pub use validate::MapError;
+pub use writes::WriteHook;
 
 use array::Array;
 use bloom::Bloom;
@@ -68,6 +71,7 @@ use lpm::Trie;
 use queue::Queue;
 use refs::{MapArray, ProgArray};
 use targets::Targets;
+use writes::HookCell;
 
 /// What maps share: how many CPUs there are, and what frees removed inner maps.
 ///
@@ -116,6 +120,8 @@ pub struct Map {
     id: u32,
     cpus: u32,
     frozen: AtomicBool,
+    /// Hears of the control side's writes.
+    hook: HookCell,
     /// Of a hash of values; else zeros.
     layout: HashLayout,
     kind: Kind,
@@ -160,6 +166,7 @@ impl Map {
             id,
             cpus: env.cpus,
             frozen: AtomicBool::new(false),
+            hook: HookCell::new(),
             layout: match &kind {
                 Kind::Hash(hash) => hash.layout(),
                 _ => HashLayout::default(),
