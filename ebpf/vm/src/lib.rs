@@ -8,6 +8,7 @@ mod native;
 mod pins;
 mod redirect;
 mod shared;
+mod slot;
 mod source;
 mod worker;
 

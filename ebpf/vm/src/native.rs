@@ -9,6 +9,7 @@ use squalus_runtime::{Due, Env, FrameRef, LinkedProgram, Timers};
 use crate::VmError;
 
 /// Compiled code of all programs, by number.
+#[derive(Debug)]
 pub(crate) struct Native {
     programs: Vec<CompiledProgram>,
 }

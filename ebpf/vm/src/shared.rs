@@ -11,6 +11,7 @@ use squalus_runtime::{Clock, Env, FibCell, FibReader, LinkedProgram, Rng, Timers
 
 use crate::native::Native;
 use crate::pins::{PinnedMaps, Session};
+use crate::slot::CodeSlot;
 use crate::source::{MapSource, Source};
 use crate::{EngineKind, VmError};
 
@@ -46,7 +47,7 @@ pub(crate) struct Shared {
     /// Facts that the interpreter checks, by program; none if it does not.
     pub checked_facts: Arc<[Facts]>,
     /// Compiled code, if the machine compiles.
-    pub native: Option<Native>,
+    pub code: Option<CodeSlot>,
     /// The timers in the maps' values, if there can be any.
     timers: Option<Arc<Timers>>,
     /// What programs traced, by CPU; each log is made with the first worker of its CPU.
@@ -78,9 +79,12 @@ impl Shared {
         own.into_iter().try_for_each(set)?;
         let programs = link(source, &maps)?;
         let facts = analyse_all(&programs, &source.kfuncs)?;
-        let native = match settings.kind {
+        let code = match settings.kind {
             EngineKind::Interp => None,
-            EngineKind::Jit => Some(Native::compile(&programs, &facts, settings.code)?),
+            EngineKind::Jit => {
+                let native = Native::compile(&programs, &facts, settings.code)?;
+                Some(CodeSlot::new(Arc::new(native), &map_env.reclaimer))
+            }
         };
         // Other machines see what changes in their maps only now that nothing can fail any more but this.
         shared.into_iter().try_for_each(set)?;
@@ -100,7 +104,7 @@ impl Shared {
             programs,
             left_out: source.left_out.clone(),
             fragments: source.programs.iter().map(|p| p.fragments).collect(),
-            native,
+            code,
             traces: Mutex::default(),
         })
     }

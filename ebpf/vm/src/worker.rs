@@ -236,9 +236,9 @@ impl Worker {
     }
 
     fn run_timer(&mut self, timers: &Timers, due: &Due) {
-        if let Some(native) = &self.shared.native {
+        if let Some(code) = &self.shared.code {
             // SAFETY: this worker is registered with the maps' reclaimer; its callers woke it.
-            unsafe { native.run_timer(&mut self.env, timers, due) };
+            unsafe { code.get().run_timer(&mut self.env, timers, due) };
         } else {
             let (programs, env) = (&self.shared.programs, &mut self.env);
             // SAFETY: as above.
@@ -260,9 +260,9 @@ impl Worker {
     }
 
     fn execute(&mut self, entry: usize, frame: &mut FrameRef<'_>) -> u64 {
-        if let Some(native) = &self.shared.native {
+        if let Some(code) = &self.shared.code {
             // SAFETY: this worker is registered with the maps' reclaimer; its callers woke it.
-            let value = unsafe { native.run(entry, &mut self.env, frame) };
+            let value = unsafe { code.get().run(entry, &mut self.env, frame) };
             return match self.env.trap_reason() {
                 None => value,
                 Some(reason) => {
