@@ -39,6 +39,7 @@ mod shape;
 mod solve;
 mod state;
 mod value;
+mod written;
 
 pub use cfg::{Block, Cfg};
 pub use compare::{Test, refine};

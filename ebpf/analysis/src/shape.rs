@@ -12,6 +12,8 @@ use crate::{Interval, MapRef};
 #[derive(Clone, Debug, Default)]
 pub struct Shapes {
     shapes: Vec<MapDef>,
+    /// For each, the type if all its maps have the same.
+    kinds: Vec<Option<MapType>>,
     direct: Vec<Option<u32>>,
     inner: Vec<Option<u32>>,
 }
@@ -38,6 +40,31 @@ impl Shapes {
         Some((family(def.kind), def.key_size))
     }
 
+    /// Whether a map that is so far known may be the program's map with this index: maps of an object can be
+    /// inner maps too.
+    pub(crate) fn may_be(&self, map: MapRef, index: usize) -> bool {
+        let class = self.direct.get(index).copied().flatten();
+        match map {
+            MapRef::Direct(n) => n as usize == index,
+            MapRef::Inner(_) | MapRef::Shaped(_) => {
+                self.of(map).is_none_or(|shape| class == Some(shape))
+            }
+            MapRef::Values(_) => true,
+        }
+    }
+
+    /// The type of a map, if all that it may be have the same.
+    #[must_use]
+    pub fn kind(&self, map: MapRef) -> Option<MapType> {
+        *self.kinds.get(self.of(map)? as usize)?
+    }
+
+    /// The size of a map's values.
+    #[must_use]
+    pub fn value_size(&self, map: MapRef) -> Option<u32> {
+        Some(self.def(self.of(map)?)?.value_size)
+    }
+
     /// The class of a definition. Maps of maps have none: what they hold matters.
     fn class(&mut self, def: &MapDef) -> Option<u32> {
         if def.kind.is_map_in_map() {
@@ -46,8 +73,12 @@ impl Shapes {
         let known = self.shapes.iter().position(|known| alike(known, def));
         let class = known.unwrap_or_else(|| {
             self.shapes.push(def.clone());
+            self.kinds.push(Some(def.kind));
             self.shapes.len() - 1
         });
+        if self.kinds[class] != Some(def.kind) {
+            self.kinds[class] = None;
+        }
         Some(class as u32)
     }
 
