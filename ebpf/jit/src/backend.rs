@@ -7,6 +7,8 @@ use std::fmt;
 
 use squalus_ssa::ir::Function;
 
+use crate::code_map::Origin;
+
 /// One program, after all passes.
 #[derive(Clone, Copy, Debug)]
 pub struct Module<'a> {
@@ -38,8 +40,12 @@ pub struct Code {
     pub bytes: Vec<u8>,
     /// Where the functions start; anywhere for those that are never reached.
     pub starts: Vec<usize>,
+    /// Where they end.
+    pub ends: Vec<usize>,
     /// The backend's own intermediate code before its optimizations, if wanted.
     pub intermediate: String,
+    /// Which bytes come from which eBPF instruction, in order, if wanted.
+    pub origins: Vec<Origin>,
     /// Disassembly, if wanted.
     pub assembly: String,
 }

@@ -9,6 +9,7 @@ use cranelift_frontend::FunctionBuilderContext;
 use squalus_ssa::ir::Function;
 
 use crate::backend::{Backend, Code, Module, Refused};
+use crate::code_map::Origin;
 use crate::host;
 use crate::lower;
 
@@ -28,11 +29,11 @@ unsafe impl Backend for Cranelift {
         for (func, function) in module.functions.iter().enumerate() {
             image.align();
             image.code.starts.push(image.code.bytes.len());
-            let Some(function) = function else {
-                continue;
-            };
-            let added = image.add(function, module, &*isa, &mut builder);
-            added.map_err(|reason| Refused { func, reason })?;
+            if let Some(function) = function {
+                let added = image.add(function, module, &*isa, &mut builder);
+                added.map_err(|reason| Refused { func, reason })?;
+            }
+            image.code.ends.push(image.code.bytes.len());
         }
         image.link()
     }
@@ -94,6 +95,15 @@ impl Image {
                 addend: reloc.addend,
                 callee: index as usize,
             });
+        }
+        for place in compiled.buffer.get_srclocs_sorted() {
+            if !place.loc.is_default() {
+                self.code.origins.push(Origin {
+                    start: base + place.start as usize,
+                    end: base + place.end as usize,
+                    slot: place.loc.bits() as usize,
+                });
+            }
         }
         let data = compiled.buffer.data();
         self.code.bytes.extend_from_slice(data);

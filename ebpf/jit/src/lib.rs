@@ -16,6 +16,7 @@
 
 mod backend;
 mod checks;
+mod code_map;
 mod cranelift;
 mod host;
 mod lower;
@@ -37,6 +38,7 @@ use memory::CodeMemory;
 use run::Entry;
 
 pub use backend::{Backend, Calls, Code, Module, Refused};
+pub use code_map::{CodeMap, Origin};
 pub use cranelift::Cranelift;
 pub use run::{run_linked, run_timer};
 pub use squalus_ssa::{Pass, Passes, UnknownPass};
@@ -65,7 +67,7 @@ pub enum JitError {
 /// Optional output of [`compile_with`].
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Keep the intermediate code and a disassembly of the machine code.
+    /// Keep the intermediate code, a disassembly of the machine code, and where it comes from.
     pub keep_text: bool,
     /// Compare every fact about a register with the register when an instruction is reached, and end the
     /// run with [`squalus_runtime::TrapReason::Unsupported`] if it is false. Facts are used for nothing
@@ -118,7 +120,8 @@ pub struct CompiledProgram {
 }
 
 struct Text {
-    ssa: Vec<(String, String)>,
+    ssa: Vec<(String, Function)>,
+    map: CodeMap,
     clif: String,
     assembly: String,
 }
@@ -140,10 +143,22 @@ impl CompiledProgram {
         self.code.len()
     }
 
+    /// The machine code.
+    #[must_use]
+    pub fn code(&self) -> &[u8] {
+        self.code.bytes()
+    }
+
+    /// What the machine code comes from, if it was kept.
+    #[must_use]
+    pub fn map(&self) -> Option<&CodeMap> {
+        self.text.as_ref().map(|text| &text.map)
+    }
+
     /// The program as SSA, function by function, as it was built and after each pass, with the pass' name; if
     /// it was kept.
     #[must_use]
-    pub fn ssa(&self) -> Option<&[(String, String)]> {
+    pub fn ssa(&self) -> Option<&[(String, Function)]> {
         self.text.as_ref().map(|text| &*text.ssa)
     }
 
@@ -235,8 +250,9 @@ pub fn compile_with(
         entry: code.starts[0],
         callbacks: callbacks(program, facts, &code),
         code: CodeMemory::new(&code.bytes)?,
-        text: options.keep_text.then_some(Text {
+        text: options.keep_text.then(|| Text {
             ssa,
+            map: CodeMap::new(&functions, &context.maps, module.calls, &code),
             clif: code.intermediate,
             assembly: code.assembly,
         }),
@@ -248,7 +264,7 @@ pub fn compile_with(
 fn functions(
     input: Input<'_>,
     options: Options,
-    text: &mut Vec<(String, String)>,
+    text: &mut Vec<(String, Function)>,
 ) -> Result<Vec<Option<Function>>, JitError> {
     let cfg = input.facts.cfg();
     let reached = |func: FuncId| input.facts.entry(cfg.entry(func)).is_some();
@@ -290,7 +306,7 @@ fn optimized(
     input: Input<'_>,
     func: FuncId,
     options: Options,
-    text: &mut Vec<(String, String)>,
+    text: &mut Vec<(String, Function)>,
 ) -> Result<Function, JitError> {
     let malformed = |pass: &str, error: squalus_ssa::Malformed| JitError::Codegen {
         program: input.program.name().to_owned(),
@@ -301,7 +317,7 @@ fn optimized(
     let mut result = Ok(());
     let mut each = |pass: &str, function: &Function| {
         if options.keep_text {
-            text.push((pass.to_owned(), function.to_string()));
+            text.push((pass.to_owned(), function.clone()));
         }
         if (options.keep_text || cfg!(debug_assertions)) && result.is_ok() {
             result = squalus_ssa::verify(function).map_err(|error| malformed(pass, error));

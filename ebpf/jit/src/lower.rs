@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use cranelift_codegen::ir::{
     self, AbiParam, AliasRegion, AliasRegionData, AtomicRmwOp, BlockArg, ExtFuncData, ExternalName,
-    FuncRef, InstBuilder, MemFlagsData, SigRef, Signature, StackSlot, StackSlotData, StackSlotKind,
-    Type, UserExternalName, UserFuncName, Value as Ir,
+    FuncRef, InstBuilder, MemFlagsData, SigRef, Signature, SourceLoc, StackSlot, StackSlotData,
+    StackSlotKind, Type, UserExternalName, UserFuncName, Value as Ir,
     condcodes::IntCC,
     types::{I8, I16, I32, I64},
 };
@@ -210,12 +210,21 @@ impl Lowering<'_, '_> {
     fn block_body(&mut self, block: Block) {
         let data = self.function.block(block);
         for &inst in &data.insts {
+            self.mark(self.function.value(inst).slot);
             let made = self.inst(inst);
             self.values[inst.0 as usize] = made;
         }
+        self.mark(data.end_slot);
         match &data.end {
             Some(end) => self.end(end),
             None => unreachable!("finished functions have finished blocks"),
+        }
+    }
+
+    /// Says what the code that follows comes from.
+    fn mark(&mut self, slot: u32) {
+        if self.module.keep_text {
+            self.b.set_srcloc(SourceLoc::new(slot));
         }
     }
 

@@ -59,6 +59,12 @@ impl CodeMemory {
         self.start.as_ptr().wrapping_add(offset)
     }
 
+    /// The code.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: the mapping is readable, `len` bytes long, and never written again.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
     /// Bytes of code.
     pub(crate) fn len(&self) -> usize {
         self.len

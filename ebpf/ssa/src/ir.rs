@@ -362,6 +362,8 @@ pub enum Fixed {
 }
 
 /// One function of a program.
+    /// Slot of the eBPF instruction that the end comes from.
+    pub end_slot: u32,
 #[derive(Clone, Debug)]
 pub struct Function {
     /// Which.

@@ -2,9 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::ir::{
-    Block, BlockData, Fixed, Function, Op, Order, Reason, Region, Target, Terminator, Ty, Value,
-};
+use crate::ir::{Block, Fixed, Function, Op, Order, Reason, Region, Target, Terminator, Ty, Value};
 
 impl Display for Value {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -47,6 +45,7 @@ impl Display for Region {
             Region::MapValue(Some(map)) => write!(f, "value{map}"),
             Region::MapValue(None) => f.write_str("value"),
             Region::MapIndex => f.write_str("index"),
+            Region::Counts => f.write_str("counts"),
             Region::Any => f.write_str("any"),
         }
     }
@@ -142,12 +141,12 @@ impl Display for Instruction<'_> {
                 off,
                 order,
             } => {
-                let acquire = if *order == Order::Plain {
-                    ""
-                } else {
-                    ".acquire"
+                let order = match order {
+                    Order::Plain => "",
+                    Order::Acquire => ".acquire",
+                    Order::InTurn => ".in_turn",
                 };
-                write!(f, "load{acquire} {}", At(function, *region, *base, *off))
+                write!(f, "load{order} {}", At(function, *region, *base, *off))
             }
             Op::Store {
                 region,
@@ -177,7 +176,7 @@ impl Display for Instruction<'_> {
                     None => Ok(()),
                 }
             }
-            Op::Lookup { map, key } => write!(f, "lookup {}[{}]", of(map), List(function, key)),
+            Op::Lookup { map, key, .. } => write!(f, "lookup {}[{}]", of(map), List(function, key)),
             Op::Native { name, args, .. } => write!(f, "call {name}({})", List(function, args)),
             Op::Local { func, args } => write!(f, "call function{func}({})", List(function, args)),
             Op::TailCall(_, map, index) => write!(f, "tail_call {}, {}", of(map), of(index)),
@@ -221,8 +220,48 @@ impl Display for End<'_> {
     }
 }
 
+/// A function's code with notes before what comes from other eBPF instructions than what is before it.
+pub struct Noted<'a> {
+    function: &'a Function,
+    note: &'a dyn Fn(u32) -> Option<String>,
+}
+
 impl Function {
-    fn print_block(&self, f: &mut Formatter<'_>, block: Block, data: &BlockData) -> fmt::Result {
+    /// The code with notes: what `note` says of an eBPF instruction's slot, where it is something new.
+    #[must_use]
+    pub fn noted<'a>(&'a self, note: &'a dyn Fn(u32) -> Option<String>) -> Noted<'a> {
+        Noted {
+            function: self,
+            note,
+        }
+    }
+}
+
+impl Display for Noted<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let function = self.function;
+        writeln!(f, "function{}:", function.id)?;
+        for block in function.reverse_postorder() {
+            let mut last = None;
+            let mut note = |f: &mut Formatter<'_>, slot| {
+                let note = (self.note)(slot).filter(|note| last.as_ref() != Some(note));
+                if let Some(note) = note {
+                    writeln!(f, "    ; {note}")?;
+                    last = Some(note);
+                }
+                Ok(())
+            };
+            function.print_block(f, block, &mut note)?;
+        }
+        Ok(())
+    }
+}
+
+type Note<'a> = &'a mut dyn FnMut(&mut Formatter<'_>, u32) -> fmt::Result;
+
+impl Function {
+    fn print_block(&self, f: &mut Formatter<'_>, block: Block, note: Note<'_>) -> fmt::Result {
+        let data = self.block(block);
         write!(f, "{block}")?;
         for (n, &param) in data.params.iter().enumerate() {
             write!(
@@ -236,6 +275,7 @@ impl Function {
         f.write_str(if data.cold { ":  ; cold\n" } else { ":\n" })?;
         for &inst in &data.insts {
             let value = self.value(inst);
+            note(f, value.slot)?;
             let text = Instruction(self, &value.op);
             if matches!(value.op, Op::Store { .. } | Op::TrapIf { .. }) {
                 writeln!(f, "    {text}")?;
@@ -243,6 +283,7 @@ impl Function {
                 writeln!(f, "    {inst}: {} = {text}", value.ty)?;
             }
         }
+        note(f, data.end_slot)?;
         match &data.end {
             Some(end) => writeln!(f, "    {}", End(self, end)),
             None => writeln!(f, "    (open)"),
@@ -252,10 +293,6 @@ impl Function {
 
 impl Display for Function {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "function{}:", self.id)?;
-        for block in self.reverse_postorder() {
-            self.print_block(f, block, self.block(block))?;
-        }
-        Ok(())
+        Display::fmt(&self.noted(&|_| None), f)
     }
 }

@@ -53,6 +53,7 @@ impl Emitter {
         let block = self.function.block_mut(self.block);
         debug_assert!(block.end.is_none());
         block.end = Some(end);
+        block.end_slot = self.slot;
     }
 
     pub(crate) fn number(&mut self, ty: Ty, number: u64) -> Value {

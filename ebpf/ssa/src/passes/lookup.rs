@@ -53,6 +53,7 @@ fn expand(function: &mut Function, block: Block, at: usize, maps: &[Arc<Map>]) -
     *function.block_mut(block) = data;
     let slot = function.value(lookup).slot;
     let op = std::mem::replace(&mut function.values[lookup.0 as usize].op, Op::Param);
+        end_slot: data.end_slot,
     let Op::Lookup { map, key } = op else {
         unreachable!("only lookups are expanded");
     };
