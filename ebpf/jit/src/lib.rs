@@ -40,7 +40,7 @@ use run::Entry;
 pub use backend::{Backend, Calls, Code, Module, Refused};
 pub use code_map::{CodeMap, Origin};
 pub use cranelift::Cranelift;
-pub use run::{run_linked, run_timer};
+pub use run::{run_burst, run_linked, run_timer};
 pub use squalus_ssa::{Pass, Passes, UnknownPass};
 
 /// Why a program could not be compiled.
@@ -187,6 +187,7 @@ impl CompiledProgram {
         Some(unsafe { std::mem::transmute::<*const u8, run::Function>(self.code.at(*start)) })
     }
 
+    #[inline]
     fn entry(&self) -> Entry {
         // SAFETY: at this offset starts the code of the program's first function, generated with this
         // signature and the host's C calling convention; the memory lives as long as `self`.

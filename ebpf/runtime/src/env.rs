@@ -18,39 +18,45 @@ pub const DEFAULT_BUDGET: u64 = 10_000_000;
 /// State of one worker while it runs programs.
 ///
 /// Generated code addresses it by the `OFFSET_*` constants; helpers get a pointer to it as their first
-/// argument.
-#[repr(C)]
+/// argument. What every run reads or sets is in the first two cache lines.
+#[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Env {
     /// The frame being processed.
     pub frame: Frame,
+    /// CPU number the program sees, and index of per-CPU values.
+    pub cpu: u32,
+    /// NUMA node the program sees.
+    pub numa_node: u32,
+    /// A [`TrapReason`] as a number, or 0.
+    pub trap: u32,
+    /// Slot of the instruction that trapped.
+    pub trap_slot: u32,
+    /// Tail calls made in this run.
+    pub tail_calls: u32,
+    /// Index of the program a tail call goes to, or [`Env::NO_PROGRAM`]. Compiled code that made a tail
+    /// call returns with this set; whoever started it then runs that program.
+    pub next_program: u32,
+    /// Instructions (or, in compiled code, loop iterations) left in this run.
+    pub budget: u64,
+    /// What [`Env::begin`] refills the budget with.
+    pub budget_per_run: u64,
+    /// The timer whose callback runs, or 0.
+    pub(crate) timer: u64,
     /// Interface the frame came in by.
     pub ingress_ifindex: u32,
     /// Receive queue the frame came in by.
     pub rx_queue_index: u32,
     /// Interface the frame leaves by; 0 unless the program runs on the way out.
     pub egress_ifindex: u32,
-    /// CPU number the program sees, and index of per-CPU values.
-    pub cpu: u32,
-    /// NUMA node the program sees.
-    pub numa_node: u32,
-    /// Tail calls made in this run.
-    pub tail_calls: u32,
-    /// A [`TrapReason`] as a number, or 0.
-    pub trap: u32,
-    /// Slot of the instruction that trapped.
-    pub trap_slot: u32,
-    /// Index of the program a tail call goes to, or [`Env::NO_PROGRAM`]. Compiled code that made a tail
-    /// call returns with this set; whoever started it then runs that program.
-    pub next_program: u32,
-    /// Instructions (or, in compiled code, loop iterations) left in this run.
-    pub budget: u64,
+    /// Where a frame with verdict `XDP_REDIRECT` goes: what the last redirect of this run chose.
+    pub redirect: Redirect,
+    /// What this run holds and must give back.
+    pub held: Held,
     /// Free for an engine's own use.
     pub scratch: [u64; 8],
     /// Source of `bpf_get_prandom_u32`.
     pub rng: Rng,
-    /// Where a frame with verdict `XDP_REDIRECT` goes: what the last redirect of this run chose.
-    pub redirect: Redirect,
     /// Text that programs write with `bpf_trace_printk`.
     pub trace: Arc<TraceLog>,
     /// Routes that programs ask for. Without any, lookups find no interface.
@@ -58,18 +64,12 @@ pub struct Env {
     /// Key of SYN cookies and of what stands for addresses in text. [`Env::new`] takes the process's own, so
     /// that all workers agree; set it to replay a run.
     pub secret: [u64; 2],
-    /// What [`Env::begin`] refills the budget with.
-    pub budget_per_run: u64,
     /// Source of time.
     pub clock: Clock,
-    /// What this run holds and must give back.
-    pub held: Held,
     /// Keys that callbacks were lent.
     pub keys: LentKeys,
     /// The machine's timers, if its maps have any.
     pub timers: Option<Arc<Timers>>,
-    /// The timer whose callback runs, or 0.
-    pub(crate) timer: u64,
 }
 
 impl Env {
@@ -122,41 +122,42 @@ impl Env {
     pub fn new(cpu: u32, clock: Clock, rng: Rng) -> Env {
         Env {
             frame: Frame::EMPTY,
+            cpu,
+            numa_node: 0,
+            trap: 0,
+            trap_slot: 0,
+            tail_calls: 0,
+            next_program: Env::NO_PROGRAM,
+            budget: DEFAULT_BUDGET,
+            budget_per_run: DEFAULT_BUDGET,
+            timer: 0,
             ingress_ifindex: 1,
             rx_queue_index: 0,
             egress_ifindex: 0,
-            cpu,
-            numa_node: 0,
-            tail_calls: 0,
-            trap: 0,
-            trap_slot: 0,
-            next_program: Env::NO_PROGRAM,
-            budget: DEFAULT_BUDGET,
+            redirect: Redirect::Nowhere,
+            held: Held::NOTHING,
             scratch: [0; 8],
             rng,
-            redirect: Redirect::Nowhere,
             trace: Arc::new(TraceLog::new()),
             fib: FibReader::default(),
             secret: process_secret(),
-            budget_per_run: DEFAULT_BUDGET,
             clock,
-            held: Held::NOTHING,
             keys: LentKeys::new(),
             timers: None,
-            timer: 0,
         }
     }
 
     /// Prepares the next run: takes its frame and forgets what the last run left.
+    #[inline]
     pub fn begin(&mut self, frame: Frame) {
         self.frame = frame;
-        self.tail_calls = 0;
-        self.redirect = Redirect::Nowhere;
         self.trap = 0;
         self.trap_slot = 0;
+        self.tail_calls = 0;
         self.next_program = Env::NO_PROGRAM;
         self.budget = self.budget_per_run;
         self.timer = 0;
+        self.redirect = Redirect::Nowhere;
     }
 
     /// Ends a run: gives back what it still holds. Each [`Env::begin`] needs one.
@@ -183,6 +184,12 @@ impl Env {
         TrapReason::from_code(self.trap)
     }
 }
+
+/// What every run sets is in the first two lines, and so is what nearly every program reads.
+const _: () = {
+    assert!(offset_of!(Env, numa_node) < 64);
+    assert!(offset_of!(Env, redirect) < 128);
+};
 
 /// Random, the same for the whole process.
 fn process_secret() -> [u64; 2] {

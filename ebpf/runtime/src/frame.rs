@@ -388,7 +388,39 @@ impl<'a> FrameRef<'a> {
         Ok(frame)
     }
 
+    /// Puts another packet into the same buffer, at offset `data`; what the frame was before is forgotten. The part
+    /// of a buffer that [`FrameRef::fragmented`] gave to fragments is not used.
+    ///
+    /// # Errors
+    /// As [`FrameRef::new`].
+    #[inline]
+    pub fn refill(&mut self, data: usize, packet: &[u8]) -> Result<(), FrameError> {
+        let len = packet.len();
+        let capacity = self.frame.hard_end.addr() - self.frame.hard_start.addr();
+        if data.checked_add(len).is_none_or(|end| end > capacity) {
+            return Err(FrameError::Range {
+                data,
+                len,
+                capacity,
+            });
+        }
+        if len < MIN_FRAME {
+            return Err(FrameError::Short(len));
+        }
+        let start = self.frame.hard_start.wrapping_add(data);
+        // SAFETY: the range lies in the buffer borrowed for `'a`, which `packet`, borrowed elsewhere, cannot overlap.
+        unsafe { core::ptr::copy_nonoverlapping(packet.as_ptr(), start, len) };
+        self.frame.data_meta = start;
+        self.frame.data = start;
+        self.frame.data_end = start.wrapping_add(len);
+        self.frame.rest = 0;
+        self.frame.rest_room = 0;
+        self.redirect = Redirect::Nowhere;
+        Ok(())
+    }
+
     /// The raw pointers, for an engine.
+    #[inline]
     #[must_use]
     pub fn raw(&self) -> Frame {
         self.frame
@@ -399,8 +431,32 @@ impl<'a> FrameRef<'a> {
     /// # Safety
     /// `frame` must stem from [`FrameRef::raw`] of this frame and have been changed only by the
     /// `adjust_*` functions of [`Frame`].
+    #[inline]
     pub unsafe fn set_raw(&mut self, frame: Frame) {
-        self.frame = frame;
+        self.frame.data_meta = frame.data_meta;
+        self.frame.data = frame.data;
+        self.frame.data_end = frame.data_end;
+        self.frame.rest = frame.rest;
+    }
+
+    /// Asks the processor for the first bytes of the packet, which a program is about to read.
+    #[inline]
+    pub fn prefetch(&self) {
+        const LINE: usize = 64;
+        for line in 0..2 {
+            let address = self.frame.data.wrapping_add(line * LINE);
+            // SAFETY: a hint, which reads nothing that the program could see, whatever the address.
+            #[cfg(target_arch = "x86_64")]
+            unsafe {
+                use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                _mm_prefetch(address.cast(), _MM_HINT_T0);
+            }
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            unsafe {
+                core::arch::asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+            }
+        }
     }
 
     /// Where the packet starts in its buffer.
@@ -446,6 +502,7 @@ impl<'a> FrameRef<'a> {
     }
 
     /// Records the redirect target.
+    #[inline]
     pub fn set_redirect(&mut self, redirect: Redirect) {
         self.redirect = redirect;
     }
@@ -572,6 +629,27 @@ mod tests {
         assert_eq!(frame.packet()[79..], [7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         frame.packet_mut()[0] = 1;
         assert_eq!(buffer[236], 1);
+    }
+
+    #[test]
+    fn a_buffer_takes_one_packet_after_the_other() {
+        let mut buffer = [0; 100];
+        let mut frame = FrameRef::new(&mut buffer, 20, 60).unwrap();
+        // SAFETY: the buffer is borrowed.
+        unsafe { frame.frame.adjust_head(20).unwrap() };
+        frame.refill(80, &[7; 20]).unwrap();
+        assert_eq!((frame.data_offset(), frame.packet()), (80, &[7; 20][..]));
+        assert!(frame.metadata().is_empty());
+        assert!(matches!(
+            frame.refill(80, &[7; 21]),
+            Err(FrameError::Range { .. })
+        ));
+        assert!(matches!(
+            frame.refill(usize::MAX, &[7; 20]),
+            Err(FrameError::Range { .. })
+        ));
+        assert_eq!(frame.refill(0, &[7; 13]), Err(FrameError::Short(13)));
+        assert_eq!((frame.data_offset(), frame.len()), (80, 20));
     }
 
     #[test]

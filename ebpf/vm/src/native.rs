@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use squalus_analysis::Facts;
-use squalus_jit::{CompiledProgram, Options, compile_with, run_linked, run_timer};
-use squalus_runtime::{Due, Env, FrameRef, LinkedProgram, Timers};
+use squalus_jit::{CompiledProgram, Options, compile_with, run_burst, run_timer};
+use squalus_runtime::{Due, Env, FrameRef, LinkedProgram, Timers, TrapReason};
 
 use crate::VmError;
 
@@ -30,24 +30,27 @@ impl Native {
     /// Runs the callback of a timer; a failed check is left in `env`.
     ///
     /// # Safety
-    /// As [`Native::run`]; the timers are of this machine's maps.
+    /// As [`Native::run_burst`]; the timers are of this machine's maps.
     pub unsafe fn run_timer(&self, env: &mut Env, timers: &Timers, due: &Due) {
         // SAFETY: the environment is borrowed for the whole run; the rest is the caller's promise.
         unsafe { run_timer(&self.programs, env, timers, due) };
     }
 
-    /// Runs program `entry` on `frame` and returns `r0`; a failed check is left in `env`.
+    /// Runs program `entry` on each frame; `each` hears of the outcomes as those of
+    /// [`squalus_jit::run_burst`].
     ///
     /// # Safety
     /// The calling thread must be a worker of the maps' reclaimer, not paused.
-    pub unsafe fn run(&self, entry: usize, env: &mut Env, frame: &mut FrameRef<'_>) -> u64 {
-        env.begin(frame.raw());
-        // SAFETY: `frame` is borrowed for the whole run, the environment too; `compile` made the programs
-        // from their own facts; the rest is the caller's promise.
-        let value = unsafe { run_linked(&self.programs, entry, env) };
-        // SAFETY: the environment's frame began as this frame's; only the `adjust_*` functions change it.
-        unsafe { frame.set_raw(env.frame) };
-        frame.set_redirect(env.redirect);
-        value
+    #[inline]
+    pub unsafe fn run_burst<'a>(
+        &self,
+        entry: usize,
+        env: &mut Env,
+        frames: &mut [FrameRef<'a>],
+        each: impl FnMut(usize, &mut FrameRef<'a>, &Env, Result<u64, TrapReason>),
+    ) {
+        // SAFETY: environment and frames are borrowed for all runs; `compile` made the programs from their
+        // own facts; the rest is the caller's promise.
+        unsafe { run_burst(&self.programs, entry, env, frames, each) };
     }
 }

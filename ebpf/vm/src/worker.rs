@@ -48,9 +48,34 @@ impl WorkerStats {
     }
 }
 
-/// Counts in a cell that only this thread writes.
-fn count(cell: &AtomicU64) {
-    cell.store(cell.load(Relaxed) + 1, Relaxed);
+/// Adds to a cell that only this thread writes.
+fn add(cell: &AtomicU64, more: u64) {
+    cell.store(cell.load(Relaxed) + more, Relaxed);
+}
+
+/// What the runs of a burst returned, on its way to the [`WorkerStats`].
+#[derive(Default)]
+struct Tally {
+    verdicts: [u64; Verdict::ALL.len()],
+    unknown: u64,
+}
+
+impl Tally {
+    /// Counts a run that returned `value`.
+    #[inline]
+    fn verdict(&mut self, value: u64) -> Verdict {
+        let verdict = Verdict::from_return(value);
+        self.verdicts[verdict as usize] += 1;
+        self.unknown += u64::from(value as u32 >= Verdict::ALL.len() as u32);
+        verdict
+    }
+
+    fn add_to(&self, stats: &WorkerStats) {
+        for (cell, more) in stats.verdicts.iter().zip(self.verdicts) {
+            add(cell, more);
+        }
+        add(&stats.unknown, self.unknown);
+    }
 }
 
 /// Runs one program on one thread. It has a CPU number of its own, hence its own values in per-CPU maps.
@@ -59,21 +84,26 @@ fn count(cell: &AtomicU64) {
 /// that goes to wait for frames must [`Worker::pause`] first.
 pub struct Worker {
     shared: Arc<Shared>,
-    env: Box<Env>,
-    interp: Interp,
+    runs: Runs,
     quiescence: squalus_maps::Worker,
     paused: bool,
     entry: usize,
+    destinations: [Destination; REMEMBERED],
+}
+
+/// What running programs takes, whichever engine does it.
+struct Runs {
+    env: Box<Env>,
+    interp: Interp,
     stats: Arc<WorkerStats>,
     last_trap: Option<Trap>,
-    destinations: [Destination; REMEMBERED],
 }
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Worker")
             .field("program", &self.shared.programs[self.entry].name())
-            .field("env", &self.env)
+            .field("env", &self.runs.env)
             .finish_non_exhaustive()
     }
 }
@@ -87,26 +117,28 @@ impl Worker {
         interp.check_facts(Arc::clone(&shared.checked_facts));
         Worker {
             shared: Arc::clone(shared),
-            env: Box::new(shared.env(cpu)),
-            interp,
+            runs: Runs {
+                env: Box::new(shared.env(cpu)),
+                interp,
+                stats: Arc::default(),
+                last_trap: None,
+            },
             quiescence,
             paused: true,
             entry,
-            stats: Arc::default(),
-            last_trap: None,
             destinations: [Destination::Nowhere; REMEMBERED],
         }
     }
 
     /// The first claim of the analysis that a run found to be false, see [`crate::VmBuilder::check_facts`].
     pub(crate) fn false_fact(&self) -> Option<&str> {
-        self.interp.false_fact()
+        self.runs.interp.false_fact()
     }
 
     /// Begins a test run of program `entry`.
     pub(crate) fn begin(&mut self, entry: usize) {
         self.entry = entry;
-        self.last_trap = None;
+        self.runs.last_trap = None;
     }
 
     /// Whether the program takes frames in fragments (its section is `xdp.frags`). An interface must not give
@@ -118,14 +150,14 @@ impl Worker {
 
     /// Sets the interface and queue that frames come from, as programs see them.
     pub fn set_ingress(&mut self, ifindex: u32, queue: u32) {
-        self.env.ingress_ifindex = ifindex;
-        self.env.rx_queue_index = queue;
+        self.runs.env.ingress_ifindex = ifindex;
+        self.runs.env.rx_queue_index = queue;
     }
 
     /// Sets the interface that frames are about to leave by, as the program of a devmap entry sees it; 0 for
     /// programs that run where frames come in.
     pub fn set_egress(&mut self, ifindex: u32) {
-        self.env.egress_ifindex = ifindex;
+        self.runs.env.egress_ifindex = ifindex;
     }
 
     /// Where frame `n` of the last burst was redirected to; meaningful with verdict `XDP_REDIRECT`, and for
@@ -142,14 +174,20 @@ impl Worker {
     pub fn run_burst(&mut self, frames: &mut [FrameRef<'_>], verdicts: &mut [Verdict]) -> usize {
         self.wake();
         self.run_due();
-        let mut done = 0;
-        for (frame, verdict) in frames.iter_mut().zip(verdicts) {
-            *verdict = Verdict::from_return(self.run_one(frame));
-            if *verdict == Verdict::Redirect {
-                self.remember(done, frame);
-            }
-            done += 1;
-        }
+        let done = frames.len().min(verdicts.len());
+        let (frames, verdicts) = (&mut frames[..done], &mut verdicts[..done]);
+        let mut tally = Tally::default();
+        let (entry, destinations) = (self.entry, &mut self.destinations);
+        self.runs
+            .each(&self.shared, entry, frames, |n, frame, value| {
+                verdicts[n] = tally.verdict(value);
+                if verdicts[n] == Verdict::Redirect
+                    && let Some(place) = destinations.get_mut(n)
+                {
+                    *place = Destination::of(frame);
+                }
+            });
+        tally.add_to(&self.runs.stats);
         self.quiescence.quiescent();
         done
     }
@@ -161,18 +199,12 @@ impl Worker {
             return Verdict::Aborted;
         }
         self.wake();
-        let verdict = Verdict::from_return(self.execute(program as usize, frame));
+        let verdict = Verdict::from_return(self.runs.one(&self.shared, program as usize, frame));
         if verdict == Verdict::Redirect {
-            self.remember(0, frame);
+            self.destinations[0] = Destination::of(frame);
         }
         self.quiescence.quiescent();
         verdict
-    }
-
-    fn remember(&mut self, n: usize, frame: &FrameRef<'_>) {
-        if let Some(place) = self.destinations.get_mut(n) {
-            *place = Destination::of(frame);
-        }
     }
 
     /// The next device of a map that a frame was redirected to the whole of: its interface and its program.
@@ -200,9 +232,12 @@ impl Worker {
         let mut left = repeat;
         while left != 0 {
             let burst = left.min(BURST);
+            let mut tally = Tally::default();
             for _ in 0..burst {
-                value = self.run_one(frame);
+                value = self.runs.one(&self.shared, self.entry, frame);
+                tally.verdict(value);
             }
+            tally.add_to(&self.runs.stats);
             self.quiescence.quiescent();
             left -= burst;
         }
@@ -221,79 +256,31 @@ impl Worker {
     fn run_due(&mut self) -> usize {
         /// Most in one go, so that timers that set themselves anew let frames pass.
         const MOST: usize = 64;
-        let timers = self.env.timers.as_ref().filter(|t| t.is_due(&self.env));
+        let env = &self.runs.env;
+        let timers = env.timers.as_ref().filter(|timers| timers.is_due(env));
         let Some(timers) = timers.map(Arc::clone) else {
             return 0;
         };
         let mut done = 0;
         while done < MOST
-            && let Some(due) = timers.take_due(&self.env)
+            && let Some(due) = timers.take_due(&self.runs.env)
         {
-            self.run_timer(&timers, &due);
+            self.runs.timer(&self.shared, &timers, &due);
             done += 1;
         }
         done
     }
 
-    fn run_timer(&mut self, timers: &Timers, due: &Due) {
-        if let Some(code) = &self.shared.code {
-            // SAFETY: this worker is registered with the maps' reclaimer; its callers woke it.
-            unsafe { code.get().run_timer(&mut self.env, timers, due) };
-        } else {
-            let (programs, env) = (&self.shared.programs, &mut self.env);
-            // SAFETY: as above.
-            let result = unsafe { self.interp.run_timer(programs, env, timers, due) };
-            self.last_trap = result.err().or(self.last_trap.take());
-        }
-        if let Some(reason) = self.env.trap_reason() {
-            count(&self.stats.traps[reason as usize]);
-        }
-    }
-
-    fn run_one(&mut self, frame: &mut FrameRef<'_>) -> u64 {
-        let value = self.execute(self.entry, frame);
-        count(&self.stats.verdicts[Verdict::from_return(value) as usize]);
-        if value as u32 >= Verdict::ALL.len() as u32 {
-            count(&self.stats.unknown);
-        }
-        value
-    }
-
-    fn execute(&mut self, entry: usize, frame: &mut FrameRef<'_>) -> u64 {
-        if let Some(code) = &self.shared.code {
-            // SAFETY: this worker is registered with the maps' reclaimer; its callers woke it.
-            let value = unsafe { code.get().run(entry, &mut self.env, frame) };
-            return match self.env.trap_reason() {
-                None => value,
-                Some(reason) => {
-                    count(&self.stats.traps[reason as usize]);
-                    self.last_trap = Some(native_trap(&self.env, entry, reason));
-                    0
-                }
-            };
-        }
-        // SAFETY: this worker is registered with the maps' reclaimer; its callers woke it.
-        let result = unsafe {
-            self.interp
-                .run(&self.shared.programs, entry, &mut self.env, frame)
-        };
-        result.unwrap_or_else(|trap| {
-            count(&self.stats.traps[trap.reason as usize]);
-            self.last_trap = Some(trap);
-            0
-        })
-    }
-
     /// What this worker counts.
     #[must_use]
     pub fn stats(&self) -> Arc<WorkerStats> {
-        Arc::clone(&self.stats)
+        Arc::clone(&self.runs.stats)
     }
 
     /// The last run that was ended by a failed check.
     #[must_use]
     pub fn last_trap(&self) -> Option<&Trap> {
-        self.last_trap.as_ref()
+        self.runs.last_trap.as_ref()
     }
 
     /// Says that this worker runs nothing until its next burst. Call before sleeping.
@@ -307,11 +294,83 @@ impl Worker {
             self.quiescence.resume();
             self.paused = false;
         }
-        self.env.fib.refresh();
+        self.runs.env.fib.refresh();
+    }
+}
+
+impl Runs {
+    /// Runs program `entry` on each frame and gives `each` the frame's number, the frame, and `r0`: 0
+    /// (`XDP_ABORTED`) if the run was ended. A frame is told where it goes if `r0` is `XDP_REDIRECT`.
+    ///
+    /// The worker whose runs these are must be awake.
+    #[inline]
+    fn each<'a>(
+        &mut self,
+        shared: &Shared,
+        entry: usize,
+        frames: &mut [FrameRef<'a>],
+        mut each: impl FnMut(usize, &mut FrameRef<'a>, u64),
+    ) {
+        let (stats, last_trap) = (&self.stats, &mut self.last_trap);
+        let mut trapped = |trap: Trap| {
+            add(&stats.traps[trap.reason as usize], 1);
+            *last_trap = Some(trap);
+            0
+        };
+        if let Some(code) = &shared.code {
+            // SAFETY: this worker is registered with the maps' reclaimer; its callers woke it, and let no
+            // quiescent point pass before this returns.
+            unsafe {
+                let native = code.get();
+                native.run_burst(entry, &mut self.env, frames, |n, frame, env, ended| {
+                    let value =
+                        ended.unwrap_or_else(|reason| trapped(native_trap(env, entry, reason)));
+                    if value as u32 == Verdict::Redirect as u32 {
+                        frame.set_redirect(env.redirect);
+                    }
+                    each(n, frame, value);
+                });
+            }
+            return;
+        }
+        for (n, frame) in frames.iter_mut().enumerate() {
+            let env = &mut self.env;
+            // SAFETY: as above.
+            let result = unsafe { self.interp.run(&shared.programs, entry, env, frame) };
+            let value = result.unwrap_or_else(&mut trapped);
+            each(n, frame, value);
+        }
+    }
+
+    /// Runs program `entry` on one frame and returns `r0`, as [`Runs::each`].
+    fn one(&mut self, shared: &Shared, entry: usize, frame: &mut FrameRef<'_>) -> u64 {
+        let mut value = 0;
+        let frames = std::slice::from_mut(frame);
+        self.each(shared, entry, frames, |_, _, returned| value = returned);
+        value
+    }
+
+    /// Runs the callback of a timer. The worker must be awake.
+    fn timer(&mut self, shared: &Shared, timers: &Timers, due: &Due) {
+        if let Some(code) = &shared.code {
+            // SAFETY: as in `each`.
+            unsafe { code.get().run_timer(&mut self.env, timers, due) };
+        } else {
+            // SAFETY: as in `each`.
+            let result = unsafe {
+                let (programs, env) = (&shared.programs, &mut self.env);
+                self.interp.run_timer(programs, env, timers, due)
+            };
+            self.last_trap = result.err().or(self.last_trap.take());
+        }
+        if let Some(reason) = self.env.trap_reason() {
+            add(&self.stats.traps[reason as usize], 1);
+        }
     }
 }
 
 /// Compiled code keeps no registers for us, and of tail calls only the last.
+#[cold]
 fn native_trap(env: &Env, program: usize, reason: TrapReason) -> Trap {
     let program = match env.next_program {
         Env::NO_PROGRAM => program,
