@@ -41,6 +41,7 @@ pub use backend::{Backend, Calls, Code, Module, Refused};
 pub use code_map::{CodeMap, Origin};
 pub use cranelift::Cranelift;
 pub use run::{run_burst, run_linked, run_timer};
+pub use squalus_ssa::support::MapSet;
 pub use squalus_ssa::{Pass, Passes, UnknownPass};
 
 /// Why a program could not be compiled.
@@ -75,6 +76,9 @@ pub struct Options {
     pub check_facts: bool,
     /// The passes that are run.
     pub passes: Passes,
+    /// Maps, by their index, whose contents may become part of the code: nobody may change them from when it is
+    /// made until it is used no more.
+    pub constant: MapSet,
     /// What makes machine code of the result.
     pub backend: &'static dyn Backend,
 }
@@ -85,6 +89,7 @@ impl Default for Options {
             keep_text: false,
             check_facts: false,
             passes: Passes::ALL,
+            constant: MapSet::NONE,
             backend: &Cranelift,
         }
     }
@@ -325,6 +330,7 @@ fn optimized(
         }
     };
     each("build", &function);
-    squalus_ssa::optimize(&mut function, input.program.maps(), options.passes, each);
+    let (maps, constant) = (input.program.maps(), options.constant);
+    squalus_ssa::optimize(&mut function, maps, constant, options.passes, each);
     result.map(|()| function)
 }

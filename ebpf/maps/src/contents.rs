@@ -8,20 +8,18 @@ use std::sync::Arc;
 use squalus_isa::MapType;
 
 use crate::sync::atomic::{AtomicU8, Ordering};
-use crate::{Kind, Map};
+use crate::{HashLayout, Kind, Map};
 
-/// Whose contents these functions give: maps whose values are the same for all CPUs, and whose lookups change
-/// nothing.
-const fn is_plain(kind: MapType) -> bool {
-    matches!(kind, MapType::Array | MapType::Hash | MapType::ArrayOfMaps)
-}
-
-/// Contents of arrays, hashes (not LRU, not per-CPU) and arrays of maps.
+/// Contents of arrays, hashes (neither LRU nor per-CPU) and arrays of maps: they are the same for all CPUs, and
+/// lookups leave them as they are.
 impl Map {
     /// Whether there can be an answer to the questions below.
     #[must_use]
     pub const fn shows_contents(&self) -> bool {
-        is_plain(self.def.kind)
+        matches!(
+            self.def.kind,
+            MapType::Array | MapType::Hash | MapType::ArrayOfMaps
+        )
     }
 
     /// The value at an address, 1 to 8 bytes long, if it lies in one value of an array or a hash.
@@ -83,6 +81,15 @@ impl Map {
             return None;
         }
         maps.get(u32::try_from(offset / place.stride).ok()?)
+    }
+
+    /// What compiled code would load from the map's [`HashLayout`], of a hash.
+    #[must_use]
+    pub fn layout_word(&self, offset: usize) -> Option<u64> {
+        let layout = std::ptr::from_ref(self.hash_layout()?).cast::<u64>();
+        let inside = offset.is_multiple_of(8) && offset < size_of::<HashLayout>();
+        // SAFETY: the layout is words only, and the offset that of one of them.
+        inside.then(|| unsafe { layout.add(offset / 8).read() })
     }
 }
 

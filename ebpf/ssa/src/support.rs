@@ -105,3 +105,42 @@ impl Profile {
             .is_some_and(|&count| count != 0 && count >= most / Profile::SHARE)
     }
 }
+
+/// Some of a program's maps, by their indices. Those beyond [`MapSet::MOST`] are never in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MapSet(u128);
+
+impl MapSet {
+    /// No map.
+    pub const NONE: MapSet = MapSet(0);
+    /// How many maps there can be in a set.
+    pub const MOST: usize = 128;
+
+    /// The set with one more, if it is not beyond what a set can hold.
+    #[must_use]
+    pub const fn with(self, index: usize) -> MapSet {
+        if index < MapSet::MOST {
+            MapSet(self.0 | 1 << index)
+        } else {
+            self
+        }
+    }
+
+    /// Whether a map is in the set.
+    #[must_use]
+    pub const fn has(self, index: usize) -> bool {
+        index < MapSet::MOST && self.0 & 1 << index != 0
+    }
+
+    /// Whether there is none in it.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl FromIterator<usize> for MapSet {
+    fn from_iter<I: IntoIterator<Item = usize>>(indices: I) -> MapSet {
+        indices.into_iter().fold(MapSet::NONE, MapSet::with)
+    }
+}

@@ -414,7 +414,7 @@ fn most(function: &Function, value: Value) -> u64 {
 }
 
 /// Bits that are zero in a value; those above its width are.
-fn known_zero(function: &Function, value: Value, depth: u32) -> u64 {
+pub(super) fn known_zero(function: &Function, value: Value, depth: u32) -> u64 {
     let ty = function.ty(value);
     let above = !ty.mask();
     if depth > 4 {

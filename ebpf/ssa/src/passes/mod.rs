@@ -8,6 +8,7 @@ mod merge;
 mod params;
 mod rewrite;
 mod simplify;
+mod special;
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,6 +17,8 @@ use std::sync::Arc;
 use squalus_maps::Map;
 
 use crate::ir::Function;
+use crate::support::MapSet;
+use special::Special;
 
 /// A pass that can be switched off by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,17 +35,20 @@ pub enum Pass {
     Forward,
     /// Lookups in hashes are done in line.
     Lookup,
+    /// What maps hold that nobody changes becomes part of the code.
+    Special,
 }
 
 impl Pass {
     /// All passes.
-    pub const ALL: [Pass; 6] = [
+    pub const ALL: [Pass; 7] = [
         Pass::Stack,
         Pass::Hot,
         Pass::Simplify,
         Pass::Merge,
         Pass::Forward,
         Pass::Lookup,
+        Pass::Special,
     ];
 
     /// Its name.
@@ -55,6 +61,7 @@ impl Pass {
             Pass::Merge => "merge",
             Pass::Forward => "forward",
             Pass::Lookup => "lookup",
+            Pass::Special => "special",
         }
     }
 
@@ -70,6 +77,7 @@ impl Pass {
             Pass::Merge => "loads of neighbouring bytes become one",
             Pass::Forward => "what was stored or loaded before is not loaded again",
             Pass::Lookup => "hashes are searched without a call",
+            Pass::Special => "what maps hold that nobody changes becomes part of the code",
         }
     }
 }
@@ -181,27 +189,38 @@ impl FromStr for Pass {
     }
 }
 
-/// Runs passes over a function that was built. `each` sees the function after each.
+/// Runs passes over a function that was built. `each` sees the function after each. Nobody changes the maps in
+/// `constant` as long as the result is used.
 pub fn optimize(
     function: &mut Function,
     maps: &[Arc<Map>],
+    constant: MapSet,
     wanted: Passes,
     mut each: impl FnMut(&str, &Function),
 ) {
     params::run(function);
     each("params", function);
-    let mut run = |pass: Pass, work: &dyn Fn(&mut Function), function: &mut Function| {
-        if wanted.has(pass) {
+    let mut run = |pass: Pass, work: &mut dyn FnMut(&mut Function), function: &mut Function| {
+        if wanted.has(pass) && (pass != Pass::Special || !constant.is_empty()) {
             work(function);
             each(pass.name(), function);
         }
     };
-    let lookup = |function: &mut Function| lookup::run(function, maps);
-    run(Pass::Simplify, &simplify_all, function);
-    run(Pass::Forward, &forward::run, function);
-    run(Pass::Merge, &merge::run, function);
-    run(Pass::Lookup, &lookup, function);
-    run(Pass::Simplify, &simplify_all, function);
+    let mut special = Special::new(maps, constant);
+    let mut special = |function: &mut Function| {
+        special.run(function);
+        simplify_all(function);
+    };
+    let mut lookup = |function: &mut Function| lookup::run(function, maps);
+    run(Pass::Simplify, &mut simplify_all, function);
+    // What was read from one map says where to read in another.
+    run(Pass::Special, &mut special, function);
+    run(Pass::Special, &mut special, function);
+    run(Pass::Forward, &mut forward::run, function);
+    run(Pass::Merge, &mut merge::run, function);
+    run(Pass::Lookup, &mut lookup, function);
+    run(Pass::Special, &mut special, function);
+    run(Pass::Simplify, &mut simplify_all, function);
     dead::run(function);
     each("dead", function);
 }
