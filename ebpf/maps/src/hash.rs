@@ -160,13 +160,21 @@ impl Hash {
     /// `key` is readable for the key size, and this is a hash of maps.
     #[inline]
     pub(crate) unsafe fn lookup_map(&self, key: *const u8) -> *mut Map {
+        // The cell is read while the search still watches the set: later it may be another key's.
+        let read = |_, slot| {
+            let cell = self.entries.value(slot, 0).cast::<MapCell>();
+            // SAFETY: values of hashes of maps are cells, at addresses that stay valid.
+            unsafe { (*cell).load(Ordering::Acquire) }
+        };
         // SAFETY: the caller's.
-        let cell = unsafe { self.lookup(key, 0) };
-        if cell.is_null() {
-            return ptr::null_mut();
-        }
-        // SAFETY: values of hashes of maps are cells, at addresses that stay valid.
-        unsafe { (*cell.cast::<MapCell>()).load(Ordering::Acquire) }
+        let found = unsafe {
+            with_key!(self.entries, key, |key| self.index.find(
+                &self.entries,
+                key,
+                read
+            ))
+        };
+        found.unwrap_or(ptr::null_mut())
     }
 
     /// The first entry at or after a place: its place, and the value of `cpu`. Its key is copied to `key`.
