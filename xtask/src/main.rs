@@ -1,6 +1,7 @@
 //! Project chores: everything that CI does, and the building of the BPF objects.
 #![forbid(unsafe_code)]
 
+mod aarch64;
 mod bpf;
 mod layers;
 
@@ -29,6 +30,12 @@ enum Chore {
     /// All tests.
     Test {
         /// Arguments for `cargo test`, e.g. `-p squalus-maps`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// The engine's tests as aarch64 code, under emulation on other machines (some minutes).
+    TestAarch64 {
+        /// Arguments for `cargo test`, e.g. `-p squalus-jit`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
@@ -65,6 +72,7 @@ fn chore(chore: Chore) -> Result<()> {
             test(&[])
         }
         Chore::Test { args } => test(&args),
+        Chore::TestAarch64 { args } => aarch64::test(&args),
         Chore::Bpf { check, install } => bpf::run(check, install),
         Chore::Layers => layers::check(&root()?),
         Chore::Lint => lint(),

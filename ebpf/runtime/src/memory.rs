@@ -39,11 +39,17 @@ fn read_within_page(address: u64, out: &mut [u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
 
     #[test]
     fn what_is_mapped_is_read_and_the_rest_is_not() {
         let text = *b"squalus";
         let mut out = [0; 7];
+        if !read_within_page(text.as_ptr().expose_provenance() as u64, &mut out)
+            && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS)
+        {
+            return eprintln!("SKIPPED: there is no process_vm_readv here (an emulator has none)");
+        }
         assert_eq!(
             read_process(text.as_ptr().expose_provenance() as u64, &mut out),
             7

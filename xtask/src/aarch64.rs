@@ -1,0 +1,96 @@
+//! The engine's tests as aarch64 code: built with Debian's cross compiler and run by qemu in user mode.
+//!
+//! On an aarch64 machine they are simply run.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+const TARGET: &str = "aarch64-unknown-linux-gnu";
+const LINKER: &str = "aarch64-linux-gnu-gcc";
+const EMULATOR: &str = "qemu-aarch64";
+/// Where Debian's cross packages put the libraries of the other machine.
+const LIBRARIES: &str = "/usr/aarch64-linux-gnu";
+
+/// What makes code, and what that code uses.
+const PACKAGES: &[&str] = &[
+    "squalus-isa",
+    "squalus-object",
+    "squalus-maps",
+    "squalus-runtime",
+    "squalus-analysis",
+    "squalus-interp",
+    "squalus-ssa",
+    "squalus-jit",
+    "squalus-vm",
+    "squalus-conformance",
+];
+
+/// Runs `cargo test` with `args`, or on all packages that make or use native code.
+pub fn test(args: &[String]) -> Result<()> {
+    let mut all = vec!["test", "--target", TARGET];
+    if args.is_empty() {
+        all.extend(PACKAGES.iter().flat_map(|package| ["-p", package]));
+    }
+    all.extend(args.iter().map(String::as_str));
+    if args.is_empty() {
+        // The kernel is not there under emulation: what is skipped must be seen.
+        all.extend(["--", "--show-output"]);
+    }
+    if cfg!(target_arch = "aarch64") {
+        return super::cargo(&all, &[]);
+    }
+    let missing = missing()?;
+    if !missing.is_empty() {
+        bail!(
+            "to build and run aarch64 code, first:\n  {}",
+            missing.join("\n  ")
+        );
+    }
+    let runner = format!("{EMULATOR} -L {LIBRARIES}");
+    let environment = [
+        ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER),
+        ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", &runner),
+    ];
+    super::cargo(&all, &environment)
+}
+
+/// Commands that install what is missing.
+fn missing() -> Result<Vec<String>> {
+    let output = Command::new("rustc").args(["--print", "sysroot"]).output();
+    let output = output.context("cannot start rustc")?;
+    let sysroot = String::from_utf8_lossy(&output.stdout);
+    let mut missing = Vec::new();
+    if !Path::new(sysroot.trim())
+        .join("lib/rustlib")
+        .join(TARGET)
+        .is_dir()
+    {
+        missing.push(format!("rustup target add {TARGET}"));
+    }
+    let packages = [
+        (starts(LINKER), "gcc-aarch64-linux-gnu"),
+        (
+            Path::new(LIBRARIES).join("lib/libc.so.6").exists(),
+            "libc6-dev-arm64-cross",
+        ),
+        (starts(EMULATOR), "qemu-user"),
+    ];
+    let packages: Vec<&str> = packages
+        .iter()
+        .filter(|(there, _)| !there)
+        .map(|(_, name)| *name)
+        .collect();
+    if !packages.is_empty() {
+        missing.push(format!("apt-get install {}", packages.join(" ")));
+    }
+    Ok(missing)
+}
+
+fn starts(program: &str) -> bool {
+    Command::new(program)
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
