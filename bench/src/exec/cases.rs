@@ -1,30 +1,36 @@
 //! The traffic that is measured: for each case its frames and the sessions the balancer must know beforehand.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
 use squalus_abi::{Address, Be16, FlowKey, flags};
 use squalus_core::{Action, NewReal, ServerId, VipKey};
 use squalus_dataplane::{Controller, Dataplane};
 use squalus_isa::Verdict;
+use squalus_runtime::Rng;
 use squalus_testkit::traffic::{self, Flow, Macs, Transport};
 
-/// One kind of traffic.
+use super::traffic::Traffic;
+
+/// Traffic that is measured on its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
     /// Its name in reports.
     pub name: &'static str,
-    /// What the program must answer.
-    pub verdict: Verdict,
-    /// Whether the session table must know all sessions beforehand.
-    pub known: bool,
-    kind: Kind,
+    kinds: &'static [Kind],
 }
 
-#[derive(Clone, Copy, Debug)]
+/// What a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    V4(Transport, u16),
-    V6(Transport, u16),
+    /// Of a session that the session table knows.
+    Known4(Transport),
+    Known6(Transport),
+    /// The beginning of a session: always to be routed.
+    Syn,
+    /// To a VIP that keeps no sessions.
+    NoSession,
     Quic,
     NotVip,
 }
@@ -47,38 +53,100 @@ const UDP: u8 = 17;
 
 /// All cases, in the order of reports.
 pub const CASES: &[Case] = &[
-    Case::new("tcp_v4_lru_hit", true, Kind::V4(Transport::TcpData, PORT)),
-    Case::new("udp_v4_lru_hit", true, Kind::V4(Transport::Udp, PORT)),
-    Case::new("tcp_v6_lru_hit", true, Kind::V6(Transport::TcpData, PORT)),
-    Case::new("udp_v6_lru_hit", true, Kind::V6(Transport::Udp, PORT)),
-    Case::new("tcp_v4_syn", false, Kind::V4(Transport::TcpSyn, PORT)),
+    Case::new("tcp_v4_lru_hit", &[Kind::Known4(Transport::TcpData)]),
+    Case::new("udp_v4_lru_hit", &[Kind::Known4(Transport::Udp)]),
+    Case::new("tcp_v6_lru_hit", &[Kind::Known6(Transport::TcpData)]),
+    Case::new("udp_v6_lru_hit", &[Kind::Known6(Transport::Udp)]),
+    Case::new("tcp_v4_syn", &[Kind::Syn]),
+    Case::new("tcp_v4_no_lru", &[Kind::NoSession]),
+    Case::new("quic_v4_server_id", &[Kind::Quic]),
+    Case::new("not_a_vip", &[Kind::NotVip]),
     Case::new(
-        "tcp_v4_no_lru",
-        false,
-        Kind::V4(Transport::TcpData, PORT_NO_LRU),
+        "mixed",
+        &[
+            Kind::Known4(Transport::TcpData),
+            Kind::Known4(Transport::Udp),
+            Kind::Known6(Transport::TcpData),
+            Kind::Known6(Transport::Udp),
+            Kind::Syn,
+            Kind::NoSession,
+            Kind::Quic,
+            Kind::NotVip,
+        ],
     ),
-    Case::new("quic_v4_server_id", false, Kind::Quic),
-    Case {
-        name: "not_a_vip",
-        verdict: Verdict::Pass,
-        known: false,
-        kind: Kind::NotVip,
-    },
 ];
 
+/// Frames of mixed traffic, at least: so many that their order is no pattern to a branch predictor.
+const MIXED: u32 = 4096;
+
 impl Case {
-    const fn new(name: &'static str, known: bool, kind: Kind) -> Case {
-        Case {
-            name,
-            verdict: Verdict::Tx,
-            known,
-            kind,
+    const fn new(name: &'static str, kinds: &'static [Kind]) -> Case {
+        Case { name, kinds }
+    }
+
+    /// Its packets, each of one of `sessions` sessions, in the order in which they come.
+    fn packets(&self, sessions: u32) -> Vec<(Kind, u32)> {
+        let [only] = self.kinds else {
+            return self.mixed(sessions);
+        };
+        (0..sessions).map(|session| (*only, session)).collect()
+    }
+
+    /// All kinds in turn, shuffled.
+    fn mixed(&self, sessions: u32) -> Vec<(Kind, u32)> {
+        let kinds = self.kinds.iter().cycle();
+        let numbers = (0..sessions.max(MIXED)).map(|n| n % sessions);
+        let mut packets: Vec<_> = kinds.copied().zip(numbers).collect();
+        let mut rng = Rng::seeded(0);
+        for last in (1..packets.len()).rev() {
+            packets.swap(last, rng.next_u32() as usize % (last + 1));
+        }
+        packets
+    }
+
+    /// Its frames for so many sessions.
+    #[must_use]
+    pub fn traffic(&self, sessions: u32) -> Traffic {
+        let mut traffic = Traffic::default();
+        for (kind, session) in self.packets(sessions) {
+            traffic.push(&kind.frame(session), kind.verdict());
+        }
+        traffic
+    }
+
+    /// The sessions that the session table must know beforehand: their keys, and the reals they belong to.
+    #[must_use]
+    pub fn known_sessions(&self, sessions: u32) -> HashMap<FlowKey, u32> {
+        let packets = self.packets(sessions).into_iter();
+        let known = packets.filter(|(kind, _)| kind.is_known());
+        let known = known.map(|(kind, session)| (kind.session_key(session), kind.real(session)));
+        known.collect()
+    }
+
+    /// The share of its packets that the ring routes, 0 to 1.
+    #[must_use]
+    pub fn routed(&self) -> f64 {
+        let routed = |kind: &&Kind| matches!(kind, Kind::Syn | Kind::NoSession);
+        self.kinds.iter().filter(routed).count() as f64 / self.kinds.len() as f64
+    }
+}
+
+impl Kind {
+    /// Whether the session table must know the packet's session.
+    fn is_known(self) -> bool {
+        matches!(self, Kind::Known4(_) | Kind::Known6(_))
+    }
+
+    /// What the program must answer.
+    fn verdict(self) -> Verdict {
+        match self {
+            Kind::NotVip => Verdict::Pass,
+            _ => Verdict::Tx,
         }
     }
 
     /// The frame of session number `session`: the shortest there is, with a few bytes of payload.
-    #[must_use]
-    pub fn frame(&self, session: u32) -> Vec<u8> {
+    fn frame(self, session: u32) -> Vec<u8> {
         let macs = Macs {
             source: [2, 0, 0, 0, 0, 1],
             destination: [2, 0, 0, 0, 0, 2],
@@ -89,45 +157,46 @@ impl Case {
             source_port: source_port(session),
             destination_port,
         };
-        match self.kind {
-            Kind::V4(transport, port) => traffic::ipv4(macs, v4(VIP4, port), transport, 6),
-            Kind::V6(transport, port) => traffic::ipv6(macs, flow6(session, port), transport, 6),
+        match self {
+            Kind::Known4(transport) => traffic::ipv4(macs, v4(VIP4, PORT), transport, 6),
+            Kind::Known6(transport) => traffic::ipv6(macs, flow6(session, PORT), transport, 6),
+            Kind::Syn => traffic::ipv4(macs, v4(VIP4, PORT), Transport::TcpSyn, 6),
+            Kind::NoSession => traffic::ipv4(macs, v4(VIP4, PORT_NO_LRU), Transport::TcpData, 6),
             Kind::Quic => traffic::ipv4_udp(macs, v4(VIP4, PORT_QUIC), &quic_short_header()),
             Kind::NotVip => traffic::ipv4(macs, v4(OTHER, PORT), Transport::TcpData, 6),
         }
     }
 
     /// The key under which the balancer keeps session number `session`.
-    #[must_use]
-    pub fn session_key(&self, session: u32) -> FlowKey {
-        let (src, dst, proto) = match self.kind {
-            Kind::V6(transport, _) => {
+    fn session_key(self, session: u32) -> FlowKey {
+        let (src, dst): (IpAddr, IpAddr) = match self {
+            Kind::Known6(_) => {
                 let flow = flow6(session, PORT);
-                (
-                    Address::from_v6(flow.source.octets()),
-                    Address::from_v6(VIP6.octets()),
-                    proto(transport),
-                )
+                (flow.source.into(), flow.destination.into())
             }
-            Kind::V4(transport, _) => (
-                Address::from_v4(source4(session).octets()),
-                Address::from_v4(VIP4.octets()),
-                proto(transport),
-            ),
-            Kind::Quic | Kind::NotVip => (
-                Address::from_v4(source4(session).octets()),
-                Address::from_v4(VIP4.octets()),
-                UDP,
-            ),
+            _ => (source4(session).into(), VIP4.into()),
+        };
+        let proto = match self {
+            Kind::Known4(Transport::Udp) | Kind::Known6(Transport::Udp) | Kind::Quic => UDP,
+            _ => TCP,
         };
         FlowKey {
-            src,
-            dst,
+            src: Address::from(src),
+            dst: Address::from(dst),
             src_port: Be16::from_host(source_port(session)),
             dst_port: Be16::from_host(PORT),
             proto,
             pad: [0; 3],
         }
+    }
+
+    /// Index of the real that session number `session` belongs to.
+    fn real(self, session: u32) -> u32 {
+        let first = match self {
+            Kind::Known6(_) => u32::from(REALS),
+            _ => 0,
+        };
+        first + session % u32::from(REALS) + 1
     }
 }
 
@@ -179,25 +248,6 @@ pub fn provision<D: Dataplane>(balancer: &mut Controller<D>) -> Result<()> {
     Ok(())
 }
 
-/// Index of the real that session number `session` belongs to.
-#[must_use]
-pub fn real_of(case: &Case, session: u32) -> u32 {
-    let first = if matches!(case.kind, Kind::V6(..)) {
-        u32::from(REALS)
-    } else {
-        0
-    };
-    first + session % u32::from(REALS) + 1
-}
-
-fn proto(transport: Transport) -> u8 {
-    if transport == Transport::Udp {
-        UDP
-    } else {
-        TCP
-    }
-}
-
 /// Sessions of one client address.
 const PER_ADDRESS: u32 = 50_000;
 
@@ -234,13 +284,37 @@ fn quic_short_header() -> [u8; 16] {
 mod tests {
     use super::*;
 
+    fn case(name: &str) -> &'static Case {
+        CASES.iter().find(|case| case.name == name).unwrap()
+    }
+
     #[test]
     fn sessions_have_keys_of_their_own() {
-        let case = &CASES[0];
-        let keys: std::collections::HashSet<FlowKey> = [0, 1, 49_999, 50_000, 999_999]
-            .into_iter()
-            .map(|n| case.session_key(n))
-            .collect();
-        assert_eq!(keys.len(), 5);
+        for case in CASES {
+            let known = case.kinds.iter().filter(|kind| kind.is_known()).count() as u32;
+            let (all, kinds) = (100_008, case.kinds.len() as u32);
+            let keys = case.known_sessions(all).len() as u32;
+            assert_eq!(keys, known * all / kinds, "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn mixed_traffic_has_all_kinds_in_no_order() {
+        let mixed = case("mixed");
+        let packets = mixed.packets(1);
+        assert_eq!(packets.len(), MIXED as usize);
+        let same = |at: usize| {
+            packets
+                .iter()
+                .skip(at)
+                .zip(&packets)
+                .filter(|(a, b)| a.0 == b.0)
+        };
+        for kind in mixed.kinds {
+            let count = packets.iter().filter(|packet| packet.0 == *kind).count();
+            assert_eq!(count, packets.len() / mixed.kinds.len());
+        }
+        // One in eight is of the kind of the packet eight before, as of any other.
+        assert!((400..624).contains(&same(8).count()), "{}", same(8).count());
     }
 }

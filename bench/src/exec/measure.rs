@@ -1,97 +1,174 @@
-//! Nanoseconds per packet of a loaded program, in the kernel and in our engine.
+//! Nanoseconds per packet of a loaded program, in the kernel and in our engine, in one way: a round runs so many
+//! packets, restoring each frame before; another round only restores; the difference is the program's.
+//!
+//! The clock is read twice a round and is the thread's own, so neither its cost nor the time in which the thread
+//! was not running is in a figure. Our engine's cost of entering a program is; the kernel's is not (see
+//! [`KernelEngine::measure`]).
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
+use rustix::time::{ClockId, clock_gettime};
 use squalus_engine::Engine;
 use squalus_isa::Verdict;
-use squalus_kernel::KernelEngine;
+use squalus_kernel::{KernelEngine, Stopwatch};
 use squalus_runtime::{FrameRef, PACKET_HEADROOM};
-use squalus_vm::Vm;
+use squalus_vm::{Vm, Worker};
+
+use super::traffic::Traffic;
 
 /// Frames of a burst, as the data plane runs them.
 const BURST: usize = 64;
-/// Bytes of a frame's buffer.
-const BUFFER: usize = 2048;
+/// Bytes of a frame's buffer: no power of two, so that frames don't fall on the same cache sets. A burst of short
+/// frames stays in the first-level cache, as the kernel's only frame does.
+const BUFFER: usize = 2048 + 64;
+/// What a buffer is taken to hold before its first frame.
+const SHORTEST: usize = 14;
+
+/// What one round took, in nanoseconds a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Restoring frames and running the program.
+    pub whole: f64,
+    /// Restoring frames alone.
+    pub restoring: f64,
+}
+
+impl Sample {
+    /// The program alone.
+    #[must_use]
+    pub fn nanos(&self) -> f64 {
+        self.whole - self.restoring
+    }
+}
 
 /// An engine whose programs can be timed.
 pub trait Measure: Engine {
-    /// Runs `packets` packets, `frames` in turn, through `program` on CPU 0, and returns the mean time of one
-    /// packet in nanoseconds. Every packet must get the verdict `expected`.
+    /// Readies the timing of `program` on CPU 0.
     ///
     /// # Errors
-    /// If a run fails or gives another verdict.
-    fn measure(
-        &mut self,
-        program: &str,
-        frames: &[Vec<u8>],
-        packets: u32,
-        expected: Verdict,
-    ) -> Result<f64>;
+    /// If there is no such program, or the engine cannot time it on these frames.
+    fn rounds<'a>(&'a self, program: &str, traffic: &'a Traffic) -> Result<Box<dyn Rounds + 'a>>;
+}
+
+/// A program that is being timed.
+pub trait Rounds {
+    /// Runs `packets` packets, beginning with the one after the last one of the round before.
+    ///
+    /// # Errors
+    /// If a run fails or gives another verdict than the traffic says.
+    fn round(&mut self, packets: u32) -> Result<Sample>;
 }
 
 impl Measure for KernelEngine {
-    /// A driver program restores the frame and tail-calls the program; its own time is subtracted
-    /// (see [`KernelEngine::measure`]). The kernel's cost of entering a program is not in the figure.
-    fn measure(
-        &mut self,
-        program: &str,
-        frames: &[Vec<u8>],
-        packets: u32,
-        expected: Verdict,
-    ) -> Result<f64> {
-        let measured = KernelEngine::measure(self, program, frames, packets, 0)?;
+    fn rounds<'a>(&'a self, program: &str, traffic: &'a Traffic) -> Result<Box<dyn Rounds + 'a>> {
+        let frames: Vec<Vec<u8>> = (0..traffic.len())
+            .map(|n| traffic.frame(n).to_vec())
+            .collect();
+        Ok(Box::new(KernelRounds {
+            stopwatch: self.stopwatch(program, &frames)?,
+            traffic,
+            next: 0,
+        }))
+    }
+}
+
+struct KernelRounds<'a> {
+    stopwatch: Stopwatch<'a>,
+    traffic: &'a Traffic,
+    next: usize,
+}
+
+impl Rounds for KernelRounds<'_> {
+    fn round(&mut self, packets: u32) -> Result<Sample> {
+        let round = self.stopwatch.round(packets)?;
+        self.next = (self.next + packets as usize) % self.traffic.len();
+        let last = (self.next + self.traffic.len() - 1) % self.traffic.len();
+        let expected = self.traffic.verdict(last);
         ensure!(
-            measured.verdict == expected,
+            round.verdict == expected,
             "the kernel answered {} instead of {expected}",
-            measured.verdict
+            round.verdict
         );
-        Ok(measured.nanos())
+        Ok(Sample {
+            whole: round.with_program,
+            restoring: round.with_nothing,
+        })
     }
 }
 
 impl Measure for Vm {
-    /// Bursts are timed; restoring frames in between is not. The engine's cost of entering a program is in the
-    /// figure.
-    fn measure(
-        &mut self,
-        program: &str,
-        frames: &[Vec<u8>],
-        packets: u32,
-        expected: Verdict,
-    ) -> Result<f64> {
-        let mut worker = self.worker(program, 0)?;
-        let mut buffers = vec![[0u8; BUFFER]; BURST];
-        let mut verdicts = [Verdict::Aborted; BURST];
-        let mut source = frames.iter().cycle();
-        let mut time = Duration::ZERO;
-        let mut done = 0;
-        while done < packets {
-            let mut burst = Vec::with_capacity(BURST);
-            for buffer in &mut buffers {
-                burst.push(restored(buffer, source.next().context("no frames given")?)?);
-            }
-            let start = Instant::now();
-            worker.run_burst(&mut burst, &mut verdicts);
-            time += start.elapsed();
-            if let Some(wrong) = verdicts.iter().find(|verdict| **verdict != expected) {
-                bail!(
-                    "the {} engine answered {wrong} instead of {expected}",
-                    self.name()
-                );
-            }
-            done += BURST as u32;
-        }
-        worker.pause();
-        Ok(time.as_nanos() as f64 / f64::from(done))
+    fn rounds<'a>(&'a self, program: &str, traffic: &'a Traffic) -> Result<Box<dyn Rounds + 'a>> {
+        Ok(Box::new(VmRounds {
+            name: self.name(),
+            worker: self.worker(program, 0)?,
+            traffic,
+            next: 0,
+            buffers: vec![0; BURST * BUFFER],
+            verdicts: [Verdict::Aborted; BURST],
+            expected: [Verdict::Aborted; BURST],
+        }))
     }
 }
 
-/// The frame in its buffer, with the headroom in front of it.
-fn restored<'a>(buffer: &'a mut [u8; BUFFER], frame: &[u8]) -> Result<FrameRef<'a>> {
-    let place = buffer.get_mut(PACKET_HEADROOM..PACKET_HEADROOM + frame.len());
-    place
-        .context("the frame is too long")?
-        .copy_from_slice(frame);
-    Ok(FrameRef::new(buffer, PACKET_HEADROOM, frame.len())?)
+struct VmRounds<'a> {
+    name: &'static str,
+    worker: Worker,
+    traffic: &'a Traffic,
+    next: usize,
+    buffers: Vec<u8>,
+    verdicts: [Verdict; BURST],
+    expected: [Verdict; BURST],
+}
+
+impl Rounds for VmRounds<'_> {
+    fn round(&mut self, packets: u32) -> Result<Sample> {
+        let start = self.next;
+        let restoring = self.time(packets, false)?;
+        self.next = start;
+        let whole = self.time(packets, true)?;
+        self.worker.pause();
+        Ok(Sample { whole, restoring })
+    }
+}
+
+impl VmRounds<'_> {
+    /// Nanoseconds a packet of restoring frames and, if so wanted, running the program.
+    fn time(&mut self, packets: u32, run: bool) -> Result<f64> {
+        let mut burst = Vec::with_capacity(BURST);
+        for buffer in self.buffers.chunks_mut(BUFFER) {
+            burst.push(FrameRef::new(buffer, PACKET_HEADROOM, SHORTEST)?);
+        }
+        let bursts = (packets as usize).div_ceil(BURST);
+        let mut wrong = false;
+        let start = thread_nanos();
+        for _ in 0..bursts {
+            for (frame, expected) in burst.iter_mut().zip(&mut self.expected) {
+                frame.refill(PACKET_HEADROOM, self.traffic.frame(self.next))?;
+                *expected = self.traffic.verdict(self.next);
+                self.next += 1;
+                if self.next == self.traffic.len() {
+                    self.next = 0;
+                }
+            }
+            if run {
+                self.worker.run_burst(&mut burst, &mut self.verdicts);
+            } else {
+                std::hint::black_box(&mut burst);
+            }
+            wrong |= run & (self.verdicts != self.expected);
+        }
+        let nanos = (thread_nanos() - start) as f64;
+        ensure!(
+            !wrong,
+            "the {} engine gave a frame another verdict than expected; of its last burst it gave {:?}",
+            self.name,
+            self.verdicts
+        );
+        Ok(nanos / (bursts * BURST) as f64)
+    }
+}
+
+/// Nanoseconds that the calling thread has run.
+fn thread_nanos() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -38,7 +38,7 @@ pub use engine::KernelEngine;
 pub use error::KernelError;
 pub use inspect::{ProgramInfo, statistics_enabled};
 pub use live::LiveMaps;
-pub use measure::{MAX_MEASURED_FRAME, Measured};
+pub use measure::{MAX_MEASURED_FRAME, Measured, Round, Stopwatch};
 pub use options::LoadOptions;
 pub use sys::possible_cpus;
 

@@ -107,9 +107,7 @@ impl KernelEngine {
         cpu: u32,
         rounds: usize,
     ) -> Result<Measured, KernelError> {
-        let program = self.program(program)?;
-        check(frames)?;
-        let bench = Bench::new(program, frames)?;
+        let mut stopwatch = self.stopwatch(program, frames)?;
         let _pinned = Pinned::to(cpu).map_err(|errno| KernelError::System {
             what: "pinning the measuring thread",
             errno,
@@ -120,14 +118,38 @@ impl KernelEngine {
             verdict: Verdict::Aborted,
         };
         for _ in 0..rounds {
-            let (nothing, _) = bench.round(bench.empty.as_fd().as_raw_fd(), repeat)?;
-            let (nanos, verdict) = bench.round(program.fd.as_fd().as_raw_fd(), repeat)?;
-            measured.with_nothing.push(nothing);
-            measured.with_program.push(nanos);
-            measured.verdict = verdict;
+            let round = stopwatch.round(repeat)?;
+            measured.with_nothing.push(round.with_nothing);
+            measured.with_program.push(round.with_program);
+            measured.verdict = round.verdict;
         }
         Ok(measured)
     }
+
+    /// Readies the measuring of `program` over `frames` in turn, for who wants to choose when each round is.
+    ///
+    /// # Errors
+    /// As [`KernelEngine::measure`].
+    pub fn stopwatch(
+        &self,
+        program: &str,
+        frames: &[Vec<u8>],
+    ) -> Result<Stopwatch<'_>, KernelError> {
+        let program = self.program(program)?;
+        check(frames)?;
+        Stopwatch::new(program, frames)
+    }
+}
+
+/// One round of a [`Stopwatch`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Round {
+    /// Nanoseconds per repetition of the driver with the program.
+    pub with_program: f64,
+    /// Nanoseconds per repetition of the driver with an empty program, measured just before.
+    pub with_nothing: f64,
+    /// The program's verdict on the last frame it saw.
+    pub verdict: Verdict,
 }
 
 fn check(frames: &[Vec<u8>]) -> Result<(), KernelError> {
@@ -145,8 +167,9 @@ fn check(frames: &[Vec<u8>]) -> Result<(), KernelError> {
     }
 }
 
-/// The driver, its maps, and the empty program.
-struct Bench {
+/// The driver of one program, its maps, and the empty program.
+pub struct Stopwatch<'a> {
+    program: &'a LoadedProgram,
     driver: OwnedFd,
     empty: OwnedFd,
     state: MapFd,
@@ -154,11 +177,21 @@ struct Bench {
     /// Held so that the driver's map stays: the kernel has copied the frames.
     _frames: MapFd,
     first: Vec<u8>,
+    /// How many frames there are, and which is next.
     count: u64,
+    next: u64,
 }
 
-impl Bench {
-    fn new(program: &LoadedProgram, frames: &[Vec<u8>]) -> Result<Bench, KernelError> {
+impl std::fmt::Debug for Stopwatch<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stopwatch")
+            .field("program", &self.program.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Stopwatch<'a> {
+    fn new(program: &'a LoadedProgram, frames: &[Vec<u8>]) -> Result<Stopwatch<'a>, KernelError> {
         let state = array("sq_state", MapType::Array, state::SIZE, 1)?;
         let targets = array("sq_targets", MapType::ProgArray, 4, 1)?;
         let chunks = frames
@@ -177,7 +210,8 @@ impl Bench {
                 .update(&index.to_ne_bytes(), &value, UpdateFlags::ANY)
                 .map_err(system("storing the frames"))?;
         }
-        Ok(Bench {
+        Ok(Stopwatch {
+            program,
             driver: load(
                 "sq_driver",
                 program,
@@ -189,22 +223,40 @@ impl Bench {
             _frames: stored,
             first: frames[0].clone(),
             count: frames.len() as u64,
+            next: 0,
+        })
+    }
+
+    /// Measures `repeat` packets, beginning with the frame after the last one of the round before. The calling
+    /// thread should stay on one CPU meanwhile.
+    ///
+    /// # Errors
+    /// As [`KernelEngine::measure`].
+    pub fn round(&mut self, repeat: u32) -> Result<Round, KernelError> {
+        let repeat = repeat.max(1);
+        let (with_nothing, _) = self.run(self.empty.as_fd().as_raw_fd(), repeat)?;
+        let (with_program, verdict) = self.run(self.program.fd.as_fd().as_raw_fd(), repeat)?;
+        self.next = (self.next + u64::from(repeat)) % self.count;
+        Ok(Round {
+            with_program,
+            with_nothing,
+            verdict,
         })
     }
 
     /// Runs the driver on the program with this descriptor: nanoseconds per packet, last verdict.
-    fn round(&self, target: i32, repeat: u32) -> Result<(f64, Verdict), KernelError> {
+    fn run(&self, target: i32, repeat: u32) -> Result<(f64, Verdict), KernelError> {
         let zero = 0u32.to_ne_bytes();
         let mut fresh = [0; state::SIZE];
-        let count = state::COUNT as usize;
-        fresh[count..count + 8].copy_from_slice(&self.count.to_ne_bytes());
+        for (at, value) in [(state::NEXT, self.next), (state::COUNT, self.count)] {
+            fresh[at as usize..][..8].copy_from_slice(&value.to_ne_bytes());
+        }
         let set = |map: &MapFd, value: &[u8]| {
             map.update(&zero, value, UpdateFlags::ANY)
                 .map_err(system("setting up the driver"))
         };
         set(&self.state, &fresh)?;
         set(&self.targets, &target.to_ne_bytes())?;
-        let repeat = repeat.max(1);
         let mut output = vec![0; 2 * crate::MAX_TEST_FRAME];
         let start = sys::thread_nanos();
         let done = sys::prog_test_run(self.driver.as_fd(), &self.first, repeat, &mut output)
