@@ -4,8 +4,6 @@
 //! run, and single values of the program's maps and of the maps in its maps of maps. A failed check names
 //! its reason and changes nothing.
 
-use std::sync::Arc;
-
 use squalus_analysis::Area;
 use squalus_isa::{MapFlags, MemSize, ValueFields};
 use squalus_maps::Map;
@@ -15,12 +13,8 @@ use squalus_runtime::{
 
 use squalus_ssa::support::Request;
 
+use crate::context::Context;
 use crate::run::RunState;
-
-/// What the checks know of a program. Compiled code holds its address.
-pub(crate) struct Context {
-    pub(crate) maps: Arc<[Arc<Map>]>,
-}
 
 impl Context {
     /// Asks the program's maps, and the maps in its maps of maps, until one answers. Runs of compiled code

@@ -17,6 +17,7 @@
 mod backend;
 mod checks;
 mod code_map;
+mod context;
 mod cranelift;
 mod host;
 mod lower;
@@ -33,15 +34,15 @@ use squalus_runtime::{Env, HelperFn, LinkedProgram, helpers};
 use squalus_ssa::Input;
 use squalus_ssa::ir::Function;
 
-use checks::Context;
 use memory::CodeMemory;
 use run::Entry;
 
 pub use backend::{Backend, Calls, Code, Module, Refused};
 pub use code_map::{CodeMap, Origin};
+pub use context::Context;
 pub use cranelift::Cranelift;
 pub use run::{run_burst, run_linked, run_timer};
-pub use squalus_ssa::support::MapSet;
+pub use squalus_ssa::support::{MapSet, Profile};
 pub use squalus_ssa::{Pass, Passes, UnknownPass};
 
 /// Why a program could not be compiled.
@@ -113,6 +114,27 @@ fn support(context: &Context) -> squalus_ssa::support::Support {
     }
 }
 
+/// What code is to be like.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Tier<'a> {
+    /// Nothing is known of how it will run.
+    #[default]
+    Plain,
+    /// It counts how often each block runs ([`Context::profile`]).
+    Counted,
+    /// Good for how it ran before.
+    Hot(&'a Profile),
+}
+
+impl<'a> Tier<'a> {
+    fn profile(self) -> Option<&'a Profile> {
+        match self {
+            Tier::Hot(profile) => Some(profile),
+            Tier::Plain | Tier::Counted => None,
+        }
+    }
+}
+
 /// A program as machine code.
 pub struct CompiledProgram {
     code: CodeMemory,
@@ -120,8 +142,7 @@ pub struct CompiledProgram {
     /// Where the code of functions starts that timers may call, by their slots.
     callbacks: Vec<(usize, usize)>,
     text: Option<Text>,
-    /// Machine code holds its address, and the addresses of the maps in it. Timers know the program by it.
-    context: Box<Context>,
+    context: Arc<Context>,
 }
 
 struct Text {
@@ -179,6 +200,12 @@ impl CompiledProgram {
         self.text.as_ref().map(|text| &*text.assembly)
     }
 
+    /// What it has in common with other code of the same program.
+    #[must_use]
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
     /// What timers know the program by.
     fn owner(&self) -> u64 {
         std::ptr::from_ref(&*self.context).addr() as u64
@@ -225,15 +252,28 @@ pub fn compile_with(
     facts: &Facts,
     options: Options,
 ) -> Result<CompiledProgram, JitError> {
-    let context = Box::new(Context {
-        maps: program.maps().iter().map(Arc::clone).collect(),
-    });
-    let support = support(&context);
+    let context = Context::new(program, facts);
+    compile_tier(program, facts, &context, options, Tier::Plain)
+}
+
+/// Compiles a program once more: `context` is the program's.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_tier(
+    program: &LinkedProgram,
+    facts: &Facts,
+    context: &Arc<Context>,
+    options: Options,
+    tier: Tier<'_>,
+) -> Result<CompiledProgram, JitError> {
+    let support = support(context);
     let input = Input {
         program,
         facts,
         support: &support,
-        profile: None,
+        profile: tier.profile().filter(|_| options.passes.has(Pass::Hot)),
+        counts: matches!(tier, Tier::Counted).then(|| context.counts()),
         stack: options.passes.has(Pass::Stack),
         check_facts: options.check_facts,
     };
@@ -262,7 +302,7 @@ pub fn compile_with(
             clif: code.intermediate,
             assembly: code.assembly,
         }),
-        context,
+        context: Arc::clone(context),
     })
 }
 

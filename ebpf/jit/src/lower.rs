@@ -136,7 +136,7 @@ impl Regions {
     /// The region as far as it is told apart from others.
     fn merged(&self, region: Region) -> Option<Region> {
         match region {
-            Region::Env | Region::Temp(_) | Region::MapIndex => Some(region),
+            Region::Env | Region::Temp(_) | Region::MapIndex | Region::Counts => Some(region),
             _ if self.anywhere => None,
             Region::MapValue(_) if self.any_map => Some(Region::MapValue(None)),
             other => Some(other),

@@ -86,7 +86,9 @@ pub enum Region {
     MapValue(Option<u32>),
     /// What maps are made of besides values: nobody else's accesses touch it.
     MapIndex,
-    /// Anything that the program may touch: all but the environment, the temporaries and map indices.
+    /// Where code counts how often it runs.
+    Counts,
+    /// Anything that the program may touch: all but the environment, the temporaries, map indices and counts.
     Any,
 }
 
@@ -94,9 +96,10 @@ impl Region {
     /// Whether an access to one may touch what an access to the other touches.
     #[must_use]
     pub fn overlaps(self, other: Region) -> bool {
-        use Region::{Any, Env, MapIndex, MapValue, Temp};
+        use Region::{Any, Counts, Env, MapIndex, MapValue, Temp};
         match (self, other) {
-            (Any, Env | Temp(_) | MapIndex) | (Env | Temp(_) | MapIndex, Any) => false,
+            (Any, Env | Temp(_) | MapIndex | Counts) => false,
+            (Env | Temp(_) | MapIndex | Counts, Any) => false,
             (Any, _) | (_, Any) => true,
             // Two maps of an object are different maps, unless one may have been reached through a map of maps.
             (MapValue(Some(a)), MapValue(Some(b))) => a == b,

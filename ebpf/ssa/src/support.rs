@@ -85,24 +85,45 @@ impl Request {
     }
 }
 
-/// How often each block of a program ran, by its number in the analysis' graph.
-#[derive(Clone, Debug, Default)]
+/// Which blocks of a program ran often, by their numbers in the analysis' graph.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Profile {
-    /// Counts.
-    pub counts: Vec<u64>,
+    counts: Vec<u64>,
+    hot: Vec<bool>,
 }
 
 impl Profile {
-    /// One run of so many is enough for a block to be hot.
+    /// A block is hot that runs at least once while its function runs so many times.
     const SHARE: u64 = 256;
+
+    /// From how often each block ran, and the first block of each one's function.
+    #[must_use]
+    pub fn new(counts: Vec<u64>, entries: &[usize]) -> Profile {
+        let runs = |block: usize| entries.get(block).and_then(|&entry| counts.get(entry));
+        let hot = counts.iter().enumerate().map(|(block, &count)| {
+            let runs = runs(block).copied().unwrap_or(0);
+            count != 0 && count >= runs / Profile::SHARE
+        });
+        let hot = hot.collect();
+        Profile { counts, hot }
+    }
+
+    /// How often each block ran.
+    #[must_use]
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
 
     /// Whether a block ran often.
     #[must_use]
     pub fn is_hot(&self, block: usize) -> bool {
-        let most = self.counts.iter().copied().max().unwrap_or(0);
-        self.counts
-            .get(block)
-            .is_some_and(|&count| count != 0 && count >= most / Profile::SHARE)
+        self.hot.get(block) == Some(&true)
+    }
+
+    /// Whether the same blocks are hot in both.
+    #[must_use]
+    pub fn is_like(&self, other: &Profile) -> bool {
+        self.hot == other.hot
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use squalus_analysis::{Facts, analyse};
 use squalus_interp::Interp;
 use squalus_isa::{Insn, MapDef, UpdateFlags};
-use squalus_jit::{CompiledProgram, Options, compile_with, run_linked};
+use squalus_jit::{
+    CompiledProgram, Context, Options, Profile, Tier, compile_tier, compile_with, run_linked,
+};
 use squalus_maps::{Map, MapEnv};
 use squalus_object::{InitialTarget, Object, ProgramKind};
 use squalus_runtime::{Clock, Env, FrameMemory, LinkedProgram, Rng, SourceLine, TrapReason};
@@ -175,32 +177,111 @@ pub fn run_interp(loaded: &Loaded, packet: &[u8]) -> Ran {
     }
 }
 
-/// How programs are compiled: with all facts checked, with all passes, with none, with each one missing and
-/// each one alone.
-fn variants() -> impl Iterator<Item = (bool, Passes)> {
+/// Compiles all programs of a set once more.
+pub fn compile_tier_all(
+    loaded: &Loaded,
+    contexts: &[Arc<Context>],
+    options: Options,
+    tiers: &[Tier<'_>],
+) -> Vec<CompiledProgram> {
+    let compile = |n: usize| {
+        let (program, context) = (&loaded.programs[n], &contexts[n]);
+        let facts = analyse(program).expect("the program can be right");
+        compile_tier(program, &facts, context, options, tiers[n]).expect("the program compiles")
+    };
+    (0..loaded.programs.len()).map(compile).collect()
+}
+
+pub fn contexts(loaded: &Loaded) -> Vec<Arc<Context>> {
+    let new = |program: &Arc<LinkedProgram>| {
+        Context::new(
+            program,
+            &analyse(program).expect("the program can be right"),
+        )
+    };
+    loaded.programs.iter().map(new).collect()
+}
+
+/// Hot blocks of a program: those that ran when blocks were counted, and such as some number says.
+fn profiles(codes: &[Vec<Insn>], defs: &[MapDef], packet: &[u8]) -> [Vec<Profile>; 3] {
+    let loaded = link(codes, defs);
+    let contexts = contexts(&loaded);
+    let tiers = vec![Tier::Counted; contexts.len()];
+    let programs = compile_tier_all(&loaded, &contexts, Options::default(), &tiers);
+    let _ = run_jit(&loaded, &programs, packet);
+    let seen: Vec<Profile> = contexts.iter().map(|context| context.profile()).collect();
+    let some = |seed: u64| {
+        let chosen = seen.iter().map(|profile| {
+            let chance = |n: usize| (n as u64 + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 63;
+            let count = |n| if n == 0 { 1 } else { chance(n) };
+            let counts = (0..profile.counts().len()).map(count).collect();
+            Profile::new(counts, &[])
+        });
+        chosen.collect()
+    };
+    let (one, other) = (some(1), some(2));
+    [seen, one, other]
+}
+
+/// How programs are compiled.
+#[derive(Clone, Copy, Debug, Default)]
+struct Variant {
+    check_facts: bool,
+    passes: Passes,
+    counted: bool,
+    /// Which profile is used.
+    profile: Option<usize>,
+}
+
+/// With all facts checked, with all passes, with none, with each one missing and each one alone; counting; and
+/// with hot blocks.
+fn variants() -> impl Iterator<Item = Variant> {
     let missing = Pass::ALL.into_iter().map(|pass| Passes::ALL.without(pass));
     let alone = Pass::ALL.into_iter().map(|pass| Passes::NONE.with(pass));
-    let plain = [Passes::ALL, Passes::NONE]
-        .into_iter()
-        .chain(missing)
-        .chain(alone);
-    plain
-        .map(|passes| (false, passes))
-        .chain([(true, Passes::ALL)])
+    let passes = [Passes::ALL, Passes::NONE].into_iter();
+    let passes = passes.chain(missing).chain(alone);
+    let plain = passes.map(|passes| Variant {
+        passes,
+        ..Variant::default()
+    });
+    let hot = [Passes::ALL, Passes::NONE.with(Pass::Hot)].into_iter();
+    let hot = hot.flat_map(|passes| {
+        (0..3).map(move |n| Variant {
+            passes,
+            profile: Some(n),
+            ..Variant::default()
+        })
+    });
+    let counted = Variant {
+        counted: true,
+        ..Variant::default()
+    };
+    let checked = Variant {
+        check_facts: true,
+        ..Variant::default()
+    };
+    plain.chain(hot).chain([counted, checked])
 }
 
 /// Runs program 0 in both engines, compiled in all ways, and requires that all agree.
 pub fn agree(codes: &[Vec<Insn>], defs: &[MapDef], packet: &[u8]) -> Ran {
     let interp = run_interp(&link(codes, defs), packet);
-    for (check_facts, passes) in variants() {
+    let profiles = profiles(codes, defs, packet);
+    for variant in variants() {
         let loaded = link(codes, defs);
         let options = Options {
             keep_text: true,
-            check_facts,
-            passes,
+            check_facts: variant.check_facts,
+            passes: variant.passes,
             ..Options::default()
         };
-        let programs = compile_all(&loaded, options);
+        let tier = |n: usize| match variant.profile {
+            Some(profile) => Tier::Hot(&profiles[profile][n]),
+            None if variant.counted => Tier::Counted,
+            None => Tier::Plain,
+        };
+        let tiers: Vec<Tier<'_>> = (0..codes.len()).map(tier).collect();
+        let programs = compile_tier_all(&loaded, &contexts(&loaded), options, &tiers);
         let jit = run_jit(&loaded, &programs, packet);
         if jit != interp {
             for (program, compiled) in loaded.programs.iter().zip(&programs) {
@@ -209,10 +290,7 @@ pub fn agree(codes: &[Vec<Insn>], defs: &[MapDef], packet: &[u8]) -> Ran {
                 eprintln!("{}", compiled.clif().unwrap_or_default());
             }
         }
-        assert_eq!(
-            jit, interp,
-            "compiled (facts checked: {check_facts}, {passes:?}), interpreted"
-        );
+        assert_eq!(jit, interp, "compiled ({variant:?}), interpreted");
     }
     interp
 }

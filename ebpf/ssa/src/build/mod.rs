@@ -22,7 +22,7 @@ use squalus_analysis::{Facts, FuncId, InstFacts, MapRef, Shapes, Value as Known}
 use squalus_isa::{Decoded, ImmSource, Inst, Operand, Reg};
 use squalus_runtime::{LinkedProgram, STACK_SIZE, TrapReason, function_address};
 
-use crate::ir::{Block, Fixed, Function, Op, Terminator, Ty, Value};
+use crate::ir::{Block, Fixed, Function, Op, Region, Terminator, Ty, Value};
 use crate::support::{Profile, Support};
 use cells::{Cells, own_offset};
 pub(crate) use emit::Emitter;
@@ -40,6 +40,8 @@ pub struct Input<'a> {
     pub support: &'a Support,
     /// Which blocks ran how often, if hot blocks are to be built apart.
     pub profile: Option<&'a Profile>,
+    /// Where each run of a block is counted, in 64 bits by the block's number, if it is.
+    pub counts: Option<usize>,
     /// Whether bytes of the stack become values.
     pub stack: bool,
     /// Whether every fact about a register is compared with the register, and a false one ends the run. Facts
@@ -49,7 +51,10 @@ pub struct Input<'a> {
 
 /// Builds one function of a program. Its entry block must be reachable.
 #[must_use]
-pub fn build(input: Input<'_>, func: FuncId) -> Function {
+pub fn build(mut input: Input<'_>, func: FuncId) -> Function {
+    // Of a function that did not run nothing is known.
+    let entry = input.facts.cfg().entry(func);
+    input.profile = input.profile.filter(|profile| profile.is_hot(entry));
     let cells = if input.stack && !input.check_facts {
         Cells::find(input.program, input.facts, func)
     } else {
@@ -265,6 +270,7 @@ impl Builder<'_> {
             unreachable!("a node that nothing leads to is not planned");
         };
         self.vars = vars;
+        self.count(from);
         let facts = self.input.facts;
         let block = &facts.cfg().blocks()[from];
         for n in block.first..block.end {
@@ -295,6 +301,17 @@ impl Builder<'_> {
             }
         }
         self.go((from, hot), block.fall);
+    }
+
+    /// Counts a run of a block. Not atomically: it costs less, and a count that is lost changes nothing.
+    fn count(&mut self, block: usize) {
+        let Some(counts) = self.input.counts else {
+            return;
+        };
+        let place = self.emit.number(Ty::I64, (counts + block * 8) as u64);
+        let count = self.emit.load(Ty::I64, Region::Counts, place, 0);
+        let count = self.emit.moved(count, 1);
+        self.emit.store(Region::Counts, place, 0, count);
     }
 
     fn instruction(&mut self, n: usize, known: &InstFacts, decoded: &Decoded) {
