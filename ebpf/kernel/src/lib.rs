@@ -27,6 +27,7 @@ mod measure;
 mod netlink;
 mod options;
 mod privilege;
+mod sampler;
 mod sys;
 mod targets;
 mod verifier;
@@ -40,6 +41,7 @@ pub use inspect::{ProgramInfo, statistics_enabled};
 pub use live::LiveMaps;
 pub use measure::{MAX_MEASURED_FRAME, Measured, Round, Stopwatch};
 pub use options::LoadOptions;
+pub use sampler::{Sample, Sampler, SamplerError};
 pub use sys::possible_cpus;
 
 /// The longest frame that the kernel's test run keeps in one piece: a page of 4096 bytes without 256
