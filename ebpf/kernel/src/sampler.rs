@@ -261,7 +261,11 @@ mod tests {
         assert!(samples.len() > 20, "{samples:?}");
         let near = |sample: &&Sample| sample.address.abs_diff(busy as *const () as u64) < 4096;
         assert!(samples.iter().filter(near).count() * 2 > samples.len());
-        assert!(samples.iter().all(|sample| (start..=end).contains(&sample.nanos)));
+        assert!(
+            samples
+                .iter()
+                .all(|sample| (start..=end).contains(&sample.nanos))
+        );
         assert!(samples.is_sorted_by_key(|sample| sample.nanos));
     }
 }
