@@ -27,6 +27,7 @@ mod walk;
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use squalus_analysis::{Facts, FuncId};
 use squalus_maps::Map;
@@ -142,6 +143,7 @@ pub struct CompiledProgram {
     /// Where the code of functions starts that timers may call, by their slots.
     callbacks: Vec<(usize, usize)>,
     text: Option<Text>,
+    ssa_time: Duration,
     context: Arc<Context>,
 }
 
@@ -167,6 +169,12 @@ impl CompiledProgram {
     #[must_use]
     pub fn code_len(&self) -> usize {
         self.code.len()
+    }
+
+    /// The part of the compile time that went into making SSA and optimizing it.
+    #[must_use]
+    pub fn ssa_time(&self) -> Duration {
+        self.ssa_time
     }
 
     /// The machine code.
@@ -278,7 +286,9 @@ pub fn compile_tier(
         check_facts: options.check_facts,
     };
     let mut ssa = Vec::new();
+    let start = Instant::now();
     let functions = functions(input, options, &mut ssa)?;
+    let ssa_time = start.elapsed();
     let maps: Vec<usize> = context.maps.iter().map(address).collect();
     let module = Module {
         functions: &functions,
@@ -302,6 +312,7 @@ pub fn compile_tier(
             clif: code.intermediate,
             assembly: code.assembly,
         }),
+        ssa_time,
         context: Arc::clone(context),
     })
 }
