@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use squalus_bench::engines::CodeArgs;
 use squalus_bench::micro::programs::{EMPTY, PROGRAMS, Program};
 use squalus_bench::micro::{Answer, EngineName, Subject};
 use squalus_engine::{MapAccess, MapRef};
@@ -32,7 +33,13 @@ fn engines_agree() {
 fn engines() -> Vec<EngineName> {
     let mut engines = vec![EngineName::Interp, EngineName::Jit];
     let (empty, frames) = (&EMPTY, EMPTY.traffic.frames());
-    match Subject::load(EngineName::Kernel, empty, &frames, None) {
+    match Subject::load(
+        EngineName::Kernel,
+        empty,
+        &frames,
+        None,
+        CodeArgs::default(),
+    ) {
         Ok(_) => engines.insert(0, EngineName::Kernel),
         Err(error) => eprintln!("SKIPPED the kernel: loading programs needs root ({error:#})"),
     }
@@ -42,7 +49,8 @@ fn engines() -> Vec<EngineName> {
 /// Runs all frames twice. The second time, every one must take the way that the program is about.
 fn run(engine: EngineName, program: &Program) -> (Vec<Answer>, Contents) {
     let frames = program.traffic.frames();
-    let mut subject = Subject::load(engine, program, &frames, None).expect(program.name);
+    let mut subject =
+        Subject::load(engine, program, &frames, None, CodeArgs::default()).expect(program.name);
     let mut answers = subject.check(&frames).expect(program.name);
     let second = subject.check(&frames).expect(program.name);
     for (at, answer) in second.iter().enumerate() {
@@ -58,7 +66,7 @@ fn run(engine: EngineName, program: &Program) -> (Vec<Answer>, Contents) {
     let contents = match &subject {
         Subject::Kernel(kernel) => contents(&**kernel),
         Subject::Userspace(vm) => contents(&**vm),
-        Subject::Native(_) => Contents::new(),
+        Subject::Native(_) | Subject::Rbpf(_) => Contents::new(),
     };
     (answers, contents)
 }
@@ -81,4 +89,31 @@ fn contents(maps: &dyn MapAccess) -> Contents {
         contents.insert(def.name.clone(), entries);
     }
     contents
+}
+
+#[test]
+fn rbpf_runs_what_has_neither_maps_nor_helpers() {
+    if !cfg!(target_arch = "x86_64") {
+        return eprintln!("SKIPPED: rbpf compiles for x86-64 only");
+    }
+    let mut right = 0;
+    for program in PROGRAMS {
+        let frames = program.traffic.frames();
+        let load = |engine| Subject::load(engine, program, &frames, None, CodeArgs::default());
+        let mut rbpf = match load(EngineName::Rbpf) {
+            Err(error) if error.downcast_ref::<squalus_rbpf::Unfit>().is_some() => {
+                eprintln!("{error:#}");
+                continue;
+            }
+            loaded => loaded.expect(program.name),
+        };
+        let answers = rbpf.check(&frames).expect(program.name);
+        let expected = load(EngineName::Interp).and_then(|mut own| own.check(&frames));
+        if answers == expected.expect(program.name) {
+            right += 1;
+        } else {
+            eprintln!("{}: rbpf answers otherwise", program.name);
+        }
+    }
+    assert!(right >= 20, "rbpf ran only {right} programs like us");
 }

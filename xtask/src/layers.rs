@@ -50,12 +50,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("lb/proto", &[]),
     ("lb/server", &["lb", "ebpf/engine"]),
-    ("bench", &["ebpf", "lb", "testing/testkit"]),
+    ("bench", &["ebpf", "lb", "testing/testkit", "testing/rbpf"]),
     (
         "cli",
         &["ebpf", "io", "forward", "lb", "bench", "testing/testkit"],
     ),
     ("testing/testkit", &["io"]),
+    (
+        "testing/rbpf",
+        &["ebpf/isa", "ebpf/runtime", "ebpf/analysis"],
+    ),
     (
         "testing/conformance",
         &["ebpf", "lb/abi", "testing/testkit"],
@@ -75,6 +79,7 @@ const UNSAFE: &[&str] = &[
     "io/afxdp",
     "io/packet",
     "testing/testkit",
+    "testing/rbpf",
 ];
 
 /// Checks all crates of the workspace.

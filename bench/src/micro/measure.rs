@@ -1,18 +1,20 @@
 //! One program in one engine: what it answers, and how long it takes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use squalus_engine::{Engine, TestRun};
 use squalus_isa::Verdict;
-use squalus_kernel::{KernelEngine, LoadOptions};
+use squalus_kernel::{KernelEngine, LoadOptions, Stopwatch};
 use squalus_object::Object;
 use squalus_runtime::{FrameRef, PACKET_HEADROOM};
-use squalus_vm::{EngineKind, Vm, VmBuilder};
+use squalus_vm::{EngineKind, Vm, VmBuilder, Worker};
 
 use super::EngineName;
 use super::native::{Clang, Native};
 use super::programs::{ENTRY, Program};
+use super::rbpf;
+use crate::engines::CodeArgs;
 
 /// What a program left of one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +42,7 @@ pub struct Bursts {
 }
 
 impl Bursts {
-    const MOST: usize = 64;
+    const MOST: usize = squalus_rbpf::MAX_BURST;
     const BYTES: usize = 16 * 1024;
 
     /// Bursts for frames like these.
@@ -64,6 +66,8 @@ pub enum Subject {
     Userspace(Box<Vm>),
     /// Native code.
     Native(Native),
+    /// The engine rbpf.
+    Rbpf(Box<squalus_rbpf::Program>),
 }
 
 impl Subject {
@@ -76,10 +80,11 @@ impl Subject {
         program: &Program,
         frames: &[Vec<u8>],
         clang: Option<&Clang>,
+        code: CodeArgs,
     ) -> Result<Subject> {
         let vm = |kind| -> Result<Subject> {
             let object = Object::parse(program.object)?;
-            let vm = VmBuilder::new(object).engine(kind).build()?;
+            let vm = code.apply(VmBuilder::new(object)).engine(kind).build()?;
             Ok(Subject::Userspace(Box::new(vm)))
         };
         let loaded = match engine {
@@ -92,6 +97,7 @@ impl Subject {
                 .context("there is no clang")
                 .and_then(|clang| Native::start(clang, program, frames))
                 .map(Subject::Native),
+            EngineName::Rbpf => rbpf::load(program).map(|loaded| Subject::Rbpf(Box::new(loaded))),
         };
         loaded.with_context(|| format!("cannot load {} into {}", program.name, engine.name()))
     }
@@ -103,6 +109,7 @@ impl Subject {
     pub fn check(&mut self, frames: &[Vec<u8>]) -> Result<Vec<Answer>> {
         let engine: &mut dyn Engine = match self {
             Subject::Native(native) => return native.check(),
+            Subject::Rbpf(program) => return Ok(rbpf::check(program, frames)),
             Subject::Kernel(engine) => &mut **engine,
             Subject::Userspace(vm) => &mut **vm,
         };
@@ -116,49 +123,117 @@ impl Subject {
         frames.iter().map(answer).collect()
     }
 
-    /// Nanoseconds of a packet, entering the program included, except in the kernel.
+    /// Readies the timing of the program on these frames.
     ///
     /// # Errors
-    /// If a run fails, or answers other than `XDP_TX`.
-    pub fn measure(&mut self, frames: &[Vec<u8>], packets: u32) -> Result<f64> {
+    /// If the engine cannot time it.
+    pub fn timer<'a>(&'a mut self, frames: &'a [Vec<u8>]) -> Result<Timer<'a>> {
         let bursts = Bursts::of(frames);
-        match self {
-            Subject::Kernel(engine) => {
-                let measured = engine.measure_rounds(ENTRY, frames, packets, 0, 1)?;
-                Ok(measured.nanos())
-            }
-            Subject::Userspace(vm) => measure_vm(vm, frames, packets, bursts),
-            Subject::Native(native) => native.measure(packets, bursts),
-        }
+        Ok(match self {
+            Subject::Kernel(engine) => Timer::Kernel(engine.stopwatch(ENTRY, frames)?),
+            Subject::Userspace(vm) => Timer::Userspace(Buffers {
+                worker: vm.worker(ENTRY, 0)?,
+                bytes: vec![0; bursts.frames * BUFFER],
+                verdicts: vec![Verdict::Aborted; bursts.frames],
+                frames,
+            }),
+            Subject::Native(native) => Timer::Native(native, bursts),
+            Subject::Rbpf(program) => Timer::Rbpf(program, bursts, frames),
+        })
     }
 }
 
-/// Bursts are timed; restoring frames in between is not. The median burst counts: one in which the thread was
-/// interrupted tells nothing.
-fn measure_vm(vm: &Vm, frames: &[Vec<u8>], packets: u32, bursts: Bursts) -> Result<f64> {
-    let mut worker = vm.worker(ENTRY, 0)?;
-    let mut buffers = vec![0u8; bursts.frames * BUFFER];
-    let mut verdicts = vec![Verdict::Aborted; bursts.frames];
-    let mut source = frames.iter().cycle();
-    let mut times = Vec::new();
-    for _ in 0..(packets as usize).div_ceil(bursts.frames) {
-        let mut burst = Vec::with_capacity(bursts.frames);
-        for buffer in buffers.chunks_mut(BUFFER) {
-            let frame = source.next().context("no frames given")?;
-            buffer[PACKET_HEADROOM..][..frame.len()].copy_from_slice(frame);
-            burst.push(FrameRef::new(buffer, PACKET_HEADROOM, frame.len())?);
-        }
-        let start = Instant::now();
-        worker.run_burst(&mut burst, &mut verdicts);
-        times.push(start.elapsed());
-        ensure!(
-            verdicts.iter().all(|verdict| *verdict == Verdict::Tx),
-            "a frame got another verdict than XDP_TX: {:?}",
-            worker.last_trap()
-        );
+/// A program that is being timed.
+pub enum Timer<'a> {
+    /// In the kernel.
+    Kernel(Stopwatch<'a>),
+    /// In one of our engines.
+    Userspace(Buffers<'a>),
+    /// As native code.
+    Native(&'a mut Native, Bursts),
+    /// In rbpf.
+    Rbpf(&'a mut squalus_rbpf::Program, Bursts, &'a [Vec<u8>]),
+}
+
+/// What one round took, in nanoseconds a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Entering and running the program.
+    pub whole: f64,
+    /// The same with an empty program, if the engine measures that itself.
+    pub entering: Option<f64>,
+}
+
+impl Timer<'_> {
+    /// Runs so many packets, or a few more.
+    ///
+    /// # Errors
+    /// If a run fails, or answers other than `XDP_TX`.
+    pub fn round(&mut self, packets: u32) -> Result<Sample> {
+        let whole = match self {
+            Timer::Kernel(stopwatch) => {
+                let round = stopwatch.round(packets)?;
+                return Ok(Sample {
+                    whole: round.with_program,
+                    entering: Some(round.with_nothing),
+                });
+            }
+            Timer::Userspace(buffers) => buffers.round(packets)?,
+            Timer::Native(native, bursts) => native.measure(packets, *bursts)?,
+            Timer::Rbpf(program, bursts, frames) => {
+                rbpf::measure(program, frames, packets, *bursts)?
+            }
+        };
+        let entering = None;
+        Ok(Sample { whole, entering })
     }
-    worker.pause();
+}
+
+/// A worker of one of our engines and the buffers of a burst.
+pub struct Buffers<'a> {
+    worker: Worker,
+    bytes: Vec<u8>,
+    verdicts: Vec<Verdict>,
+    frames: &'a [Vec<u8>],
+}
+
+impl Buffers<'_> {
+    fn round(&mut self, packets: u32) -> Result<f64> {
+        let size = self.verdicts.len();
+        let mut source = self.frames.iter().cycle();
+        let time = median_burst(packets, size, || {
+            let mut burst = Vec::with_capacity(size);
+            for buffer in self.bytes.chunks_mut(BUFFER) {
+                let frame = source.next().context("no frames given")?;
+                buffer[PACKET_HEADROOM..][..frame.len()].copy_from_slice(frame);
+                burst.push(FrameRef::new(buffer, PACKET_HEADROOM, frame.len())?);
+            }
+            let start = Instant::now();
+            self.worker.run_burst(&mut burst, &mut self.verdicts);
+            let time = start.elapsed();
+            ensure!(
+                self.verdicts.iter().all(|verdict| *verdict == Verdict::Tx),
+                "a frame got another verdict than XDP_TX: {:?}",
+                self.worker.last_trap()
+            );
+            Ok(time)
+        });
+        self.worker.pause();
+        time
+    }
+}
+
+/// Nanoseconds a packet, from bursts that are timed; what `burst` does before and after is not. The median burst
+/// counts: one in which the thread was interrupted tells nothing.
+pub(super) fn median_burst(
+    packets: u32,
+    size: usize,
+    mut burst: impl FnMut() -> Result<Duration>,
+) -> Result<f64> {
+    let bursts = (packets as usize).div_ceil(size);
+    let times: Result<Vec<Duration>> = (0..bursts).map(|_| burst()).collect();
+    let mut times = times?;
     times.sort();
     let median = times.get(times.len() / 2).copied().unwrap_or_default();
-    Ok(median.as_nanos() as f64 / bursts.frames as f64)
+    Ok(median.as_nanos() as f64 / size as f64)
 }

@@ -14,6 +14,8 @@ pub struct Report {
     pub version: u32,
     /// The machine.
     pub machine: Machine,
+    /// Whether the text shows the best round of each instead of the median one.
+    pub best: bool,
     /// The compiler of native code and its flags, if there was one.
     pub clang: Option<String>,
     /// One row for each program.
@@ -27,8 +29,10 @@ pub struct Row {
     pub program: &'static str,
     /// What sort of program it is.
     pub kind: &'static str,
-    /// One figure for each engine.
+    /// One figure for each engine that has what the program needs.
     pub figures: Vec<Figure>,
+    /// How the answers of foreign engines differ; they are not measured then.
+    pub wrong: Vec<String>,
     /// How long our engine takes to compile it.
     pub compile: CompileTime,
 }
@@ -36,36 +40,39 @@ pub struct Row {
 /// One program in one engine, in nanoseconds a packet.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
-    /// `kernel`, `interp`, `jit` or `native`.
+    /// `kernel`, `interp`, `jit`, `native` or `rbpf`.
     pub engine: &'static str,
     /// The program less the empty one: the median over the rounds.
     pub ns: f64,
-    /// Fastest round.
-    pub min: f64,
-    /// Slowest round.
-    pub max: f64,
-    /// The empty program: the median over the rounds. In the kernel it is not known apart.
-    pub entering: Option<f64>,
+    /// The program's fastest round less the empty one's fastest.
+    pub best: f64,
+    /// The largest difference in a round.
+    pub worst: f64,
+    /// The empty program: the median over the rounds. In the kernel, its driver.
+    pub entering: f64,
 }
 
 impl Figure {
-    /// Sums up rounds: the program's whole time in each, and the empty one's beside it, if it was measured.
+    /// Sums up rounds: the program's whole time in each, and the empty one's beside it.
     #[must_use]
     pub fn new(engine: EngineName, whole: &[f64], entering: &[f64]) -> Figure {
-        let other = entering.iter().copied().chain(std::iter::repeat(0.0));
-        let mut net: Vec<f64> = whole
+        let net: Vec<f64> = whole
             .iter()
-            .zip(other)
+            .zip(entering)
             .map(|(all, entry)| all - entry)
             .collect();
-        net.sort_by(f64::total_cmp);
+        let least = |samples: &[f64]| samples.iter().copied().reduce(f64::min).unwrap_or(f64::NAN);
         Figure {
             engine: engine.name(),
             ns: median(&net),
-            min: net.first().copied().unwrap_or(f64::NAN),
-            max: net.last().copied().unwrap_or(f64::NAN),
-            entering: (!entering.is_empty()).then(|| median(entering)),
+            best: least(whole) - least(entering),
+            worst: net.iter().copied().reduce(f64::max).unwrap_or(f64::NAN),
+            entering: median(entering),
         }
+    }
+
+    fn shown(&self, best: bool) -> f64 {
+        if best { self.best } else { self.ns }
     }
 }
 
@@ -77,32 +84,45 @@ fn median(samples: &[f64]) -> f64 {
 
 /// Less than this cannot be told from nothing, so it counts as this in ratios.
 const LEAST: f64 = 0.5;
+/// How many times as long as in the kernel is worth telling.
+const SLOW: f64 = 1.1;
 
 impl Row {
-    fn ns(&self, engine: EngineName) -> Option<f64> {
-        let figure = self.figures.iter().find(|f| f.engine == engine.name());
-        figure.map(|figure| figure.ns)
+    fn figure(&self, engine: EngineName) -> Option<&Figure> {
+        self.figures
+            .iter()
+            .find(|figure| figure.engine == engine.name())
     }
 
-    /// How many times as long `engine` takes as `other`.
+    /// How many times as long `engine` takes as `other`, by the best rounds or the median ones.
     #[must_use]
-    pub fn ratio(&self, engine: EngineName, other: EngineName) -> Option<f64> {
-        let (ns, other) = self.ns(engine).zip(self.ns(other))?;
-        Some(ns.max(LEAST) / other.max(LEAST))
+    pub fn ratio(&self, engine: EngineName, other: EngineName, best: bool) -> Option<f64> {
+        let (figure, other) = self.figure(engine).zip(self.figure(other))?;
+        Some(figure.shown(best).max(LEAST) / other.shown(best).max(LEAST))
     }
 }
 
+/// The means that are shown: how many times as long one engine takes as another.
+const MEANS: [(EngineName, EngineName); 5] = [
+    (EngineName::Jit, EngineName::Native),
+    (EngineName::Jit, EngineName::Kernel),
+    (EngineName::Kernel, EngineName::Native),
+    (EngineName::Rbpf, EngineName::Native),
+    (EngineName::Jit, EngineName::Rbpf),
+];
+
 impl Report {
-    /// The geometric mean of how many times as long `engine` takes as `other`, over the rows that `wanted` takes.
+    /// The geometric mean of how many times as long `engine` takes as `other`, over the rows that `wanted` takes and
+    /// that have both.
     fn mean(
         &self,
-        engine: EngineName,
-        other: EngineName,
+        (engine, other): (EngineName, EngineName),
+        best: bool,
         wanted: impl Fn(&Row) -> bool,
     ) -> Option<f64> {
         let rows = self.rows.iter().filter(|row| wanted(row));
         let logs: Vec<f64> = rows
-            .filter_map(|row| Some(row.ratio(engine, other)?.ln()))
+            .filter_map(|row| Some(row.ratio(engine, other, best)?.ln()))
             .collect();
         (!logs.is_empty()).then(|| (logs.iter().sum::<f64>() / logs.len() as f64).exp())
     }
@@ -114,88 +134,139 @@ impl Report {
         let _ = write!(out, "{:<20}", "program");
         let engines = self.engines();
         for engine in &engines {
-            let _ = write!(out, " {:>9}", engine.name());
+            let _ = write!(out, " {:>8}", engine.name());
         }
         let _ = writeln!(
             out,
-            " {:>10} {:>10} {:>6} {:>8} {:>8} {:>6}",
-            "jit/native", "jit/kernel", "insns", "analysis", "codegen", "µs/in"
+            " {:>10} {:>10} {:>6} {:>8} {:>6} {:>6} {:>6}",
+            "jit/native", "jit/kernel", "insns", "analysis", "ssa", "code", "all"
         );
         for row in &self.rows {
             self.line(&mut out, row, &engines);
         }
         self.means(&mut out);
+        self.slow(&mut out);
+        self.compiling(&mut out);
+        self.entering(&mut out);
+        self.wrong(&mut out);
         out
     }
 
     fn engines(&self) -> Vec<EngineName> {
-        let known = |engine: &EngineName| self.rows.iter().any(|row| row.ns(*engine).is_some());
+        let known = |engine: &EngineName| self.rows.iter().any(|row| row.figure(*engine).is_some());
         EngineName::ALL.into_iter().filter(known).collect()
     }
 
     fn line(&self, out: &mut String, row: &Row, engines: &[EngineName]) {
         let _ = write!(out, "{:<20}", row.program);
         for engine in engines {
-            let _ = write!(out, " {:>9}", number(row.ns(*engine), 1));
+            let shown = row.figure(*engine).map(|figure| figure.shown(self.best));
+            let _ = write!(out, " {:>8}", number(shown, 1));
         }
-        let jit = |other| number(row.ratio(EngineName::Jit, other), 2);
+        let jit = |other| number(row.ratio(EngineName::Jit, other, self.best), 2);
         let compile = &row.compile;
+        let each = |us| us / compile.instructions as f64;
         let _ = writeln!(
             out,
-            " {:>10} {:>10} {:>6} {:>5.2} ms {:>5.2} ms {:>6.1}",
+            " {:>10} {:>10} {:>6} {:>8.1} {:>6.1} {:>6.1} {:>6.1}",
             jit(EngineName::Native),
             jit(EngineName::Kernel),
             compile.instructions,
-            compile.analysis_us / 1000.0,
-            compile.codegen_us / 1000.0,
-            compile.us_per_instruction
+            each(compile.analysis_us),
+            each(compile.ssa_us),
+            each(compile.code_us),
+            each(compile.all_us()),
         );
     }
 
     fn means(&self, out: &mut String) {
         let mut kinds: Vec<&str> = self.rows.iter().map(|row| row.kind).collect();
         kinds.dedup();
-        let _ = writeln!(
-            out,
-            "\ngeometric means     jit/native jit/kernel kernel/native"
-        );
-        let mut line = |name: &str, wanted: &dyn Fn(&Row) -> bool| {
-            let mean = |a, b| number(self.mean(a, b, wanted), 2);
-            let _ = writeln!(
-                out,
-                "{name:<20}{:>10} {:>10} {:>13}",
-                mean(EngineName::Jit, EngineName::Native),
-                mean(EngineName::Jit, EngineName::Kernel),
-                mean(EngineName::Kernel, EngineName::Native)
-            );
+        let engines = self.engines();
+        let known = |(a, b): &(EngineName, EngineName)| engines.contains(a) && engines.contains(b);
+        let means: Vec<_> = MEANS.into_iter().filter(known).collect();
+        if means.is_empty() {
+            return;
+        }
+        let _ = write!(out, "\n{:<20}", "geometric means");
+        for (a, b) in &means {
+            let _ = write!(out, " {:>13}", format!("{}/{}", a.name(), b.name()));
+        }
+        let mut line = |name: &str, best: bool, wanted: &dyn Fn(&Row) -> bool| {
+            let _ = write!(out, "\n{name:<20}");
+            for pair in &means {
+                let _ = write!(out, " {:>13}", number(self.mean(*pair, best, wanted), 2));
+            }
         };
         for kind in kinds {
-            line(kind, &|row| row.kind == kind);
+            line(kind, self.best, &|row| row.kind == kind);
         }
-        line("all", &|_| true);
-        let total = |of: fn(&CompileTime) -> f64| self.rows.iter().map(|r| of(&r.compile)).sum();
-        let (analysis, codegen): (f64, f64) = (total(|c| c.analysis_us), total(|c| c.codegen_us));
-        let instructions: f64 = total(|c| c.instructions as f64);
+        line("all, median round", false, &|_| true);
+        line("all, best round", true, &|_| true);
+        if engines.contains(&EngineName::Rbpf) {
+            let there = |row: &Row| row.figure(EngineName::Rbpf).is_some();
+            line("those rbpf has", self.best, &there);
+        }
+        out.push('\n');
+    }
+
+    /// Programs that are slower than in the kernel, slowest first.
+    fn slow(&self, out: &mut String) {
+        let ratio = |row: &Row| {
+            let ratio = row.ratio(EngineName::Jit, EngineName::Kernel, self.best)?;
+            (ratio > SLOW).then_some((ratio, row.program))
+        };
+        if !self.engines().contains(&EngineName::Kernel) {
+            return;
+        }
+        let mut slow: Vec<(f64, &str)> = self.rows.iter().filter_map(ratio).collect();
+        slow.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let slow: Vec<String> = slow
+            .iter()
+            .map(|(ratio, name)| format!("{name} {ratio:.2}"))
+            .collect();
+        let slow = if slow.is_empty() {
+            "none".to_owned()
+        } else {
+            slow.join(", ")
+        };
+        let _ = writeln!(out, "\nmore than 10 % slower than the kernel: {slow}");
+    }
+
+    fn compiling(&self, out: &mut String) {
+        let total =
+            |of: fn(&CompileTime) -> f64| -> f64 { self.rows.iter().map(|r| of(&r.compile)).sum() };
+        let instructions = total(|c| c.instructions as f64);
+        let each = |of| total(of) / instructions;
         let _ = writeln!(
             out,
-            "\ncompiling: {:.1} µs an instruction over all (analysis {:.1}, code {:.1})",
-            (analysis + codegen) / instructions,
-            analysis / instructions,
-            codegen / instructions
+            "compiling, µs an instruction over all: {:.1} (analysis {:.1}, SSA {:.1}, code {:.1})",
+            each(CompileTime::all_us),
+            each(|c| c.analysis_us),
+            each(|c| c.ssa_us),
+            each(|c| c.code_us),
         );
-        let entering = |engine: &EngineName| {
-            let figures = self.rows.iter().flat_map(|row| &row.figures);
-            let own = figures.filter(|figure| figure.engine == engine.name());
-            let samples: Vec<f64> = own.filter_map(|figure| figure.entering).collect();
-            (!samples.is_empty()).then(|| format!("{} {:.1} ns", engine.name(), median(&samples)))
+    }
+
+    fn entering(&self, out: &mut String) {
+        let one = |engine: &EngineName| {
+            let figures = self.rows.iter().filter_map(|row| row.figure(*engine));
+            let samples: Vec<f64> = figures.map(|figure| figure.entering).collect();
+            format!("{} {:.1}", engine.name(), median(&samples))
         };
-        let entering: Vec<String> = self.engines().iter().filter_map(entering).collect();
-        if !entering.is_empty() {
-            let _ = writeln!(
-                out,
-                "entering a program, taken off: {}",
-                entering.join(", ")
-            );
+        let all: Vec<String> = self.engines().iter().map(one).collect();
+        let _ = writeln!(
+            out,
+            "entering a program, taken off, in ns (the kernel's is its driver): {}",
+            all.join(", ")
+        );
+    }
+
+    fn wrong(&self, out: &mut String) {
+        for row in &self.rows {
+            for difference in &row.wrong {
+                let _ = writeln!(out, "not measured, wrong: {}, {difference}", row.program);
+            }
         }
     }
 
@@ -203,8 +274,9 @@ impl Report {
         let machine = &self.machine;
         let clang = self.clang.as_deref();
         let mut out = format!(
-            "ns per packet less the empty program, median of rounds, one pinned core\n{}, {} CPUs, Linux {}\n\
-             native: {}\n",
+            "ns per packet less the empty program, {} round, one pinned core; compile times in µs an instruction\n\
+             {}, {} CPUs, Linux {}\nnative: {}\n",
+            if self.best { "best" } else { "median" },
             machine.cpu,
             machine.cpus,
             machine.kernel,
