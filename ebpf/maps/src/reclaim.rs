@@ -12,7 +12,11 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use crate::sync::atomic::{AtomicU64, Ordering::SeqCst, fence};
+use crate::sync::atomic::{
+    AtomicU64,
+    Ordering::{Relaxed, Release, SeqCst},
+    fence,
+};
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What a worker's slot holds while it is paused: it uses nothing.
@@ -134,15 +138,21 @@ impl Worker {
     }
 
     /// Announces that this worker will run nothing until [`Worker::resume`]. Call before sleeping.
+    #[inline]
     pub fn pause(&self) {
-        self.slot.0.store(PAUSED, SeqCst);
+        // After all that the worker did with what it held.
+        self.slot.0.store(PAUSED, Release);
     }
 
     /// Ends a pause.
+    #[inline]
     pub fn resume(&self) {
-        // Any clock up to the current one is correct; sequential consistency orders the store before the
-        // lookups that follow, so that a collector either sees it or had unlinked the object before.
-        self.slot.0.store(self.reclaimer.clock.load(SeqCst), SeqCst);
+        // Any clock up to the current one is correct; the fence orders the store before the lookups that follow,
+        // so that a collector, whose fence is between unlinking and looking here, either sees it or had unlinked
+        // the object before.
+        self.slot
+            .0
+            .store(self.reclaimer.clock.load(SeqCst), Relaxed);
         fence(SeqCst);
     }
 }
