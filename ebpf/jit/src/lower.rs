@@ -1,6 +1,6 @@
 //! SSA to Cranelift's intermediate code.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use cranelift_codegen::ir::{
     self, AbiParam, AliasRegion, AliasRegionData, AtomicRmwOp, BlockArg, ExtFuncData, ExternalName,
@@ -12,6 +12,7 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use squalus_analysis::FuncId;
+use cranelift_codegen::ir::condcodes::CondCode as _;
 use squalus_isa::AtomicOp;
 use squalus_runtime::{Env, STACK_SIZE};
 use squalus_ssa::ir::{
@@ -31,6 +32,10 @@ struct Lowering<'a, 'b> {
     values: Vec<Option<Ir>>,
     /// Numbers and addresses made in the current block.
     fixed: HashMap<Value, Ir>,
+    /// Values that are also used with zeros above them.
+    extended: HashSet<Value>,
+    /// Loads of these, with the zeros.
+    wide: HashMap<Value, Ir>,
     blocks: Vec<Option<ir::Block>>,
     trap: Option<ir::Block>,
     frame: Option<StackSlot>,
@@ -64,6 +69,8 @@ pub(crate) fn lower(
         env,
         values: vec![None; function.values.len()],
         fixed: HashMap::new(),
+        extended: extended(function),
+        wide: HashMap::new(),
         blocks: vec![None; function.blocks.len()],
         trap: None,
         frame: None,
@@ -239,7 +246,16 @@ impl Lowering<'_, '_> {
                 then,
                 other,
             } => {
-                let condition = self.value(*condition);
+                let cold = |target: &Target| self.function.block(target.block).cold;
+                // Blocks come in the order of the second targets first, and registers are given out in this
+                // order too: what is hot goes before what is cold.
+                let swap = cold(other) && !cold(then);
+                let condition = if swap {
+                    self.opposite(*condition)
+                } else {
+                    self.value(*condition)
+                };
+                let (then, other) = if swap { (other, then) } else { (then, other) };
                 let (then, then_args) = self.target(then);
                 let (other, other_args) = self.target(other);
                 self.b
@@ -257,6 +273,16 @@ impl Lowering<'_, '_> {
                 self.b.ins().jump(trap, &[reason.into(), slot.into()]);
             }
         }
+    }
+
+    /// Not 0 if a condition is 0.
+    fn opposite(&mut self, condition: Value) -> Ir {
+        if let Op::Cmp(op, a, b) = self.function.value(condition).op {
+            let (a, b) = (self.value(a), self.value(b));
+            return self.b.ins().icmp(code(op).complement(), a, b);
+        }
+        let condition = self.value(condition);
+        self.b.ins().icmp_imm_s(IntCC::Equal, condition, 0)
     }
 
     fn target(&mut self, target: &Target) -> (ir::Block, Vec<BlockArg>) {
@@ -305,6 +331,10 @@ impl Lowering<'_, '_> {
         let width = ty(data.ty);
         Some(match &data.op {
             Op::Bin(op, a, b) => self.bin(*op, *a, *b),
+            Op::Un(UnOp::ZeroExtend, a) if let Some(&wide) = self.wide.get(a) => match data.ty {
+                Ty::I64 => wide,
+                _ => self.b.ins().ireduce(width, wide),
+            },
             Op::Un(op, a) => {
                 let a = self.value(*a);
                 let ins = self.b.ins();
@@ -335,6 +365,15 @@ impl Lowering<'_, '_> {
                 let base = self.value(*base);
                 let flags = self.regions.flags(*region);
                 match order {
+                    Order::Plain if self.extended.contains(&inst) => {
+                        let wide = match data.ty {
+                            Ty::I8 => self.b.ins().uload8(I64, flags, base, *off),
+                            Ty::I16 => self.b.ins().uload16(I64, flags, base, *off),
+                            _ => self.b.ins().uload32(flags, base, *off),
+                        };
+                        self.wide.insert(inst, wide);
+                        self.b.ins().ireduce(width, wide)
+                    }
                     Order::Plain => self.b.ins().load(width, flags, base, *off),
                     Order::Acquire => {
                         let address = self.b.ins().iadd_imm_s(base, i64::from(*off));
@@ -385,6 +424,11 @@ impl Lowering<'_, '_> {
     fn bin(&mut self, op: BinOp, x: Value, y: Value) -> Ir {
         let (a, b) = (self.value(x), self.value(y));
         let divisor = self.function.constant(y);
+        if op == BinOp::And && divisor == Some(0xffff_ffff) {
+            // Moving 32 bits clears the others; the mask would have to come from memory.
+            let low = self.b.ins().ireduce(I32, a);
+            return self.b.ins().uextend(I64, low);
+        }
         let ins = self.b.ins();
         match op {
             BinOp::Add => ins.iadd(a, b),
@@ -617,6 +661,16 @@ impl Lowering<'_, '_> {
         self.functions.push((func, function));
         function
     }
+}
+
+/// Values that some instruction extends with zeros.
+fn extended(function: &Function) -> HashSet<Value> {
+    let ops = function.values.iter().map(|value| &value.op);
+    ops.filter_map(|op| match *op {
+        Op::Un(UnOp::ZeroExtend, a) => Some(a),
+        _ => None,
+    })
+    .collect()
 }
 
 fn ty(width: Ty) -> Type {

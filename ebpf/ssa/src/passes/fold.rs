@@ -1,6 +1,8 @@
 //! Simpler operations with the same result.
 
-use crate::ir::{BinOp, Cmp, Function, Op, Ty, UnOp, Value};
+use std::collections::HashMap;
+
+use crate::ir::{BinOp, Cmp, Fixed, Function, Op, Ty, UnOp, Value};
 
 /// What an operation became.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,17 +13,21 @@ pub(super) enum Folded {
     Op(Op),
 }
 
+/// Bits that are zero in parameters of blocks, as far as that is known.
+pub(super) type Zeros = HashMap<Value, u64>;
+
 /// A simpler operation than `op`, which gives `ty`, if one is known. New values that it needs are appended to
 /// `extra`, to be placed before it.
 pub(super) fn fold(
     function: &mut Function,
+    zeros: &Zeros,
     op: &Op,
-    ty: Ty,
-    slot: u32,
+    (ty, slot): (Ty, u32),
     extra: &mut Vec<Value>,
 ) -> Option<Folded> {
     let mut fold = Fold {
         function,
+        zeros,
         ty,
         slot,
         extra,
@@ -37,6 +43,7 @@ pub(super) fn fold(
 
 struct Fold<'a> {
     function: &'a mut Function,
+    zeros: &'a Zeros,
     ty: Ty,
     slot: u32,
     extra: &'a mut Vec<Value>,
@@ -53,6 +60,11 @@ impl Fold<'_> {
 
     fn op(&self, value: Value) -> &Op {
         &self.function.value(value).op
+    }
+
+    /// Bits that are zero in a value.
+    fn zero(&self, value: Value) -> u64 {
+        zero_bits(self.function, self.zeros, value, 0)
     }
 
     fn make(&mut self, op: Op, ty: Ty) -> Value {
@@ -78,8 +90,21 @@ impl Fold<'_> {
             BinOp::Sub | BinOp::Xor if a == b => self.number(0),
             BinOp::And | BinOp::Or if a == b => Some(Folded::Value(a)),
             BinOp::Sub => self.distance(a, b),
+            BinOp::Or => self.rejoined(a, b),
             _ => None,
         }
+    }
+
+    /// `(x & c1) | (x & c2)` is `x & (c1 | c2)`: parts of a value put together again.
+    fn rejoined(&mut self, a: Value, b: Value) -> Option<Folded> {
+        let (Op::Bin(BinOp::And, x, c1), Op::Bin(BinOp::And, y, c2)) = (self.op(a), self.op(b))
+        else {
+            return None;
+        };
+        let (x, y, c1, c2) = (*x, *y, *c1, *c2);
+        let kept = self.constant(c1)? | self.constant(c2)?;
+        let kept = self.function.number(self.ty, kept);
+        (x == y).then_some(Folded::Op(Op::Bin(BinOp::And, x, kept)))
     }
 
     /// `(base + x) - (base + y)`.
@@ -116,18 +141,32 @@ impl Fold<'_> {
                 Some(Folded::Op(Op::Bin(BinOp::And, a, mask)))
             }
             // The mask takes away nothing that could be set.
-            BinOp::And if known_zero(self.function, a, 0) | number == u64::MAX => {
+            BinOp::And if self.zero(a) | number == u64::MAX => {
                 Some(Folded::Value(a))
             }
+            BinOp::And => self.mask(a, number),
             BinOp::Sub => {
                 let negative = self.function.number(self.ty, number.wrapping_neg());
                 Some(Folded::Op(Op::Bin(BinOp::Add, a, negative)))
             }
-            BinOp::Add | BinOp::And | BinOp::Or | BinOp::Xor => self.chain(op, a, number),
+            BinOp::Add | BinOp::Or | BinOp::Xor => self.chain(op, a, number),
             BinOp::LShr => self.shift_right(a, number % bits),
             BinOp::Shl => self.shift_left(a, number % bits),
             _ => None,
         }
+    }
+
+    /// `(x | y) & mask` is `x & mask` if the mask leaves nothing of `y`.
+    fn mask(&mut self, a: Value, mask: u64) -> Option<Folded> {
+        if let Op::Bin(BinOp::Or | BinOp::Xor, x, y) = *self.op(a) {
+            for (kept, gone) in [(x, y), (y, x)] {
+                if self.zero(gone) | !mask == u64::MAX {
+                    let mask = self.function.number(self.ty, mask);
+                    return Some(Folded::Op(Op::Bin(BinOp::And, kept, mask)));
+                }
+            }
+        }
+        self.chain(BinOp::And, a, mask)
     }
 
     /// `(x op c1) op c2` is `x op (c1 op c2)`.
@@ -147,24 +186,29 @@ impl Fold<'_> {
     /// Takes the upper part of values that were put together from parts.
     fn shift_right(&mut self, a: Value, by: u64) -> Option<Folded> {
         let bits = u64::from(self.ty.bits());
-        if known_zero(self.function, a, 0) | ((1 << by) - 1) == u64::MAX {
+        if self.zero(a) | ((1 << by) - 1) == u64::MAX {
             return self.number(0);
         }
         match *self.op(a) {
             Op::Bin(BinOp::Shl, x, c) if self.constant(c) == Some(by) => {
                 // Only if nothing was shifted out at the top.
                 let lost = !(self.ty.mask() >> by) & self.ty.mask();
-                (known_zero(self.function, x, 0) & lost == lost).then_some(Folded::Value(x))
+                (self.zero(x) & lost == lost).then_some(Folded::Value(x))
             }
             Op::Bin(BinOp::Or, low, high) => {
                 let gone = (1_u64 << by) - 1;
                 for (low, high) in [(low, high), (high, low)] {
-                    if known_zero(self.function, low, 0) | gone == u64::MAX {
+                    if self.zero(low) | gone == u64::MAX {
                         let by = self.function.number(self.ty, by);
                         return Some(Folded::Op(Op::Bin(BinOp::LShr, high, by)));
                     }
                 }
                 None
+            }
+            // What is masked away is shifted out.
+            Op::Bin(BinOp::And, x, c) if self.constant(c)? | ((1 << by) - 1) == self.ty.mask() => {
+                let by = self.function.number(self.ty, by);
+                Some(Folded::Op(Op::Bin(BinOp::LShr, x, by)))
             }
             Op::Bin(BinOp::LShr, x, c) => {
                 let sum = self.constant(c)? % bits + by;
@@ -221,7 +265,7 @@ impl Fold<'_> {
             }
             (UnOp::ZeroExtend, Op::Un(UnOp::Truncate, x)) if self.function.ty(x) == self.ty => {
                 let mask = self.function.number(self.ty, from.mask());
-                if known_zero(self.function, x, 0) | from.mask() == u64::MAX {
+                if self.zero(x) | from.mask() == u64::MAX {
                     return Some(Folded::Value(x));
                 }
                 Some(Folded::Op(Op::Bin(BinOp::And, x, mask)))
@@ -244,7 +288,7 @@ impl Fold<'_> {
             Op::Bin(BinOp::Or, a, b) => {
                 // A part put in above what is kept.
                 for (low, high) in [(a, b), (b, a)] {
-                    if known_zero(self.function, high, 0) & self.ty.mask() == self.ty.mask() {
+                    if self.zero(high) & self.ty.mask() == self.ty.mask() {
                         return Some(Folded::Op(Op::Un(UnOp::Truncate, low)));
                     }
                 }
@@ -338,7 +382,7 @@ impl Fold<'_> {
 
     fn cmp_with(&mut self, op: Cmp, a: Value, y: u64, width: Ty) -> Option<Folded> {
         // By the greatest value that `a` can have.
-        let most = most(self.function, a);
+        let most = self.most(a);
         let never = match op {
             Cmp::Eq => most < y,
             Cmp::UGt => most <= y,
@@ -355,7 +399,22 @@ impl Fold<'_> {
             return self.number(always.into());
         }
         let equality = matches!(op, Cmp::Eq | Cmp::Ne);
+        if equality && y == 0 && self.is_never_zero(a) {
+            return self.number((op == Cmp::Ne).into());
+        }
         match *self.op(a) {
+            // An address or null: the choice between them is asked for.
+            Op::Select(c, x, z) if equality && y == 0 => {
+                let other = if self.constant(z) == Some(0) && self.is_never_zero(x) {
+                    op
+                } else if self.constant(x) == Some(0) && self.is_never_zero(z) {
+                    negated(op)
+                } else {
+                    return None;
+                };
+                let zero = self.function.number(self.function.ty(c), 0);
+                Some(Folded::Op(Op::Cmp(other, c, zero)))
+            }
             // A comparison of a comparison.
             Op::Cmp(inner, x, z) if equality && y <= 1 => {
                 let same = (op == Cmp::Ne) == (y == 0);
@@ -386,6 +445,31 @@ impl Fold<'_> {
         }
     }
 
+    /// The greatest number a value can be.
+    fn most(&self, value: Value) -> u64 {
+        let by_bits = u64::MAX.checked_shr(self.zero(value).leading_ones());
+        let by_bits = by_bits.unwrap_or(0);
+        match *self.op(value) {
+            Op::Bin(BinOp::Mul, a, b) => {
+                let product = self.constant(b).and_then(|b| self.most(a).checked_mul(b));
+                product.map_or(by_bits, |product| product.min(by_bits))
+            }
+            _ => by_bits,
+        }
+    }
+
+    /// Whether a value is not 0 whatever happens: an address that is reckoned from a fixed one.
+    fn is_never_zero(&self, value: Value) -> bool {
+        match *self.op(value) {
+            Op::Bin(BinOp::Add, a, b) => self.constant(b).is_some_and(|b| {
+                let sum = self.most(a).checked_add(b);
+                b != 0 && sum.is_some_and(|sum| sum <= self.function.ty(value).mask())
+            }),
+            Op::Fixed(fixed) => !matches!(fixed, Fixed::Number(_, 0)),
+            _ => false,
+        }
+    }
+
     fn select(&mut self, c: Value, a: Value, b: Value) -> Option<Folded> {
         if a == b {
             return Some(Folded::Value(a));
@@ -407,23 +491,23 @@ pub(super) fn offset(function: &Function, mut value: Value) -> (Value, u64) {
     (value, sum)
 }
 
-/// The greatest number a value can be.
-fn most(function: &Function, value: Value) -> u64 {
-    let zero = known_zero(function, value, 0);
-    u64::MAX.checked_shr(zero.leading_ones()).unwrap_or(0)
-}
-
 /// Bits that are zero in a value; those above its width are.
 pub(super) fn known_zero(function: &Function, value: Value, depth: u32) -> u64 {
+    zero_bits(function, &Zeros::new(), value, depth)
+}
+
+/// As [`known_zero`], when something is known of parameters.
+pub(super) fn zero_bits(function: &Function, zeros: &Zeros, value: Value, depth: u32) -> u64 {
     let ty = function.ty(value);
     let above = !ty.mask();
     if depth > 4 {
         return above;
     }
-    let of = |value| known_zero(function, value, depth + 1);
+    let of = |value| zero_bits(function, zeros, value, depth + 1);
     above
         | match function.value(value).op {
             Op::Fixed(_) => function.constant(value).map_or(0, |number| !number),
+            Op::Param => zeros.get(&value).copied().unwrap_or(0),
             Op::Cmp(..) => !1,
             Op::Un(UnOp::ZeroExtend, x) => of(x),
             Op::Un(UnOp::Truncate, x) => of(x) & ty.mask(),
