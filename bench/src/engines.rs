@@ -1,11 +1,28 @@
 //! Choosing an engine by name and loading an object into it.
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use squalus_engine::Engine;
 use squalus_kernel::{KernelEngine, LoadOptions};
 use squalus_object::Object;
-use squalus_vm::{EngineKind, VmBuilder};
+use squalus_vm::{EngineKind, Passes, VmBuilder};
+
+/// How our compiler does its work.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct CodeArgs {
+    /// The optimizer's passes that compiled code goes through: names with commas between them for only these, a minus
+    /// before each (`-hot,-merge`) for all but these; `all` or `none`
+    #[arg(long, value_name = "LIST", default_value_t, allow_hyphen_values = true)]
+    pub passes: Passes,
+}
+
+impl CodeArgs {
+    /// A machine whose programs are compiled so.
+    #[must_use]
+    pub fn apply(self, builder: VmBuilder) -> VmBuilder {
+        builder.passes(self.passes)
+    }
+}
 
 /// Where an object runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]

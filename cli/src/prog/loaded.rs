@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use squalus_bench::engines::EngineName;
+use squalus_bench::engines::{CodeArgs, EngineName};
 use squalus_engine::{Engine, MapAccess};
 use squalus_kernel::{KernelEngine, KernelError, LoadOptions};
 use squalus_object::Object;
@@ -60,7 +60,12 @@ impl Loaded {
     ///
     /// # Errors
     /// If the engine cannot run the object.
-    pub fn load(engine: EngineName, bytes: &[u8], wanted: Option<&str>) -> Result<Loaded> {
+    pub fn load(
+        engine: EngineName,
+        bytes: &[u8],
+        wanted: Option<&str>,
+        code: CodeArgs,
+    ) -> Result<Loaded> {
         let Some(kind) = engine.userspace() else {
             let engine = load_into_kernel(bytes, wanted);
             return Ok(Loaded::Kernel(
@@ -68,7 +73,7 @@ impl Loaded {
             ));
         };
         let object = squalus_vm::for_host(Object::parse(bytes).context("cannot read the object")?)?;
-        let builder = |object| VmBuilder::new(object).engine(kind);
+        let builder = |object| code.apply(VmBuilder::new(object).engine(kind));
         let vm = match wanted {
             None => builder(object).build(),
             Some(name) => match builder(object.clone()).build() {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{ArgGroup, Args};
-use squalus_bench::engines::EngineName;
+use squalus_bench::engines::{CodeArgs, EngineName};
 use squalus_kernel::{LiveMaps, ProgramInfo};
 
 use super::dump::{self, Wanted};
@@ -63,7 +63,12 @@ fn names(args: &DumpArgs) -> Vec<&str> {
 
 fn of_object(path: &std::path::Path, names: &[&str]) -> Result<Vec<dump::MapDump>> {
     let object = loaded::parse(path)?;
-    let loaded = Loaded::load(EngineName::Interp, &loaded::read(path)?, None)?;
+    let loaded = Loaded::load(
+        EngineName::Interp,
+        &loaded::read(path)?,
+        None,
+        CodeArgs::default(),
+    )?;
     dump::check(loaded.maps(), names)?;
     dump::all(loaded.maps(), &object, Wanted::or(names, Wanted::All))
 }

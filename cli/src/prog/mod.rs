@@ -3,12 +3,14 @@
 mod attach;
 mod capture;
 mod compare;
+mod compiled;
 mod disasm;
 mod dump;
 mod foreground;
 mod list;
 mod load;
 mod loaded;
+mod machine;
 mod maps;
 mod place;
 mod recording;

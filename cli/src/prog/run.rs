@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
-use squalus_bench::engines::EngineName;
+use squalus_bench::engines::{CodeArgs, EngineName};
 use squalus_engine::TestRun;
 use squalus_object::Object;
 
@@ -33,6 +33,8 @@ pub struct RunArgs {
     /// Where to run it.
     #[arg(long, value_enum, default_value = "jit")]
     engine: EngineName,
+    #[command(flatten)]
+    code: CodeArgs,
     /// The frame in hexadecimal, instead of `data_in`; spaces and colons don't matter.
     #[arg(long, value_name = "HEX", conflicts_with = "pcap")]
     frame: Option<String>,
@@ -64,7 +66,7 @@ pub fn run(args: &RunArgs) -> Result<bool> {
     let input = Input::of(args, &words)?;
     let bytes = loaded::read(&args.object)?;
     let wanted = words.program.as_deref();
-    let mut loaded = Loaded::load(args.engine, &bytes, wanted)
+    let mut loaded = Loaded::load(args.engine, &bytes, wanted, args.code)
         .with_context(|| args.object.display().to_string())?;
     let program = loaded.choose(wanted)?;
     dump::check(loaded.maps(), &map_names(args).unwrap_or_default())?;

@@ -25,7 +25,7 @@ pub struct Origin {
 pub struct CodeMap {
     origins: Vec<Origin>,
     functions: Vec<Range<usize>>,
-    symbols: Vec<(usize, String)>,
+    symbols: Vec<(Range<usize>, String)>,
 }
 
 impl CodeMap {
@@ -62,11 +62,15 @@ impl CodeMap {
         &self.functions
     }
 
-    /// What is at an address outside the code: a function that the code calls, or a map.
+    /// What is at an address outside the code: a function that the code calls, a map, or a place in a map's values.
     #[must_use]
-    pub fn symbol(&self, address: usize) -> Option<&str> {
-        let found = self.symbols.iter().find(|(known, _)| *known == address);
-        found.map(|(_, name)| &**name)
+    pub fn symbol(&self, address: usize) -> Option<String> {
+        let mut symbols = self.symbols.iter();
+        let (place, name) = symbols.find(|(place, _)| place.contains(&address))?;
+        Some(match address - place.start {
+            0 => name.clone(),
+            offset => format!("{name}+{offset}"),
+        })
     }
 }
 
@@ -74,22 +78,29 @@ fn symbols(
     functions: &[Option<Function>],
     maps: &[Arc<Map>],
     calls: Calls,
-) -> Vec<(usize, String)> {
+) -> Vec<(Range<usize>, String)> {
+    let point = |address: usize, name: &str| (address..address + 1, name.to_owned());
     let mut symbols = vec![
-        (calls.lookup, "map_lookup_elem".to_owned()),
-        (calls.resolve_tail_call, "tail_call".to_owned()),
-        (calls.nested_tail_call, "nested_tail_call".to_owned()),
+        point(calls.lookup, "map_lookup_elem"),
+        point(calls.resolve_tail_call, "tail_call"),
+        point(calls.nested_tail_call, "nested_tail_call"),
     ];
     for map in maps {
+        let name = &map.def().name;
         let address = Arc::as_ptr(map).expose_provenance();
-        symbols.push((address, format!("map[{}]", map.def().name)));
-    }
-    for value in functions.iter().flatten().flat_map(|f| &f.values) {
-        if let Op::Native { function, name, .. } = &value.op {
-            symbols.push((*function, (*name).to_owned()));
+        symbols.push((address..address + size_of::<Map>(), format!("map[{name}]")));
+        if let Some(values) = map.array_base() {
+            let len = values.stride * values.entries as usize;
+            let place = values.base..values.base + len;
+            symbols.push((place, format!("values of map[{name}]")));
         }
     }
-    symbols.sort();
-    symbols.dedup();
+    for value in functions.iter().flatten().flat_map(|f| &f.values) {
+        if let Op::Native { function, name, .. } = &value.op
+            && !symbols.iter().any(|(place, _)| place.start == *function)
+        {
+            symbols.push(point(*function, name));
+        }
+    }
     symbols
 }

@@ -189,6 +189,7 @@ impl Lowering<'_, '_> {
             self.block_body(block);
         }
         if let Some(trap) = self.trap {
+            self.b.set_srcloc(SourceLoc::default());
             self.trap_block(trap);
         }
     }

@@ -1,78 +1,38 @@
-//! `squalus prog disasm`: instructions between the source lines they come from.
+//! Instructions between the source lines they come from.
 
 use std::fmt::Write;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use clap::Args;
 use serde::Serialize;
 use squalus_isa::{CallTarget, Decoded, ImmSource, Inst, Reg, decode, format_inst};
 use squalus_object::{LineInfo, Object, Program};
 
-use super::loaded;
-
-/// Options of `squalus prog disasm`.
-#[derive(Debug, Args)]
-pub struct DisasmArgs {
-    /// The object file.
-    #[arg(value_name = "OBJ")]
-    object: PathBuf,
-    /// The program; all of them if not given.
-    program: Option<String>,
-    /// Print JSON.
-    #[arg(short, long)]
-    json: bool,
-}
-
-/// Prints the instructions of one program or of all.
-///
-/// # Errors
-/// If the file is no object, has no such program, or an instruction is malformed.
-pub fn run(args: &DisasmArgs) -> Result<bool> {
-    let object = loaded::parse(&args.object)?;
-    let programs: Vec<&Program> = match &args.program {
-        Some(name) => vec![object.require_program(name)?],
-        None => object.programs.iter().collect(),
-    };
-    let listings = programs.iter().map(|program| Listing::of(&object, program));
-    let listings: Vec<Listing<'_>> = listings.collect::<Result<_>>()?;
-    if args.json {
-        super::print_json(&listings)?;
-    } else {
-        let texts: Vec<String> = listings.iter().map(Listing::text).collect();
-        super::print(&texts.join(
-            "
-",
-        ))?;
-    }
-    Ok(true)
-}
-
+/// A program's instructions.
 #[derive(Serialize)]
-struct Listing<'a> {
-    name: &'a str,
-    section: &'a str,
-    instructions: Vec<Row<'a>>,
+pub struct Listing<'a> {
+    pub name: &'a str,
+    pub section: &'a str,
+    pub instructions: Vec<Row<'a>>,
 }
 
 /// An instruction.
 #[derive(Serialize)]
-struct Row<'a> {
-    slot: usize,
+pub struct Row<'a> {
+    pub slot: usize,
     /// The function that begins here.
     #[serde(skip_serializing_if = "Option::is_none")]
-    function: Option<&'a str>,
-    disasm: String,
+    pub function: Option<&'a str>,
+    pub disasm: String,
     /// The source line, where it is another than the instruction's before.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    source: Option<Source<'a>>,
+    pub source: Option<Source<'a>>,
     /// What the target's BTF lacks, if CO-RE could not resolve the instruction.
     #[serde(skip_serializing_if = "Option::is_none")]
     unresolved: Option<&'a str>,
 }
 
 #[derive(Clone, Copy, PartialEq, Serialize)]
-struct Source<'a> {
+pub struct Source<'a> {
     file: &'a str,
     line: u32,
     #[serde(rename = "src", skip_serializing_if = "str::is_empty")]
@@ -89,8 +49,18 @@ impl<'a> Source<'a> {
     }
 }
 
+impl std::fmt::Display for Source<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Source { file, line, text } = self;
+        let colon = if text.is_empty() { "" } else { ": " };
+        write!(f, "{file}:{line}{colon}{text}")
+    }
+}
+
 impl<'a> Listing<'a> {
-    fn of(object: &'a Object, program: &'a Program) -> Result<Self> {
+    /// # Errors
+    /// If an instruction is malformed.
+    pub fn of(object: &'a Object, program: &'a Program) -> Result<Self> {
         let decoded = decode(&program.insns)
             .with_context(|| format!("program `{}` cannot be disassembled", program.name))?;
         let mut last = None;
@@ -107,7 +77,7 @@ impl<'a> Listing<'a> {
         })
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let mut out = format!("program {} (section {}):\n", self.name, self.section);
         for row in &self.instructions {
             row.write(&mut out);
@@ -134,13 +104,13 @@ impl<'a> Row<'a> {
         }
     }
 
-    fn write(&self, out: &mut String) {
+    /// With the function and the source line that begin here.
+    pub fn write(&self, out: &mut String) {
         if let Some(function) = self.function {
             let _ = writeln!(out, "{function}:");
         }
-        if let Some(Source { file, line, text }) = self.source {
-            let colon = if text.is_empty() { "" } else { ": " };
-            let _ = writeln!(out, "; {file}:{line}{colon}{text}");
+        if let Some(source) = self.source {
+            let _ = writeln!(out, "; {source}");
         }
         let _ = write!(out, "{:6}: {}", self.slot, self.disasm);
         if let Some(lacks) = self.unresolved {
