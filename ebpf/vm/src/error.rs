@@ -84,6 +84,9 @@ pub enum VmError {
     /// A program could not be compiled.
     #[error(transparent)]
     Jit(#[from] JitError),
+    /// There is no thread to compile in.
+    #[error("no thread for compiling in the background: {0}; check the limits of the process")]
+    Thread(#[source] std::io::Error),
     /// The object adapts itself to the running kernel, and cannot.
     #[error(transparent)]
     Host(#[from] HostError),

@@ -10,6 +10,8 @@ mod redirect;
 mod shared;
 mod slot;
 mod source;
+mod special;
+mod tier;
 mod worker;
 
 use std::sync::Arc;
@@ -31,12 +33,15 @@ pub use access::Maps;
 pub use error::VmError;
 pub use events::{PerfReader, RingReader};
 pub use host::for_host;
+pub use native::MachineCode;
 pub use pins::PinnedMaps;
 pub use redirect::Destination;
+pub use tier::{CodeState, Tiering};
 pub use worker::{Worker, WorkerStats};
 
 use shared::{Settings, Shared};
 use source::Source;
+use tier::Background;
 
 /// How programs are executed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,6 +105,8 @@ impl VmBuilder {
             pins: None,
             check_facts: false,
             code: squalus_jit::Options::default(),
+            tiering: Tiering::default(),
+            specialise: false,
         };
         VmBuilder {
             source,
@@ -174,6 +181,31 @@ impl VmBuilder {
         self
     }
 
+    /// Whether compiled programs are compiled again, in the background, for the traffic they see; off by default.
+    /// It changes no result.
+    #[must_use]
+    pub fn tiering(mut self, tiering: Tiering) -> VmBuilder {
+        self.settings.tiering = tiering;
+        self
+    }
+
+    /// Whether compiled code may have the contents of maps in it that only the control side changes; off by default.
+    /// It changes no result. Before such a map is changed, other code is installed, and the writer waits until all
+    /// workers have ended their bursts; new code is made in the background when there were no writes for a while.
+    /// A machine with [`VmBuilder::pins`] has no such code.
+    #[must_use]
+    pub fn specialise(mut self, on: bool) -> VmBuilder {
+        self.settings.specialise = on;
+        self
+    }
+
+    /// Keeps what shows where compiled code comes from ([`Vm::machine_code`]), for tools.
+    #[must_use]
+    pub fn keep_text(mut self) -> VmBuilder {
+        self.settings.code.keep_text = true;
+        self
+    }
+
     /// How many instructions a run may execute (in compiled code: how often it may jump back).
     #[must_use]
     pub fn budget(mut self, instructions: u64) -> VmBuilder {
@@ -191,7 +223,10 @@ impl VmBuilder {
             self.settings.cpus = pins.cpus();
         }
         let shared = Arc::new(Shared::build(&self.source, self.settings)?);
+        let background = shared.compiler.as_ref();
+        let background = background.map(|_| Background::start(&shared));
         Ok(Vm {
+            background: background.transpose().map_err(VmError::Thread)?,
             maps: Maps { shared },
             test_workers: Vec::new(),
             memory: FrameMemory::new(),
@@ -203,6 +238,8 @@ impl VmBuilder {
 #[derive(Debug)]
 pub struct Vm {
     maps: Maps,
+    /// Compiles anew, if that is wanted.
+    background: Option<Background>,
     /// The workers of test runs, by CPU, as far as they were needed.
     test_workers: Vec<Option<Worker>>,
     memory: FrameMemory,
@@ -223,6 +260,41 @@ impl Vm {
     #[must_use]
     pub fn routes(&self) -> &Arc<FibCell> {
         &self.shared().settings.routes
+    }
+
+    /// With [`Tiering::On`] or [`VmBuilder::specialise`]: what the compiled code is like that workers run.
+    #[must_use]
+    pub fn code(&self) -> Option<CodeState> {
+        self.background.as_ref()?;
+        let mut code = self.shared().requests.code();
+        if let Some(special) = &self.shared().special {
+            (code.special, code.withdrawn) = special.state();
+        }
+        Some(code)
+    }
+
+    /// With [`Tiering::On`]: compiles the programs now for the traffic that was counted, if that was enough (some
+    /// thousand packets), and waits until that is done. Workers run the new code from their next burst on. With
+    /// [`VmBuilder::specialise`] it has the contents of maps in it, unless somebody changes them at this moment.
+    pub fn settle(&self) -> Option<CodeState> {
+        self.background.as_ref()?;
+        self.shared().requests.settle();
+        self.code()
+    }
+
+    /// With [`Tiering::On`]: has traffic counted anew from now on, as happens now and then by itself.
+    pub fn recount(&self) -> Option<CodeState> {
+        self.background.as_ref()?;
+        self.shared().requests.recount();
+        self.code()
+    }
+
+    /// The compiled code that workers run now, unless programs are interpreted. It stays where it is as long as the
+    /// result is kept.
+    #[must_use]
+    pub fn machine_code(&self) -> Option<MachineCode> {
+        let slot = self.shared().code.as_ref();
+        slot.map(|slot| MachineCode(slot.current()))
     }
 
     /// How programs are executed.

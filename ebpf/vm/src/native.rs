@@ -3,10 +3,19 @@
 use std::sync::Arc;
 
 use squalus_analysis::Facts;
-use squalus_jit::{CompiledProgram, Options, compile_with, run_burst, run_timer};
+use squalus_jit::{
+    CompiledProgram, Context, JitError, Options, Tier, compile_tier, run_burst, run_timer,
+};
 use squalus_runtime::{Due, Env, FrameRef, LinkedProgram, Timers, TrapReason};
 
-use crate::VmError;
+/// What a program's code is made from.
+#[derive(Clone, Copy)]
+pub(crate) struct CodeSource<'a> {
+    pub program: &'a LinkedProgram,
+    pub facts: &'a Facts,
+    pub context: &'a Arc<Context>,
+    pub tier: Tier<'a>,
+}
 
 /// Compiled code of all programs, by number.
 #[derive(Debug)]
@@ -15,16 +24,22 @@ pub(crate) struct Native {
 }
 
 impl Native {
-    /// Compiles programs from what the analysis found of each.
-    pub fn compile(
-        programs: &[Arc<LinkedProgram>],
-        facts: &[Facts],
-        options: Options,
-    ) -> Result<Native, VmError> {
-        let compiled = programs.iter().zip(facts);
-        let compiled = compiled.map(|(program, facts)| Ok(compile_with(program, facts, options)?));
-        let programs = compiled.collect::<Result<_, VmError>>()?;
+    /// Compiles programs, each from what the analysis found of it.
+    ///
+    /// # Errors
+    /// Those of the first program that cannot be compiled.
+    pub fn compile(sources: &[CodeSource<'_>], options: Options) -> Result<Native, JitError> {
+        let compiled = sources.iter().map(|source| {
+            let (program, facts) = (source.program, source.facts);
+            compile_tier(program, facts, source.context, options, source.tier)
+        });
+        let programs = compiled.collect::<Result<_, _>>()?;
         Ok(Native { programs })
+    }
+
+    /// Bytes of machine code.
+    pub fn code_len(&self) -> usize {
+        self.programs.iter().map(CompiledProgram::code_len).sum()
     }
 
     /// Runs the callback of a timer; a failed check is left in `env`.
@@ -52,5 +67,23 @@ impl Native {
         // SAFETY: environment and frames are borrowed for all runs; `compile` made the programs from their
         // own facts; the rest is the caller's promise.
         unsafe { run_burst(&self.programs, entry, env, frames, each) };
+    }
+}
+
+/// Compiled code of all programs of a machine ([`crate::Vm::machine_code`]).
+#[derive(Clone, Debug)]
+pub struct MachineCode(pub(crate) Arc<Native>);
+
+impl MachineCode {
+    /// The programs, by number.
+    #[must_use]
+    pub fn programs(&self) -> &[CompiledProgram] {
+        &self.0.programs
+    }
+
+    /// Whether it is the same code.
+    #[must_use]
+    pub fn is(&self, other: &MachineCode) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }

@@ -5,14 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use squalus_analysis::{Facts, analyse};
 use squalus_isa::UpdateFlags;
+use squalus_jit::{Pass, Tier};
 use squalus_maps::{Map, MapEnv};
 use squalus_object::InitialTarget;
 use squalus_runtime::{Clock, Env, FibCell, FibReader, LinkedProgram, Rng, Timers, TraceLog};
 
-use crate::native::Native;
 use crate::pins::{PinnedMaps, Session};
 use crate::slot::CodeSlot;
 use crate::source::{MapSource, Source};
+use crate::special::{Special, unwritten};
+use crate::tier::{Compiler, Requests, Tiering};
 use crate::{EngineKind, VmError};
 
 /// Ring buffers have a multiple of it, as in the kernel on most machines.
@@ -32,6 +34,17 @@ pub(crate) struct Settings {
     pub check_facts: bool,
     /// How programs are compiled.
     pub code: squalus_jit::Options,
+    pub tiering: Tiering,
+    /// Whether the contents of maps may become part of the code.
+    pub specialise: bool,
+}
+
+impl Settings {
+    /// Whether the contents of maps become part of the code. Not where other machines write maps of this one, and
+    /// their workers must be waited for.
+    fn specialises(&self) -> bool {
+        self.specialise && self.pins.is_none() && self.code.passes.has(Pass::Special)
+    }
 }
 
 pub(crate) struct Shared {
@@ -47,7 +60,13 @@ pub(crate) struct Shared {
     /// Facts that the interpreter checks, by program; none if it does not.
     pub checked_facts: Arc<[Facts]>,
     /// Compiled code, if the machine compiles.
-    pub code: Option<CodeSlot>,
+    pub code: Option<Arc<CodeSlot>>,
+    /// What it is compiled from again, if it is.
+    pub compiler: Option<Compiler>,
+    /// What the thread that does so is asked.
+    pub requests: Arc<Requests>,
+    /// Whose contents may be in the code, if any may.
+    pub special: Option<Arc<Special>>,
     /// The timers in the maps' values, if there can be any.
     timers: Option<Arc<Timers>>,
     /// What programs traced, by CPU; each log is made with the first worker of its CPU.
@@ -78,14 +97,29 @@ impl Shared {
         let (shared, own): (Vec<usize>, _) = (0..maps.len()).partition(|at| found.contains(at));
         own.into_iter().try_for_each(set)?;
         let programs = link(source, &maps)?;
-        let facts = analyse_all(&programs, &source.kfuncs)?;
+        let facts: Arc<[Facts]> = analyse_all(&programs, &source.kfuncs)?.into();
         let code = match settings.kind {
             EngineKind::Interp => None,
             EngineKind::Jit => {
-                let native = Native::compile(&programs, &facts, settings.code)?;
-                Some(CodeSlot::new(Arc::new(native), &map_env.reclaimer))
+                let tier = match settings.tiering {
+                    Tiering::Off => Tier::Plain,
+                    Tiering::On => Tier::Counted,
+                };
+                let compiler = Compiler::new(&programs, Arc::clone(&facts), settings.code);
+                let native = Arc::new(compiler.compile(|_| tier)?);
+                let slot = CodeSlot::new(native, &map_env.reclaimer);
+                Some((Arc::new(slot), compiler))
             }
         };
+        let (code, compiler) = code.unzip();
+        let requests = Arc::<Requests>::default();
+        let special = match (&code, &compiler) {
+            (Some(slot), Some(compiler)) if settings.specialises() => {
+                special(compiler, &maps, slot, &requests)
+            }
+            _ => None,
+        };
+        let compiler = compiler.filter(|_| settings.tiering == Tiering::On || special.is_some());
         // Other machines see what changes in their maps only now that nothing can fail any more but this.
         shared.into_iter().try_for_each(set)?;
         if let Some(session) = session {
@@ -94,7 +128,7 @@ impl Shared {
         Ok(Shared {
             timers: Timers::of(&maps),
             checked_facts: match settings.check_facts {
-                true => facts.into(),
+                true => facts,
                 false => Arc::default(),
             },
             settings,
@@ -105,6 +139,9 @@ impl Shared {
             left_out: source.left_out.clone(),
             fragments: source.programs.iter().map(|p| p.fragments).collect(),
             code,
+            compiler,
+            requests,
+            special,
             traces: Mutex::default(),
         })
     }
@@ -157,6 +194,19 @@ impl Shared {
             .iter()
             .position(|program| program.name() == name)
     }
+}
+
+/// Watches the maps whose contents may be in the code, if there are any.
+fn special(
+    compiler: &Compiler,
+    maps: &[Arc<Map>],
+    slot: &Arc<CodeSlot>,
+    requests: &Arc<Requests>,
+) -> Option<Arc<Special>> {
+    let set = unwritten(&compiler.programs, &compiler.facts, maps);
+    let requests = Arc::clone(requests);
+    let withdrawn = move || requests.specialise();
+    (!set.is_empty()).then(|| Special::new((maps, set), slot, withdrawn))
 }
 
 fn names<'a>(names: impl Iterator<Item = &'a str>) -> HashMap<String, usize> {

@@ -76,3 +76,46 @@ impl CodeSlot {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code() -> Arc<Native> {
+        Arc::new(
+            Native::compile(&[], squalus_jit::Options::default()).expect("there is nothing in it"),
+        )
+    }
+
+    #[test]
+    fn replaced_code_stays_until_workers_have_left_it() {
+        let reclaimer = Reclaimer::new();
+        let worker = reclaimer.register();
+        let first = code();
+        let weak = Arc::downgrade(&first);
+        let slot = CodeSlot::new(first, &reclaimer);
+        // SAFETY: the worker is registered, and quiescent only after the last use.
+        let found = unsafe { slot.get() };
+        assert!(std::ptr::eq(found, weak.as_ptr()));
+        let second = code();
+        slot.install(Arc::clone(&second));
+        // SAFETY: as above.
+        assert!(std::ptr::eq(unsafe { slot.get() }, &raw const *second));
+        assert!(!slot.wait_for_workers(Duration::from_millis(1)));
+        assert!(weak.upgrade().is_some());
+        worker.quiescent();
+        reclaimer.collect();
+        assert!(weak.upgrade().is_none());
+    }
+
+    #[test]
+    fn who_is_paused_holds_nothing_up() {
+        let reclaimer = Reclaimer::new();
+        let worker = reclaimer.register();
+        let slot = CodeSlot::new(code(), &reclaimer);
+        worker.pause();
+        assert!(slot.wait_for_workers(Duration::ZERO));
+        worker.resume();
+        assert!(!slot.wait_for_workers(Duration::ZERO));
+    }
+}

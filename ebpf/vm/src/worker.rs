@@ -188,7 +188,7 @@ impl Worker {
                 }
             });
         tally.add_to(&self.runs.stats);
-        self.quiescence.quiescent();
+        self.rest();
         done
     }
 
@@ -203,7 +203,7 @@ impl Worker {
         if verdict == Verdict::Redirect {
             self.destinations[0] = Destination::of(frame);
         }
-        self.quiescence.quiescent();
+        self.rest();
         verdict
     }
 
@@ -231,6 +231,7 @@ impl Worker {
         let mut value = 0;
         let mut left = repeat;
         while left != 0 {
+            self.wake();
             let burst = left.min(BURST);
             let mut tally = Tally::default();
             for _ in 0..burst {
@@ -238,7 +239,7 @@ impl Worker {
                 tally.verdict(value);
             }
             tally.add_to(&self.runs.stats);
-            self.quiescence.quiescent();
+            self.rest();
             left -= burst;
         }
         value
@@ -249,7 +250,7 @@ impl Worker {
     pub fn run_timers(&mut self) -> usize {
         self.wake();
         let done = self.run_due();
-        self.quiescence.quiescent();
+        self.rest();
         done
     }
 
@@ -287,6 +288,17 @@ impl Worker {
     pub fn pause(&mut self) {
         self.quiescence.pause();
         self.paused = true;
+    }
+
+    /// Says that this worker holds nothing, between two bursts. Where code is taken out of use while others wait, it
+    /// says so for as long as the next burst has not come.
+    #[inline]
+    fn rest(&mut self) {
+        if self.shared.special.is_some() {
+            self.pause();
+        } else {
+            self.quiescence.quiescent();
+        }
     }
 
     fn wake(&mut self) {
