@@ -7,7 +7,7 @@ use cranelift_codegen::ir::{
     FuncRef, InstBuilder, MemFlagsData, SigRef, Signature, SourceLoc, StackSlot, StackSlotData,
     StackSlotKind, Type, UserExternalName, UserFuncName, Value as Ir,
     condcodes::IntCC,
-    types::{I8, I16, I32, I64},
+    types::{I8, I16, I32, I64, I128},
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -376,7 +376,11 @@ impl Lowering<'_, '_> {
                         self.b.ins().ireduce(width, wide)
                     }
                     Order::Plain => self.b.ins().load(width, flags, base, *off),
-                    Order::Acquire => {
+                    // The processor's loads are in order, and the code generator moves none past an acquire.
+                    Order::InTurn if cfg!(target_arch = "x86_64") => {
+                        self.b.ins().load(width, flags, base, *off)
+                    }
+                    Order::Acquire | Order::InTurn => {
                         let address = self.b.ins().iadd_imm_s(base, i64::from(*off));
                         self.b
                             .ins()
@@ -396,7 +400,7 @@ impl Lowering<'_, '_> {
                 return None;
             }
             Op::Atomic { .. } => return self.atomic(&data.op, width),
-            Op::Lookup { map, key } => {
+            Op::Lookup { map, key, .. } => {
                 let map = self.value(*map);
                 self.lookup(map, key)
             }
@@ -436,6 +440,7 @@ impl Lowering<'_, '_> {
             BinOp::Sub => ins.isub(a, b),
             BinOp::Mul => ins.imul(a, b),
             BinOp::MulHigh => ins.umulhi(a, b),
+            BinOp::MulFold => self.multiply_fold(a, b),
             BinOp::And => ins.band(a, b),
             BinOp::Or => ins.bor(a, b),
             BinOp::Xor => ins.bxor(a, b),
@@ -449,6 +454,20 @@ impl Lowering<'_, '_> {
             BinOp::UDiv | BinOp::URem => self.divide(op == BinOp::URem, a, b),
             BinOp::SDiv | BinOp::SRem => self.divide_signed(op == BinOp::SRem, a, b),
         }
+    }
+
+    /// Both halves of a product, from one multiplication where there is one that gives both.
+    fn multiply_fold(&mut self, a: Ir, b: Ir) -> Ir {
+        let (low, high) = if cfg!(target_arch = "x86_64") {
+            let a = self.b.ins().uextend(I128, a);
+            let b = self.b.ins().uextend(I128, b);
+            let product = self.b.ins().imul(a, b);
+            self.b.ins().isplit(product)
+        } else {
+            let low = self.b.ins().imul(a, b);
+            (low, self.b.ins().umulhi(a, b))
+        };
+        self.b.ins().bxor(low, high)
     }
 
     /// `x / 0` is 0, `x % 0` is `x`.

@@ -280,9 +280,11 @@ fn product(size: usize, count: usize) -> io::Result<usize> {
 }
 
 /// Small slots don't straddle cache lines.
-fn slot_stride(len: usize) -> usize {
-    if len <= LINE {
-        len.next_power_of_two().max(WORD)
+pub(crate) const fn slot_stride(len: usize) -> usize {
+    if len <= WORD {
+        WORD
+    } else if len <= LINE {
+        len.next_power_of_two()
     } else {
         len.next_multiple_of(2 * WORD)
     }

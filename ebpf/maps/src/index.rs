@@ -120,8 +120,8 @@ impl Index {
         (self.arena.at(0) as usize, self.sets)
     }
 
-    pub(crate) fn secrets(&self) -> (u64, u64) {
-        self.hasher.secrets()
+    pub(crate) fn hasher(&self) -> &Hasher {
+        &self.hasher
     }
 
     /// Sets chosen by the hash.
@@ -137,15 +137,16 @@ impl Index {
     #[inline(always)]
     pub(crate) fn hashed<K: Key>(&self, key: &K) -> Hashed {
         let hash = self.hasher.hash(key);
-        let home = scale((hash >> 32) as u32, self.sets);
-        let mut other = scale((hash as u32).wrapping_mul(0x9e37_79b1), self.sets);
+        let home = scale(hash, self.sets);
+        let mut other = scale(hash.wrapping_mul(0x9e37_79b1_0000_0000), self.sets);
         if other == home {
             other = if home + 1 < self.sets { home + 1 } else { 0 };
         }
         Hashed {
             home,
             other,
-            tag: (hash as u8).max(1),
+            // Never the tag of a free way.
+            tag: hash as u8 | 1,
         }
     }
 
@@ -383,7 +384,7 @@ impl<'a, K: Key> Writer<'a, K> {
     pub(crate) fn replace(&self, place: Place, slot: u32) -> Option<u32> {
         let set = self.index.set(place.set);
         let old = set.way(place.way)?;
-        set.replace(place.way, slot, old.away);
+        set.replace(place.way, slot);
         Some(old.slot)
     }
 
@@ -521,10 +522,10 @@ pub(crate) fn ways(set: &Set, number: u32) -> impl Iterator<Item = (Place, Way)>
     (0..WAYS).filter_map(move |way| Some((Place { set: number, way }, set.way(way)?)))
 }
 
-/// A number below `range`, as evenly distributed as `value`.
+/// A number below `range`, as evenly distributed as the upper bits of `value`.
 #[inline(always)]
-fn scale(value: u32, range: u32) -> u32 {
-    ((u64::from(value) * u64::from(range)) >> 32) as u32
+fn scale(value: u64, range: u32) -> u32 {
+    ((u128::from(value) * u128::from(range)) >> 64) as u32
 }
 
 /// Starts fetching a set that is needed soon.

@@ -106,44 +106,57 @@ impl Key for Stored {
     }
 }
 
-/// A seeded hash: each pair of words, masked with secrets, goes through one 64 by 64 bit multiplication
-/// whose halves are folded together; the pairs are independent of each other and so run in parallel.
+/// A seeded hash of keys that strangers may choose.
+///
+/// Each pair of words, masked with two secrets of its own, goes through one 64 by 64 bit multiplication whose
+/// halves are folded together; the pairs are independent of each other and so run in parallel. What they give
+/// together goes through one more: a single multiplication would spread keys that are counted up as a lattice,
+/// and for some secrets a coarse one. No factor is known to who does not know the secrets, and changing a word
+/// changes its product by a multiple of an unknown number. The index takes the set from the upper bits and the
+/// tag from the lowest.
 #[derive(Clone, Copy)]
 pub(crate) struct Hasher {
-    mask: u64,
-    last: u64,
+    secrets: [u64; MASKS + 1],
 }
 
-impl Hasher {
-    pub(crate) const CONSTANTS: [u64; 3] = [C0, C1, C2];
+/// How many words have masks of their own.
+pub(crate) const MASKS: usize = 8;
 
-    /// What the hash depends on besides the key: [`HashLayout::mask`](crate::HashLayout) and `last`.
-    pub(crate) fn secrets(self) -> (u64, u64) {
-        (self.mask, self.last)
+impl Hasher {
+    /// What the hash depends on besides the key: the masks, and the factor of the last multiplication.
+    pub(crate) fn secrets(&self) -> [u64; MASKS + 1] {
+        self.secrets
     }
 
     pub(crate) fn new(seed: u64) -> Hasher {
-        let mask = fold(seed ^ C0, C1);
-        Hasher {
-            mask,
-            last: fold(mask ^ seed, C2),
+        let (mut secrets, mut state) = ([0; MASKS + 1], seed);
+        for secret in &mut secrets {
+            state = fold(state ^ C0, C1).wrapping_add(C2);
+            *secret = fold(state, C2 ^ seed) ^ state.rotate_left(32);
         }
+        secrets[MASKS] |= 1;
+        Hasher { secrets }
     }
 
     #[inline(always)]
-    pub(crate) fn hash<K: Key>(self, key: &K) -> u64 {
-        let words = key.words();
-        let mut hash = self.last;
-        let mut mask = self.mask;
-        let mut at = 0;
+    pub(crate) fn hash<K: Key>(&self, key: &K) -> u64 {
+        let (words, last) = (key.words(), self.secrets[MASKS]);
+        let (mut hash, mut at) = (0, 0);
         while at < words {
+            let place = at % MASKS;
+            if place == 0 && at != 0 {
+                // From here on masks come again.
+                hash = fold(hash, last);
+            }
             let second = if at + 1 < words { key.word(at + 1) } else { 0 };
-            let pair = fold(key.word(at) ^ mask, second ^ mask.wrapping_add(C1));
-            hash = hash.rotate_left(23) ^ pair;
-            mask = mask.wrapping_add(C2);
+            let [first, second] = [
+                key.word(at) ^ self.secrets[place],
+                second ^ self.secrets[place + 1],
+            ];
+            hash ^= fold(first, second);
             at += 2;
         }
-        fold(hash ^ self.mask, C0)
+        fold(hash, last)
     }
 }
 
@@ -205,6 +218,50 @@ mod tests {
             for count in flips {
                 let share = f64::from(count) / f64::from(cases);
                 assert!((0.45..0.55).contains(&share), "len {len}: {share}");
+            }
+        }
+    }
+
+    /// Keys as traffic and configuration have them (counted up in one place or two, of few bits) fill sets, by
+    /// the hash's upper bits, and tags as evenly as chance would.
+    #[test]
+    fn patterns_spread_evenly() {
+        type Pattern = fn(u32, &mut [u8]);
+        let patterns: [Pattern; 4] = [
+            |n, key| key[..4].copy_from_slice(&n.to_le_bytes()),
+            |n, key| key[..4].copy_from_slice(&n.to_be_bytes()),
+            |n, key| {
+                let end = key.len() - 4;
+                key[end..].copy_from_slice(&(n << 14).to_le_bytes());
+            },
+            |n, key| {
+                key[1] = n as u8;
+                let last = key.len() - 1;
+                key[last] = (n >> 8) as u8;
+            },
+        ];
+        const KEYS: u32 = 1 << 16;
+        for len in [4_usize, 8, 12, 16, 20, 24, 32, 40, 64, 72, 144] {
+            for (n, pattern) in patterns.iter().enumerate() {
+                let (mut sets, mut tags) = (vec![0_u32; 4096], [0_u32; 128]);
+                for number in 0..KEYS {
+                    let mut key = vec![0; len];
+                    pattern(number, &mut key);
+                    let hash = hash(0x1234_5678_9abc_def1, &key);
+                    sets[(hash >> 52) as usize] += 1;
+                    tags[(hash as u8 >> 1) as usize] += 1;
+                }
+                // The mean of what chance gives is 1.
+                let uneven = |counts: &[u32]| {
+                    let mean = f64::from(KEYS) / counts.len() as f64;
+                    let square = |count: &u32| (f64::from(*count) - mean).powi(2) / mean;
+                    counts.iter().map(square).sum::<f64>() / counts.len() as f64
+                };
+                let (sets, tags) = (uneven(&sets), uneven(&tags));
+                assert!(
+                    sets < 1.2 && tags < 1.6,
+                    "len {len}, pattern {n}: {sets}, {tags}"
+                );
             }
         }
     }

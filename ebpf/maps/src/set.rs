@@ -15,9 +15,6 @@ pub(crate) const WAYS: usize = 8;
 const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
 const ONES: u64 = 0x0101_0101_0101_0101;
 
-/// Marks, in a way's slot, an entry whose home is another set.
-const AWAY: u32 = 1 << 31;
-
 #[repr(C, align(64))]
 pub(crate) struct Set {
     /// A byte for each way: 0 if free.
@@ -28,8 +25,9 @@ pub(crate) struct Set {
     pub(crate) seq: AtomicU32,
     lock: AtomicU32,
     /// How many entries have this set as home but live in another.
-    displaced: AtomicU32,
-    _rest: u32,
+    pub(crate) displaced: AtomicU32,
+    /// A bit for each way: whether the entry's home is another set. Only who holds the lock looks.
+    away: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Set>() == 64);
@@ -64,7 +62,7 @@ impl Set {
         let mut hits = zero_bytes(self.tags.load(Ordering::Acquire) ^ (u64::from(tag) * ONES));
         while hits != 0 {
             let way = hits.trailing_zeros() as usize / 8;
-            let slot = self.slots[way].load(Ordering::Acquire) & !AWAY;
+            let slot = self.slots[way].load(Ordering::Acquire);
             if is(slot) {
                 return Some((way, slot));
             }
@@ -76,7 +74,7 @@ impl Set {
     /// The slot in `way`, if in use.
     pub(crate) fn slot(&self, way: usize) -> Option<u32> {
         let used = self.tags.load(Ordering::Acquire) >> (8 * way) & 0xff != 0;
-        used.then(|| self.slots[way].load(Ordering::Acquire) & !AWAY)
+        used.then(|| self.slots[way].load(Ordering::Acquire))
     }
 
     /// Whether an entry whose home this is may live in another set.
@@ -132,8 +130,8 @@ impl Set {
         let slot = self.slots[way].load(Ordering::Relaxed);
         (tag != 0).then(|| Way {
             tag,
-            slot: slot & !AWAY,
-            away: slot & AWAY != 0,
+            slot,
+            away: self.away.load(Ordering::Relaxed) >> way & 1 != 0,
             stamp: self.stamps[way].load(Ordering::Relaxed),
         })
     }
@@ -141,13 +139,16 @@ impl Set {
     /// Makes an entry visible in a free way.
     pub(crate) fn publish(&self, way: usize, entry: Way) {
         self.stamps[way].store(entry.stamp, Ordering::Relaxed);
-        self.slots[way].store(packed(entry.slot, entry.away), Ordering::Release);
+        let others = self.away.load(Ordering::Relaxed) & !(1 << way);
+        let away = others | u32::from(entry.away) << way;
+        self.away.store(away, Ordering::Relaxed);
+        self.slots[way].store(entry.slot, Ordering::Release);
         self.set_tag(way, entry.tag);
     }
 
     /// Makes another slot, with the same key, visible in place of the way's.
-    pub(crate) fn replace(&self, way: usize, slot: u32, away: bool) {
-        self.slots[way].store(packed(slot, away), Ordering::Release);
+    pub(crate) fn replace(&self, way: usize, slot: u32) {
+        self.slots[way].store(slot, Ordering::Release);
         self.count();
     }
 
@@ -193,11 +194,6 @@ impl Drop for Guard<'_> {
     fn drop(&mut self) {
         self.0.lock.store(0, Ordering::Release);
     }
-}
-
-fn packed(slot: u32, away: bool) -> u32 {
-    debug_assert!(slot < AWAY);
-    if away { slot | AWAY } else { slot }
 }
 
 /// The top bit of each byte that is zero, and no other bit.

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use squalus_analysis::FuncId;
-use squalus_isa::AtomicOp;
+use squalus_isa::{AtomicOp, MapType};
 use squalus_runtime::TrapReason;
 
 /// Width of a value.
@@ -118,6 +118,8 @@ pub enum BinOp {
     Mul,
     /// The high half of the unsigned product (64 bits only).
     MulHigh,
+    /// Both halves of the unsigned product, exclusively or'ed (64 bits only).
+    MulFold,
     And,
     Or,
     Xor,
@@ -175,6 +177,19 @@ pub enum Order {
     Plain,
     /// Acquire for loads, release for stores.
     Acquire,
+    /// A load that later loads with an order don't overtake, and nothing more.
+    InTurn,
+}
+
+/// What is known of a hash whose address is found at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashShape {
+    /// The type, if it is the same for all maps that it may be.
+    pub kind: Option<MapType>,
+    /// Size of a key in bytes.
+    pub key_size: u32,
+    /// Size of a value in bytes.
+    pub value_size: u32,
 }
 
 /// What an instruction does.
@@ -232,6 +247,8 @@ pub enum Op {
     Lookup {
         /// Address of a hash of values.
         map: Value,
+        /// What it is like.
+        shape: HashShape,
         /// The key.
         key: Vec<Value>,
     },
@@ -345,6 +362,8 @@ pub struct BlockData {
     pub insts: Vec<Value>,
     /// How it ends; none only while it is built.
     pub end: Option<Terminator>,
+    /// Slot of the eBPF instruction that the end comes from.
+    pub end_slot: u32,
     /// Whether it is rarely run.
     pub cold: bool,
 }
@@ -365,8 +384,6 @@ pub enum Fixed {
 }
 
 /// One function of a program.
-    /// Slot of the eBPF instruction that the end comes from.
-    pub end_slot: u32,
 #[derive(Clone, Debug)]
 pub struct Function {
     /// Which.
@@ -574,7 +591,7 @@ impl Op {
                 one(value);
                 expected.iter_mut().for_each(one);
             }
-            Op::Lookup { map, key } => {
+            Op::Lookup { map, key, .. } => {
                 one(map);
                 key.iter_mut().for_each(one);
             }
@@ -604,7 +621,7 @@ impl Op {
                 each(*value);
                 expected.iter().for_each(|v| each(*v));
             }
-            Op::Lookup { map, key } => {
+            Op::Lookup { map, key, .. } => {
                 each(*map);
                 key.iter().for_each(|v| each(*v));
             }

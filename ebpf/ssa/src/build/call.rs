@@ -13,7 +13,7 @@ use squalus_runtime::{
 use super::Builder;
 use super::cells::{arg, argument};
 use super::emit::target;
-use crate::ir::{BinOp, Cmp, Effect, Fixed, Op, Order, Region, Terminator, Ty, Value};
+use crate::ir::{BinOp, Cmp, Effect, Fixed, HashShape, Op, Order, Region, Terminator, Ty, Value};
 
 /// A copy of stack bytes that a helper gets.
 struct Copy {
@@ -259,9 +259,14 @@ impl Builder<'_> {
         if family != MapType::Hash || self.input.check_facts {
             return None;
         }
+        let shape = HashShape {
+            kind: self.shapes.kind(map),
+            key_size,
+            value_size: self.shapes.value_size(map)?,
+        };
         let map = self.reg(known, Reg::R1);
         let key = self.key(known, key_size);
-        Some(self.emit.ins(Op::Lookup { map, key }, Ty::I64))
+        Some(self.emit.ins(Op::Lookup { map, shape, key }, Ty::I64))
     }
 
     /// The key of a lookup as words of 8 bytes, the last one filled up with zeros.

@@ -536,7 +536,13 @@ pub(super) fn zero_bits(function: &Function, zeros: &Zeros, value: Value, depth:
 fn commutes(op: BinOp) -> bool {
     matches!(
         op,
-        BinOp::Add | BinOp::Mul | BinOp::MulHigh | BinOp::And | BinOp::Or | BinOp::Xor
+        BinOp::Add
+            | BinOp::Mul
+            | BinOp::MulHigh
+            | BinOp::MulFold
+            | BinOp::And
+            | BinOp::Or
+            | BinOp::Xor
     )
 }
 
@@ -555,6 +561,10 @@ fn calculate(op: BinOp, ty: Ty, a: u64, b: u64) -> u64 {
         BinOp::Sub => a.wrapping_sub(b),
         BinOp::Mul => a.wrapping_mul(b),
         BinOp::MulHigh => ((u128::from(a) * u128::from(b)) >> 64) as u64,
+        BinOp::MulFold => {
+            let product = u128::from(a) * u128::from(b);
+            product as u64 ^ (product >> 64) as u64
+        }
         BinOp::And => a & b,
         BinOp::Or => a | b,
         BinOp::Xor => a ^ b,

@@ -1,24 +1,29 @@
 //! Lookups in hashes in line.
 //!
-//! What stands in the code is the common case: the key is at home, in the first way with its tag. Everything
-//! else (an absent key, a key away from home, a set that changes meanwhile) goes out of line and begins again.
-//! See `squalus_maps::HashLayout` for what a set and a slot are, and `squalus_maps`' `set` module for why
-//! reading the sequence number before and after is enough.
+//! What stands in the code are the common cases: the key is at home, in the first way with its tag, or no way
+//! has the tag and nothing that belongs here lives elsewhere, so that the key is absent. Everything else (a key
+//! away from home, a set that changes meanwhile) goes out of line and begins again. See
+//! `squalus_maps::HashLayout` for what a set and a slot are, and `squalus_maps`' `set` module for why reading
+//! the sequence number before and after is enough.
+//!
+//! Where the map is known, its addresses, strides and secrets are numbers in the code; else they are loaded
+//! from the map, but for what all maps of the shape have in common.
 
 use std::mem::offset_of;
 use std::sync::Arc;
 
+use squalus_isa::MapType;
 use squalus_maps::{HashLayout, Map};
 use squalus_runtime::Env;
 
 use crate::build::Emitter;
 use crate::ir::{
-    BinOp, Block, BlockData, Cmp, Effect, Fixed, Function, Op, Order, Region, Target, Terminator,
-    Ty, UnOp, Value,
+    BinOp, Block, BlockData, Cmp, Effect, Fixed, Function, HashShape, Op, Order, Region, Target,
+    Terminator, Ty, UnOp, Value,
 };
 
-const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
 const ONES: u64 = 0x0101_0101_0101_0101;
+const TOPS: u64 = 0x8080_8080_8080_8080;
 
 /// Goes over all blocks.
 pub(super) fn run(function: &mut Function, maps: &[Arc<Map>]) {
@@ -48,30 +53,36 @@ fn expand(function: &mut Function, block: Block, at: usize, maps: &[Arc<Map>]) -
         params: vec![lookup],
         insts: after,
         end: data.end.take(),
+        end_slot: data.end_slot,
         cold: data.cold,
     };
     *function.block_mut(block) = data;
     let slot = function.value(lookup).slot;
     let op = std::mem::replace(&mut function.values[lookup.0 as usize].op, Op::Param);
-        end_slot: data.end_slot,
-    let Op::Lookup { map, key } = op else {
+    let Op::Lookup { map, shape, key } = op else {
         unreachable!("only lookups are expanded");
     };
-    let known = match function.value(map).op {
-        Op::Fixed(Fixed::Map(index)) => maps[index as usize].hash_layout(),
+    let direct = match function.value(map).op {
+        Op::Fixed(Fixed::Map(index)) => Some(&maps[index as usize]),
         _ => None,
     };
+    let known = direct.and_then(|map| map.hash_layout());
+    let kind = direct.map(|map| map.def().kind).or(shape.kind);
     let mut emit = Emitter::at(std::mem::replace(function, Function::new(0)), block, slot);
     let mut code = Inline {
         emit: &mut emit,
         map,
         known,
+        shape: HashShape { kind, ..shape },
         slow: Block(0),
+        absent: Block(0),
     };
     code.slow = code.emit.function.make_block();
     code.emit.function.block_mut(code.slow).cold = true;
-    let found = code.search(&key);
+    code.absent = code.emit.function.make_block();
+    let (set, seq, found) = code.search(&key);
     code.finish(rest, found);
+    code.none(rest, set, seq);
     code.out_of_line(rest, &key);
     *function = emit.function;
     rest
@@ -82,8 +93,11 @@ struct Inline<'a> {
     map: Value,
     /// The map's layout, if it is known which map it is.
     known: Option<&'a HashLayout>,
+    shape: HashShape,
     /// Where what is not in line is done.
     slow: Block,
+    /// Where no way of the home has the tag.
+    absent: Block,
 }
 
 /// A field of a layout, as a value.
@@ -99,6 +113,12 @@ struct Way {
     slot: Value,
 }
 
+/// A slot, by its number and its address.
+struct Slot {
+    number: Value,
+    address: Value,
+}
+
 impl Inline<'_> {
     /// A number of the map's layout.
     fn layout(&mut self, of: impl Fn(&HashLayout) -> u64, offset: usize) -> Value {
@@ -109,73 +129,95 @@ impl Inline<'_> {
         self.emit.load(Ty::I64, Region::MapIndex, self.map, at)
     }
 
-    /// The value's address, if the key is at home.
-    fn search(&mut self, key: &[Value]) -> Value {
+    /// The address of the key's home, its sequence number, and the value's address if the key is there.
+    fn search(&mut self, key: &[Value]) -> (Value, Value, Value) {
         let hash = self.hash(key);
         let set = self.set(hash);
         let seq = self.acquire(Ty::I32, set, HashLayout::SEQ);
         let way = self.way(set, hash);
-        let slot = self.emit.resize(way.slot, Ty::I64);
-        let differs = self.differs(slot, key);
-        let now = self.acquire(Ty::I32, set, HashLayout::SEQ);
-        let changed = self.emit.cmp(Cmp::Ne, now, seq);
-        self.slow_if(differs);
-        self.slow_if(changed);
+        let slot = self.slot(way.slot);
+        for (n, &word) in key.iter().enumerate() {
+            let stored = self.in_turn(Ty::I64, slot.address, n * 8);
+            let differs = self.emit.cmp(Cmp::Ne, word, stored);
+            self.branch_away(differs, self.slow);
+        }
+        self.still(set, seq);
         self.stamp(set, &way);
-        self.value(slot)
+        let value = self.value(&slot);
+        (set, seq, value)
     }
 
-    /// Whether a slot holds another key.
-    fn differs(&mut self, slot: Value, key: &[Value]) -> Value {
-        let stride = layout!(self, stride);
-        let entry = self.emit.bin(BinOp::Mul, slot, stride);
+    /// Goes out of line if the set was changed since `seq` was read.
+    fn still(&mut self, set: Value, seq: Value) {
+        let now = self.acquire(Ty::I32, set, HashLayout::SEQ);
+        let changed = self.emit.cmp(Cmp::Ne, now, seq);
+        self.branch_away(changed, self.slow);
+    }
+
+    /// No way has the tag: the key is absent, unless entries of this set live elsewhere.
+    fn none(&mut self, rest: Block, set: Value, seq: Value) {
+        self.emit.block = self.absent;
+        let away = self.in_turn(Ty::I32, set, HashLayout::DISPLACED);
+        let away = self.emit.cmp_with(Cmp::Ne, away, 0);
+        self.branch_away(away, self.slow);
+        self.still(set, seq);
+        let zero = self.emit.number(Ty::I64, 0);
+        self.finish(rest, zero);
+    }
+
+    fn slot(&mut self, number: Value) -> Slot {
+        let number = self.emit.resize(number, Ty::I64);
+        let stride = match self.shape.kind {
+            Some(kind) if self.known.is_none() => {
+                let value_size = if kind.is_per_cpu() {
+                    0
+                } else {
+                    self.shape.value_size
+                };
+                let stride = HashLayout::stride(self.shape.key_size as usize, value_size as usize);
+                self.emit.number(Ty::I64, stride as u64)
+            }
+            _ => layout!(self, stride),
+        };
+        let offset = self.emit.bin(BinOp::Mul, number, stride);
         let slots = layout!(self, slots);
-        let entry = self.emit.bin(BinOp::Add, entry, slots);
-        let mut differs = self.emit.number(Ty::I64, 0);
-        for (n, &word) in key.iter().enumerate() {
-            let stored = self.acquire(Ty::I64, entry, n * 8);
-            let here = self.emit.bin(BinOp::Xor, stored, word);
-            differs = self.emit.bin(BinOp::Or, differs, here);
-        }
-        self.emit.cmp_with(Cmp::Ne, differs, 0)
+        let address = self.emit.bin(BinOp::Add, offset, slots);
+        Slot { number, address }
+    }
+
+    /// A secret of the hash.
+    fn secret(&mut self, n: usize) -> Value {
+        let offset = offset_of!(HashLayout, secrets) + n * 8;
+        self.layout(|layout| layout.secrets[n], offset)
+    }
+
+    fn masked(&mut self, word: Value, place: usize) -> Value {
+        let mask = self.secret(place);
+        self.emit.bin(BinOp::Xor, word, mask)
     }
 
     /// As `squalus_maps::key::Hasher::hash`.
     fn hash(&mut self, key: &[Value]) -> Value {
-        let [c0, c1, c2] = HashLayout::CONSTANTS;
-        let secret = layout!(self, mask);
-        let mut mask = secret;
-        let mut hash = layout!(self, last);
-        for pair in key.chunks(2) {
-            let first = self.emit.bin(BinOp::Xor, pair[0], mask);
-            let second = self.emit.bin_with(BinOp::Add, mask, c1);
-            let second = match pair.get(1) {
-                Some(&word) => self.emit.bin(BinOp::Xor, word, second),
-                None => second,
-            };
-            let folded = self.fold(first, second);
-            hash = self.emit.bin_with(BinOp::RotL, hash, 23);
-            hash = self.emit.bin(BinOp::Xor, hash, folded);
-            mask = self.emit.bin_with(BinOp::Add, mask, c2);
+        let last = self.secret(HashLayout::MASKS);
+        let zero = self.emit.number(Ty::I64, 0);
+        let mut hash = zero;
+        for (n, pair) in key.chunks(2).enumerate() {
+            let place = 2 * n % HashLayout::MASKS;
+            if place == 0 && n != 0 {
+                hash = self.emit.bin(BinOp::MulFold, hash, last);
+            }
+            let first = self.masked(pair[0], place);
+            let second = self.masked(*pair.get(1).unwrap_or(&zero), place + 1);
+            let pair = self.emit.bin(BinOp::MulFold, first, second);
+            hash = self.emit.bin(BinOp::Xor, hash, pair);
         }
-        let hash = self.emit.bin(BinOp::Xor, hash, secret);
-        let c0 = self.emit.number(Ty::I64, c0);
-        self.fold(hash, c0)
-    }
-
-    /// Both halves of the product, put together.
-    fn fold(&mut self, a: Value, b: Value) -> Value {
-        let low = self.emit.bin(BinOp::Mul, a, b);
-        let high = self.emit.bin(BinOp::MulHigh, a, b);
-        self.emit.bin(BinOp::Xor, low, high)
+        self.emit.bin(BinOp::MulFold, hash, last)
     }
 
     /// The address of a key's home.
     fn set(&mut self, hash: Value) -> Value {
-        let high = self.emit.bin_with(BinOp::LShr, hash, 32);
         let count = layout!(self, set_count);
-        let number = self.emit.bin(BinOp::Mul, high, count);
-        let number = self.emit.bin_with(BinOp::LShr, number, 32);
+        let number = self.emit.bin(BinOp::MulHigh, hash, count);
         let offset = self
             .emit
             .bin_with(BinOp::Mul, number, HashLayout::SET as u64);
@@ -185,38 +227,38 @@ impl Inline<'_> {
 
     /// The first way that has the key's tag.
     fn way(&mut self, set: Value, hash: Value) -> Way {
-        let low = self.emit.resize(hash, Ty::I8);
-        let none = self.emit.cmp_with(Cmp::Eq, low, 0);
-        let tag = self.emit.bin(BinOp::Or, low, none);
-        let tag = self.emit.resize(tag, Ty::I64);
+        let tag = self.emit.bin_with(BinOp::And, hash, 0xff);
+        let tag = self.emit.bin_with(BinOp::Or, tag, 1);
         let pattern = self.emit.bin_with(BinOp::Mul, tag, ONES);
-        let tags = self.acquire(Ty::I64, set, HashLayout::TAGS);
-        let word = self.emit.bin(BinOp::Xor, tags, pattern);
-        // The top bit of each byte that is zero.
-        let low = self.emit.bin_with(BinOp::And, word, LOW);
-        let sum = self.emit.bin_with(BinOp::Add, low, LOW);
-        let any = self.emit.bin(BinOp::Or, sum, word);
-        let any = self.emit.bin_with(BinOp::Or, any, LOW);
-        let hits = self.emit.un(UnOp::Not, any);
+        let tags = self.in_turn(Ty::I64, set, HashLayout::TAGS);
+        let word = self.emit.bin(BinOp::Xor, pattern, tags);
+        // The top bit of each byte that is zero, and of some above the lowest such byte.
+        let less = self.emit.bin_with(BinOp::Sub, word, ONES);
+        let not = self.emit.un(UnOp::Not, word);
+        let both = self.emit.bin(BinOp::And, less, not);
+        let hits = self.emit.bin_with(BinOp::And, both, TOPS);
         let none = self.emit.cmp_with(Cmp::Eq, hits, 0);
-        self.slow_if(none);
+        self.branch_away(none, self.absent);
         let bit = self.emit.un(UnOp::TrailingZeros, hits);
         let number = self.emit.bin_with(BinOp::LShr, bit, 3);
         let by_four = self.emit.bin_with(BinOp::Shl, number, 2);
         let place = self.emit.bin(BinOp::Add, set, by_four);
-        let slot = self.acquire(Ty::I32, place, HashLayout::SLOTS);
-        let slot = self.emit.bin_with(BinOp::And, slot, 0x7fff_ffff);
+        let slot = self.in_turn(Ty::I32, place, HashLayout::SLOTS);
         Way { number, slot }
     }
 
     /// In LRU maps, notes that the way was used, if that is news.
     fn stamp(&mut self, set: Value, way: &Way) {
+        let kind = self.shape.kind;
+        if matches!(kind, Some(MapType::Hash | MapType::PerCpuHash)) {
+            return;
+        }
         let clock = layout!(self, now);
         let now = self.emit.load(Ty::I8, Region::MapIndex, clock, 0);
         let place = self.emit.bin(BinOp::Add, set, way.number);
         let stamps = HashLayout::STAMPS as i32;
         let stamp = self.emit.load(Ty::I8, Region::MapIndex, place, stamps);
-        let news = self.emit.cmp(Cmp::Ne, stamp, now);
+        let news = self.emit.cmp(Cmp::Ne, now, stamp);
         let (write, on) = (
             self.emit.function.make_block(),
             self.emit.function.make_block(),
@@ -229,9 +271,13 @@ impl Inline<'_> {
         self.emit.block = on;
     }
 
-    fn value(&mut self, slot: Value) -> Value {
+    fn value(&mut self, slot: &Slot) -> Value {
+        if self.shape.kind.is_some_and(|kind| !kind.is_per_cpu()) {
+            let key = self.shape.key_size.next_multiple_of(8);
+            return self.emit.moved(slot.address, key.into());
+        }
         let stride = layout!(self, value_stride);
-        let offset = self.emit.bin(BinOp::Mul, slot, stride);
+        let offset = self.emit.bin(BinOp::Mul, slot.number, stride);
         let values = layout!(self, values);
         let value = self.emit.bin(BinOp::Add, offset, values);
         if self.known.is_some_and(|layout| layout.copies == 1) {
@@ -249,18 +295,26 @@ impl Inline<'_> {
     }
 
     fn acquire(&mut self, ty: Ty, base: Value, off: usize) -> Value {
+        self.ordered(ty, base, off, Order::Acquire)
+    }
+
+    fn in_turn(&mut self, ty: Ty, base: Value, off: usize) -> Value {
+        self.ordered(ty, base, off, Order::InTurn)
+    }
+
+    fn ordered(&mut self, ty: Ty, base: Value, off: usize, order: Order) -> Value {
         let op = Op::Load {
             region: Region::MapIndex,
             base,
             off: off as i32,
-            order: Order::Acquire,
+            order,
         };
         self.emit.ins(op, ty)
     }
 
-    fn slow_if(&mut self, condition: Value) {
+    fn branch_away(&mut self, condition: Value, away: Block) {
         let on = self.emit.function.make_block();
-        self.branch(condition, self.slow, on);
+        self.branch(condition, away, on);
         self.emit.block = on;
     }
 
