@@ -7,7 +7,7 @@ use std::sync::Arc;
 use squalus_engine::{Engine, MapAccess};
 use squalus_forward::{Forwarder, Options};
 use squalus_port::PortInfo;
-use squalus_vm::{EngineKind, Vm, VmBuilder};
+use squalus_vm::{EngineKind, Tiering, Vm, VmBuilder};
 
 use crate::dataplane::{Dataplane, Info};
 use crate::error::DataplaneError;
@@ -69,6 +69,7 @@ impl UserDataplane {
         let vm = VmBuilder::new(object)
             .engine(options.engine)
             .cpus(options.cores.len().max(1) as u32)
+            .tiering(Tiering::On)
             .build()
             .map_err(failed)?;
         let maps = SteeredMaps::new(vm.handle());
