@@ -5,7 +5,7 @@ mod common;
 use common::{Ran, agree, compile_all, link, run_interp, run_jit};
 use squalus_analysis::{Access, Area, analyse};
 use squalus_isa::{HelperId, Insn, MapDef, MapFlags, MapType, MemSize, UpdateFlags, opcode as o};
-use squalus_jit::{Options, compile};
+use squalus_jit::{Options, Pass, Passes, compile};
 use squalus_maps::Map;
 use squalus_runtime::TrapReason;
 use squalus_runtime::asm::{Asm, R};
@@ -410,6 +410,36 @@ fn endless_programs_end() {
     let budget = Err(TrapReason::Budget);
     assert_eq!(run_jit(&loaded, &programs, &PACKET).result, budget);
     assert_eq!(run_interp(&loaded, &PACKET).result, budget);
+}
+
+#[test]
+fn loops_in_loops_take_from_one_budget() {
+    for (rounds, ends) in [(300, true), (320, false)] {
+        let mut asm = Asm::new();
+        let (outer, inner) = (asm.label(), asm.label());
+        asm.mov(0, 0)
+            .mov(6, rounds)
+            .bind(outer)
+            .mov(7, rounds)
+            .bind(inner)
+            .add(0, 1)
+            .add(7, -1)
+            .jump_if(o::JNE, 7, 0, inner)
+            .add(6, -1)
+            .jump_if(o::JNE, 6, 0, outer)
+            .exit();
+        let loaded = link(&[asm.finish()], &[]);
+        for passes in [Passes::NONE, Passes::ALL.without(Pass::Hoist), Passes::ALL] {
+            let options = Options {
+                passes,
+                ..Options::default()
+            };
+            let ran = run_jit(&loaded, &compile_all(&loaded, options), &PACKET).result;
+            let counted = u64::from(rounds.unsigned_abs()).pow(2);
+            let expected = ends.then_some(counted).ok_or(TrapReason::Budget);
+            assert_eq!(ran, expected, "{passes}");
+        }
+    }
 }
 
 fn tail_call_to(asm: &mut Asm, index: i32) {

@@ -25,8 +25,7 @@ use squalus_runtime::{LinkedProgram, STACK_SIZE, TrapReason, function_address};
 use crate::ir::{Block, Fixed, Function, Op, Region, Terminator, Ty, Value};
 use crate::support::{Profile, Support};
 use cells::{Cells, own_offset};
-pub(crate) use emit::Emitter;
-use emit::target;
+pub(crate) use emit::{Emitter, target};
 use live::Live;
 
 /// What a function is made from.

@@ -3,6 +3,7 @@
 mod dead;
 mod fold;
 mod forward;
+mod hoist;
 mod lookup;
 mod merge;
 mod params;
@@ -37,11 +38,13 @@ pub enum Pass {
     Lookup,
     /// What maps hold that nobody changes becomes part of the code.
     Special,
+    /// What loops use of the environment is loaded before them.
+    Hoist,
 }
 
 impl Pass {
     /// All passes.
-    pub const ALL: [Pass; 7] = [
+    pub const ALL: [Pass; 8] = [
         Pass::Stack,
         Pass::Hot,
         Pass::Simplify,
@@ -49,6 +52,7 @@ impl Pass {
         Pass::Forward,
         Pass::Lookup,
         Pass::Special,
+        Pass::Hoist,
     ];
 
     /// Its name.
@@ -62,6 +66,7 @@ impl Pass {
             Pass::Forward => "forward",
             Pass::Lookup => "lookup",
             Pass::Special => "special",
+            Pass::Hoist => "hoist",
         }
     }
 
@@ -78,6 +83,7 @@ impl Pass {
             Pass::Forward => "what was stored or loaded before is not loaded again",
             Pass::Lookup => "hashes are searched without a call",
             Pass::Special => "what maps hold that nobody changes becomes part of the code",
+            Pass::Hoist => "what loops use of the environment is loaded before them",
         }
     }
 }
@@ -221,6 +227,7 @@ pub fn optimize(
     run(Pass::Lookup, &mut lookup, function);
     run(Pass::Special, &mut special, function);
     run(Pass::Simplify, &mut simplify_all, function);
+    run(Pass::Hoist, &mut hoist::run, function);
     dead::run(function);
     each("dead", function);
 }
