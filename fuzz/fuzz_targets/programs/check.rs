@@ -7,6 +7,7 @@ use crate::bytes::Bytes;
 use crate::engines::{Machine, Ran};
 use crate::generate;
 use squalus_isa::{Insn, MapType, UpdateFlags};
+use squalus_jit::{Options, Pass, Passes};
 use squalus_maps::Map;
 use squalus_runtime::TrapReason;
 use squalus_runtime::asm::Asm;
@@ -33,7 +34,7 @@ fn raw(input: &[u8]) {
     let (slots, _) = input.as_chunks::<8>();
     let code: Vec<Insn> = slots.iter().map(|slot| Insn::from_bytes(*slot)).collect();
     let codes = [code.clone(), code];
-    let Some((mut interp, mut jit)) = both(&codes, false) else {
+    let Some((mut interp, mut jit)) = both(&codes, Options::default(), false) else {
         return;
     };
     let packet: Vec<u8> = (0..64).collect();
@@ -42,19 +43,37 @@ fn raw(input: &[u8]) {
 }
 
 fn generated(bytes: &mut Bytes<'_>, check_facts: bool) {
+    let options = Options {
+        check_facts,
+        passes: passes(bytes),
+        ..Options::default()
+    };
+    let counted = bytes.one_in(3);
     let packets: [Vec<u8>; PACKETS] = std::array::from_fn(|_| packet(bytes));
     let codes = [generate::program(bytes), tail(bytes)];
-    let Some((mut interp, mut jit)) = both(&codes, check_facts) else {
+    let Some((mut interp, mut jit)) = both(&codes, options, counted) else {
         return;
     };
-    for packet in packets {
-        let expected = interp.interpret(&packet);
-        let found = jit.run_compiled(&packet);
+    for (number, packet) in packets.iter().enumerate() {
+        if counted && number == PACKETS / 2 {
+            jit.compile_hot(options);
+        }
+        let expected = interp.interpret(packet);
+        let found = jit.run_compiled(packet);
         if !compare(&interp, &jit, &expected, &found) {
             // What the two do from here on may rightly differ.
             return;
         }
     }
+}
+
+/// All passes, or any of them.
+fn passes(bytes: &mut Bytes<'_>) -> Passes {
+    if !bytes.one_in(2) {
+        return Passes::ALL;
+    }
+    let wanted = Pass::ALL.into_iter().filter(|_| bytes.one_in(2));
+    wanted.fold(Passes::NONE, Passes::with)
 }
 
 /// What tail calls reach: mostly something short, since compiling takes most of the time.
@@ -72,10 +91,10 @@ fn packet(bytes: &mut Bytes<'_>) -> Vec<u8> {
 }
 
 /// The programs in both engines, if they are valid.
-fn both(codes: &[Vec<Insn>], check_facts: bool) -> Option<(Machine, Machine)> {
+fn both(codes: &[Vec<Insn>], options: Options, counted: bool) -> Option<(Machine, Machine)> {
     let interp = Machine::new(codes)?;
     let mut jit = Machine::new(codes)?;
-    jit.compile(check_facts)?;
+    jit.compile(options, counted)?;
     Some((interp, jit))
 }
 

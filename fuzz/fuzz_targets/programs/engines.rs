@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use squalus_analysis::analyse;
+use squalus_analysis::{Facts, analyse};
 use squalus_fuzz::GuardedBuffer;
 use squalus_interp::Interp;
 use squalus_isa::{Insn, UpdateFlags};
-use squalus_jit::{CompiledProgram, Options, compile_with, run_linked};
+use squalus_jit::{CompiledProgram, Context, Options, Profile, Tier, compile_tier, run_linked};
 use squalus_maps::{Map, MapEnv};
 use squalus_runtime::{Clock, Env, FrameRef, LinkedProgram, Rng, Trap, TrapReason};
 
@@ -36,6 +36,8 @@ pub struct Ran {
 pub struct Machine {
     pub maps: Arc<[Arc<Map>]>,
     programs: Vec<Arc<LinkedProgram>>,
+    /// What the compilations of a program share, and its facts.
+    contexts: Vec<(Arc<Context>, Facts)>,
     compiled: Vec<CompiledProgram>,
     env: MapEnv,
     run: Env,
@@ -54,6 +56,7 @@ impl Machine {
         run.budget_per_run = BUDGET;
         Some(Machine {
             programs: codes.iter().map(link).collect::<Option<_>>()?,
+            contexts: Vec::new(),
             compiled: Vec::new(),
             maps,
             env,
@@ -61,19 +64,33 @@ impl Machine {
         })
     }
 
-    /// `None` if the analysis refuses a program.
-    pub fn compile(&mut self, check_facts: bool) -> Option<()> {
-        let options = Options {
-            check_facts,
-            ..Options::default()
-        };
+    /// Compiles the programs, to code that counts its blocks if `counted`. `None` if the analysis refuses one.
+    pub fn compile(&mut self, options: Options, counted: bool) -> Option<()> {
         for program in &self.programs {
             let facts = analyse(program).ok()?;
-            let compiled = compile_with(program, &facts, options);
-            self.compiled
-                .push(compiled.expect("valid programs can be compiled"));
+            self.contexts.push((Context::new(program, &facts), facts));
         }
+        self.compile_as(options, |_| {
+            if counted { Tier::Counted } else { Tier::Plain }
+        });
         Some(())
+    }
+
+    /// Compiles the programs anew, for what they counted.
+    pub fn compile_hot(&mut self, options: Options) {
+        let contexts = self.contexts.iter();
+        let profiles: Vec<Profile> = contexts.map(|(context, _)| context.profile()).collect();
+        self.compile_as(options, |program| Tier::Hot(&profiles[program]));
+    }
+
+    fn compile_as<'a>(&mut self, options: Options, tier: impl Fn(usize) -> Tier<'a>) {
+        let programs = self.programs.iter().zip(&self.contexts).enumerate();
+        self.compiled = programs
+            .map(|(number, (program, (context, facts)))| {
+                let compiled = compile_tier(program, facts, context, options, tier(number));
+                compiled.expect("valid programs can be compiled")
+            })
+            .collect();
     }
 
     /// Runs program 0 interpreted.

@@ -21,7 +21,7 @@ mod units;
 use squalus_engine::{Engine, TestRun};
 use squalus_isa::{Insn, MapDef, MapFlags, MapType, ValueFields, disassemble, opcode as o};
 use squalus_kernel::KernelEngine;
-use squalus_vm::{EngineKind, VmBuilder};
+use squalus_vm::{EngineKind, Pass, Passes, VmBuilder};
 
 use crate::compare::{Watch, compare_maps};
 use crate::engines::{Kind, LoadError, cpus};
@@ -56,6 +56,8 @@ pub struct Program {
     body: Vec<Unit>,
     /// The function that it may call.
     function: Vec<Insn>,
+    /// The passes of the optimizer that it goes through.
+    passes: Passes,
 }
 
 /// A program on which engines differ.
@@ -73,6 +75,10 @@ impl std::fmt::Display for Disagreement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let code = self.program.assemble();
         writeln!(f, "{}", disassembly(&code))?;
+        let passes = Pass::ALL.into_iter();
+        let passes = passes.filter(|pass| self.program.passes.has(*pass));
+        let passes: Vec<&str> = passes.map(Pass::name).collect();
+        writeln!(f, "passes {}", passes.join(","))?;
         for frame in &self.frames {
             writeln!(f, "frame {}", crate::compare::Hex(frame))?;
         }
@@ -141,6 +147,15 @@ fn insn(op: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
     }
 }
 
+/// All passes, or any of them.
+fn passes(rng: &mut Rng) -> Passes {
+    if rng.percent(50) {
+        return Passes::ALL;
+    }
+    let wanted = Pass::ALL.into_iter().filter(|_| rng.percent(50));
+    wanted.fold(Passes::NONE, Passes::with)
+}
+
 impl Program {
     /// A program of about `len` operations.
     #[must_use]
@@ -159,6 +174,7 @@ impl Program {
         Program {
             body,
             function: units::function(rng),
+            passes: passes(rng),
         }
     }
 
@@ -246,6 +262,7 @@ impl Program {
             .engine(vm)
             .cpus(cpus())
             .check_facts()
+            .passes(self.passes)
             .build();
         engine
             .map(|e| Box::new(e) as _)
@@ -532,6 +549,7 @@ mod tests {
         let program = Program {
             body: vec![Unit::Code(body)],
             function: Vec::new(),
+            passes: Passes::ALL,
         };
         let mut engines = program.load(&[Kind::Interp]).expect("it loads");
         let result = engines[0].test_run(NAME, &TestRun::once(frame));
