@@ -1,7 +1,8 @@
 //! Which loops are seen to end.
 //!
-//! A loop is taken to end if every round passes a comparison that leaves it, of a register that only moves by
-//! constants with something that stays the same. Others may end too; the budget of a run ends them at last.
+//! A loop is taken to end if what was found of its values bounds its rounds, or if every round passes a comparison
+//! that leaves it, of a register that only moves by constants with something that stays the same. Others may end
+//! too; the budget of a run ends them at last.
 
 use squalus_isa::{AluOp, Cond, Inst, Operand, Reg, Width};
 use squalus_runtime::LinkedProgram;
@@ -14,11 +15,16 @@ impl Facts {
     /// Slots of the first instructions of loops of which it is not known that they end.
     #[must_use]
     pub fn unbounded_loops(&self, program: &LinkedProgram) -> Vec<usize> {
+        let slot = |n: usize| program.insts()[self.cfg.blocks()[n].first].slot as u32;
         let blocks = self.cfg.blocks().iter().enumerate();
         let heads = blocks.filter(|(n, block)| block.loop_head && self.entry(*n).is_some());
         let unknown = heads.filter(|(n, _)| {
             let body = Loop::new(self, *n);
-            !body.latches.is_empty() && !body.ends(self, program)
+            let bounded = || {
+                self.entry(*n)
+                    .is_some_and(|state| state.most_rounds(slot(*n)).is_some())
+            };
+            !body.latches.is_empty() && !bounded() && !body.ends(self, program)
         });
         unknown
             .map(|(_, block)| program.insts()[block.first].slot)

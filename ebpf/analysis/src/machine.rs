@@ -9,6 +9,7 @@ use squalus_isa::{
 use squalus_runtime::{CtxField, LinkedProgram, STACK_SIZE, ctx_field};
 
 use crate::compare::{Test, refine};
+use crate::motion::Line;
 use crate::shape::Shapes;
 use crate::solve::{Refusal, Summary};
 use crate::value::Base;
@@ -313,7 +314,14 @@ impl Machine<'_> {
             value
         };
         let room = state.room(&pointer);
-        state.set_reg(dst, value);
+        let line = match (access, pointer) {
+            (Access::Proved(Area::Stack), Value::Stack { func: owner, off }) if owner == func => {
+                off.as_constant()
+                    .and_then(|off| state.slot_line(off, bytes))
+            }
+            _ => None,
+        };
+        state.set_moving(dst, value, line);
         Ok(Effect {
             room,
             ..touch(func, &pointer, bytes, access)
@@ -361,6 +369,7 @@ impl Machine<'_> {
                 if owner == func && off.as_constant().is_some() =>
             {
                 state.store(off.lo, bytes, value);
+                state.set_slot_line(off.lo, bytes, line_of(state, src));
             }
             _ => self.wrote(func, state, &pointer, bytes.into(), access),
         }
@@ -495,6 +504,47 @@ fn context(field: CtxField) -> Value {
     }
 }
 
+/// How the number in an operand moves in the loops around.
+fn line_of(state: &State, operand: Operand) -> Option<Line> {
+    match operand {
+        Operand::Reg(reg) => state.motion.line(reg.index()),
+        Operand::Imm(_) => None,
+    }
+}
+
+/// How the result of an operation on `a` and `b`, which is `value`, moves in the loops around.
+fn moved_line(
+    state: &State,
+    (width, op): (Width, AluOp),
+    dst: Reg,
+    src: Operand,
+    (a, b, value): (Value, Value, Value),
+) -> Option<Line> {
+    if op == AluOp::Mov {
+        // A number that has 32 bits stays itself.
+        let whole = width == Width::W64 || matches!(b, Value::Scalar(_)) && b == value;
+        return line_of(state, src).filter(|_| whole);
+    }
+    let by = b.scalar().as_constant()?;
+    let by = match (width, op) {
+        (Width::W64, AluOp::Add) => by.cast_signed(),
+        (Width::W64, AluOp::Sub) => by.cast_signed().checked_neg()?,
+        (Width::W32, AluOp::Add) => i64::from(by as i32),
+        (Width::W32, AluOp::Sub) => i64::from(by as i32).checked_neg()?,
+        _ => return None,
+    };
+    if width == Width::W32 {
+        let Value::Scalar(a) = a else { return None };
+        let exact = |x: u64| x.checked_add_signed(by).is_some_and(|x| x >> 32 == 0);
+        if a.umax >> 32 != 0 || !exact(a.umin) || !exact(a.umax) {
+            return None;
+        }
+    } else if std::mem::discriminant(&a) != std::mem::discriminant(&value) {
+        return None;
+    }
+    state.motion.shifted(dst.index(), by)
+}
+
 fn alu(state: &mut State, (width, op): (Width, AluOp), dst: Reg, src: Operand, fresh: Name) {
     let (a, b) = (state.reg(dst), operand(state, src));
     let scalar = || Value::Scalar(a.scalar().alu(width, op, &b.scalar()));
@@ -521,7 +571,11 @@ fn alu(state: &mut State, (width, op): (Width, AluOp), dst: Reg, src: Operand, f
         },
         _ => scalar(),
     };
-    state.set_reg(dst, value);
+    let line = match state.motion.is_empty() {
+        true => None,
+        false => moved_line(state, (width, op), dst, src, (a, b, value)),
+    };
+    state.set_moving(dst, value, line);
 }
 
 /// The difference of two pointers.
@@ -553,8 +607,9 @@ fn distance(a: &Value, b: &Value) -> Value {
     }
 }
 
-/// The state after a conditional jump that was or was not taken; `None` if that cannot be.
-pub(crate) fn branch(state: &State, inst: &Inst, taken: bool) -> Option<State> {
+/// Makes `state` the one after a conditional jump that was or was not taken; false if that cannot be.
+#[must_use]
+pub(crate) fn branch(state: &mut State, inst: &Inst, taken: bool) -> bool {
     let Inst::JumpIf {
         width,
         cond,
@@ -563,32 +618,78 @@ pub(crate) fn branch(state: &State, inst: &Inst, taken: bool) -> Option<State> {
         ..
     } = *inst
     else {
-        return Some(state.clone());
+        return true;
     };
     let test = Test::of(cond, taken);
     let (a, b) = (state.reg(dst), operand(state, src));
-    let mut next = state.clone();
     match (a, b) {
         (Value::Scalar(a), Value::Scalar(b)) => {
-            let (a, b) = refine(test, width, a, b)?;
-            next.set_reg(dst, Value::Scalar(a));
-            if let Operand::Reg(src) = src {
-                next.set_reg(src, Value::Scalar(b));
+            let Some((a, b)) = refine(test, width, a, b) else {
+                return false;
+            };
+            let learned = state.learn_reg(dst, Value::Scalar(a));
+            match src {
+                Operand::Reg(src) if src != dst => {
+                    learned && state.learn_reg(src, Value::Scalar(b))
+                }
+                _ => learned,
             }
         }
-        _ if width == Width::W32 => {}
+        _ if width == Width::W32 => true,
         (pointer @ Value::Packet { .. }, end) if is_end(&pointer, &end) => {
-            learn_packet(&mut next, &pointer, test);
+            learn_packet(state, &pointer, test)
         }
         (end, pointer @ Value::Packet { .. }) if is_end(&pointer, &end) => {
-            learn_packet(&mut next, &pointer, mirrored(test));
+            learn_packet(state, &pointer, mirrored(test))
         }
         (pointer, Value::Scalar(zero)) if zero.as_constant() == Some(0) => {
-            learn_null(&mut next, &pointer, test)?;
+            learn_null(state, &pointer, test).is_some()
         }
-        _ => {}
+        _ => match src {
+            Operand::Reg(src) => learn_places(state, (dst, a), (src, b), test),
+            Operand::Imm(_) => true,
+        },
     }
-    Some(next)
+}
+
+/// Learns from a comparison of two pointers into one thing where they can be; false if nowhere.
+fn learn_places(
+    state: &mut State,
+    (dst, a): (Reg, Value),
+    (src, b): (Reg, Value),
+    test: Test,
+) -> bool {
+    let beside = match (a, b) {
+        (Value::Stack { func: a, .. }, Value::Stack { func: b, .. }) => a == b,
+        (Value::Packet { base: a, .. }, Value::Packet { base: b, .. }) => a == b,
+        _ => false,
+    };
+    let (Some(x), Some(y), true) = (a.extent(), b.extent(), beside) else {
+        return true;
+    };
+    // What they point into lies anywhere but where addresses wrap around.
+    let test = match test {
+        Test::Is(Cond::Gt) => Test::Is(Cond::SGt),
+        Test::Is(Cond::Ge) => Test::Is(Cond::SGe),
+        Test::Is(Cond::Lt) => Test::Is(Cond::SLt),
+        Test::Is(Cond::Le) => Test::Is(Cond::SLe),
+        Test::Is(Cond::Eq | Cond::Ne) => test,
+        _ => return true,
+    };
+    let range = |off: Interval| Scalar::between_signed(off.lo, off.hi);
+    let Some((x, y)) = refine(test, Width::W64, range(x), range(y)) else {
+        return false;
+    };
+    let within = |value: Value, scalar: Scalar| {
+        value.within(Interval {
+            lo: scalar.smin,
+            hi: scalar.smax,
+        })
+    };
+    match (within(a, x), within(b, y)) {
+        (Some(a), Some(b)) => state.learn_reg(dst, a) && (dst == src || state.learn_reg(src, b)),
+        _ => false,
+    }
 }
 
 /// Whether `end` is where the pointer's area ends.
@@ -603,12 +704,19 @@ fn is_end(pointer: &Value, end: &Value) -> bool {
     }
 }
 
-fn learn_packet(state: &mut State, pointer: &Value, test: Test) {
+fn learn_packet(state: &mut State, pointer: &Value, test: Test) -> bool {
     match test {
-        Test::Is(Cond::Le | Cond::Eq) => state.learn_room(pointer, 0),
+        Test::Is(Cond::Le) => state.learn_room(pointer, 0),
         Test::Is(Cond::Lt) => state.learn_room(pointer, 1),
+        Test::Is(Cond::Gt) => state.learn_end(pointer, -1),
+        Test::Is(Cond::Ge) => state.learn_end(pointer, 0),
+        Test::Is(Cond::Eq) => {
+            state.learn_room(pointer, 0);
+            state.learn_end(pointer, 0);
+        }
         _ => {}
     }
+    state.is_possible()
 }
 
 /// The test with its operands exchanged.

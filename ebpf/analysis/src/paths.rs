@@ -15,6 +15,8 @@ pub(crate) struct Limits {
     pub(crate) apart: usize,
     /// Into so many states the others are joined, by what kinds of values the registers hold.
     pub(crate) kinds: usize,
+    /// Whether known numbers in registers are such kinds too.
+    pub(crate) numbers: bool,
     /// So many states all blocks may have more than one each.
     pub(crate) all: usize,
 }
@@ -24,17 +26,20 @@ impl Limits {
     pub(crate) const LEVELS: [Limits; 3] = [
         Limits {
             apart: 0,
-            kinds: 0,
-            all: 0,
+            kinds: 8,
+            numbers: false,
+            all: 8_000,
         },
         Limits {
             apart: 6,
             kinds: 12,
+            numbers: true,
             all: 8_000,
         },
         Limits {
             apart: 80,
             kinds: 40,
+            numbers: true,
             all: 16_000,
         },
     ];
@@ -58,19 +63,19 @@ impl Paths {
     /// `how` says how to join after so many changes.
     pub(crate) fn add<'a>(
         &mut self,
-        state: &State,
+        state: State,
         block: u32,
         limits: &mut Limits,
         how: impl Fn(u32) -> Joining<'a>,
     ) -> Option<usize> {
-        if self.states.iter().any(|known| known.includes(state)) {
+        if self.states.iter().any(|known| known.includes(&state)) {
             return None;
         }
         if self.joined.is_empty() && self.states.len() < limits.apart && limits.all > 0 {
             limits.all -= 1;
             return Some(self.push(state));
         }
-        let kind = state.kind();
+        let kind = state.kind(limits.numbers);
         let place = self
             .joined
             .iter()
@@ -78,7 +83,7 @@ impl Paths {
         let any = self.joined.iter().position(|(known, ..)| known.is_none());
         if let Some(place) = place.or(any) {
             let (_, number, joins) = &mut self.joined[place];
-            let changed = self.states[*number].join(state, block, how(*joins));
+            let changed = self.states[*number].join(&state, block, how(*joins));
             *joins += u32::from(changed);
             return changed.then_some(*number);
         }
@@ -89,8 +94,8 @@ impl Paths {
         Some(number)
     }
 
-    fn push(&mut self, state: &State) -> usize {
-        self.states.push(state.clone());
+    fn push(&mut self, state: State) -> usize {
+        self.states.push(state);
         self.states.len() - 1
     }
 

@@ -190,7 +190,8 @@ impl Scalar {
             mask: if joined.mask == self.mask {
                 joined.mask
             } else {
-                low_ones(joined.possible())
+                // Low bits that are known stay known: what moves by a multiple of four does.
+                low_ones(joined.possible()) & !low_zeroes(joined.mask)
             },
             ..joined
         };
@@ -483,6 +484,11 @@ const fn low_ones(x: u64) -> u64 {
         64 => 0,
         zeros => u64::MAX >> zeros,
     }
+}
+
+/// Ones where `x` has zeroes below its lowest one.
+const fn low_zeroes(x: u64) -> u64 {
+    !x & x.wrapping_sub(1)
 }
 
 /// The bits that all values of a range share, and a mask of the others.

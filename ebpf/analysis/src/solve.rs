@@ -7,6 +7,7 @@ use squalus_runtime::{ArgKind, LinkedProgram, SourceLine, proto};
 
 use crate::live::{Regs, live};
 use crate::machine::{Effect, FrameRead, Machine, branch};
+use crate::nest::Nest;
 use crate::paths::{Limits, Paths};
 use crate::shape::Shapes;
 use crate::value::Joining;
@@ -184,6 +185,7 @@ struct Solver<'a> {
     /// States to go on from: order and number of the block, number of the state.
     pending: BTreeSet<(u32, usize, usize)>,
     steps: Vec<u64>,
+    nest: Nest,
 }
 
 type Collected = (Vec<Option<Box<InstFacts>>>, Vec<FunctionFacts>);
@@ -210,12 +212,13 @@ impl<'a> Solver<'a> {
             callers: vec![BTreeSet::new(); cfg.functions()],
             pending: BTreeSet::new(),
             steps: steps(program),
+            nest: Nest::new(program, cfg),
         }
     }
 
     fn solve(&mut self) -> Result<(), AnalysisError> {
         let start = State::entry(0, Value::Ctx(0));
-        self.flow(self.machine.cfg.entry(0), &start);
+        self.flow(None, self.machine.cfg.entry(0), start);
         while let Some((_, block, path)) = self.pending.pop_first() {
             self.visit(block, path)?;
         }
@@ -247,12 +250,17 @@ impl<'a> Solver<'a> {
         }
         self.note_writes(block.func, &wrote_before);
         let last = self.machine.program.insts()[block.end - 1].inst;
-        for (next, taken) in [(block.fall, false), (block.jump, true)] {
-            if let Some(next) = next
-                && let Some(state) = branch(&state, &last, taken)
-            {
-                self.flow(next, &state);
+        if let (Some(next), Some(_)) = (block.fall, block.jump) {
+            let mut fallen = state.clone();
+            if branch(&mut fallen, &last, false) {
+                self.flow(Some(number), next, fallen);
             }
+        }
+        let taken = block.jump.is_some();
+        if let Some(next) = block.jump.or(block.fall)
+            && branch(&mut state, &last, taken)
+        {
+            self.flow(Some(number), next, state);
         }
         Ok(())
     }
@@ -270,18 +278,29 @@ impl<'a> Solver<'a> {
             })
     }
 
-    /// Adds a state to a block's entry.
-    fn flow(&mut self, to: usize, state: &State) {
+    /// Adds a state to a block's entry; it comes from another block, or from a call.
+    fn flow(&mut self, from: Option<usize>, to: usize, mut state: State) {
         let block = &self.machine.cfg.blocks()[to];
-        let limit = if block.loop_head { LOOP_JOINS } else { JOINS };
+        let around = self.nest.headed_by(to);
+        let head = self.nest.head(to);
+        let kept = self.nest.around(to);
+        state.motion.leave(|head| kept.contains(&head));
+        match around {
+            Some(around) if from.is_some_and(|from| around.contains(from)) => {
+                state.motion.next_round(head);
+            }
+            Some(_) => state.motion.enter(head),
+            None => {}
+        }
+        let limit = if around.is_some() { LOOP_JOINS } else { JOINS };
         let how = |joins| Joining {
             steps: (joins >= limit).then_some(&*self.steps),
+            around,
+            all: joins >= JOINS,
             shapes: &self.machine.shapes,
         };
-        let slot = self.machine.program.insts()[block.first].slot as u32;
-        let mut state = state.clone();
         state.keep(self.live[to]);
-        if let Some(path) = self.entries[to].add(&state, slot, &mut self.limits, how) {
+        if let Some(path) = self.entries[to].add(state, head, &mut self.limits, how) {
             self.pending.insert((block.order, to, path));
         }
     }
@@ -314,6 +333,8 @@ impl<'a> Solver<'a> {
     fn how(&self) -> Joining<'_> {
         Joining {
             steps: None,
+            around: None,
+            all: false,
             shapes: &self.machine.shapes,
         }
     }
@@ -341,19 +362,18 @@ impl<'a> Solver<'a> {
                 self.callers[callee as usize].insert(block);
             }
             for call in calls {
-                self.flow(cfg.entry(callee), &call);
+                self.flow(None, cfg.entry(callee), call);
             }
         }
     }
 
     /// Joins a state into what holds when a function returns.
     fn leave(&mut self, func: FuncId, state: &State) {
-        let mut exit = state.clone();
-        let result = match exit.reg(Reg::R0) {
+        let result = match state.reg(Reg::R0) {
             Value::Stack { .. } => Value::TOP,
             value => value.renamed(Some(Name::Made(u32::MAX))),
         };
-        exit = exit.only_result(func, result);
+        let exit = state.only_result(func, result);
         let joins = &mut self.exit_joins[func as usize];
         let summary = &mut self.machine.summaries[func as usize];
         summary.returns_number |= matches!(state.reg(Reg::R0), Value::Scalar(_));
@@ -365,6 +385,8 @@ impl<'a> Solver<'a> {
             Some(known) => {
                 let how = Joining {
                     steps: (*joins >= JOINS).then_some(&self.steps),
+                    around: None,
+                    all: true,
                     shapes: &self.machine.shapes,
                 };
                 known.join(&exit, u32::MAX, how)
@@ -398,11 +420,11 @@ impl<'a> Solver<'a> {
                 let mut state = self.entries[number].states()[path].clone();
                 let places = insts.iter_mut().enumerate();
                 for (n, place) in places.take(block.end).skip(block.first) {
-                    let before = state.clone();
+                    let (regs, unwritten) = (state.regs(), state.unwritten());
                     let effect = self.step(block.func, &mut state, n)?;
-                    note_frame(&mut functions, block.func, &before, &effect);
+                    note_frame(&mut functions, block.func, unwritten, &effect);
                     let decoded = &self.machine.program.insts()[n];
-                    let found = inst_facts(&decoded.inst, &before, &effect);
+                    let found = inst_facts(&decoded.inst, regs, &state, &effect);
                     match place {
                         Some(known) => known.join(&found, decoded.slot as u32, &self.how()),
                         None => *place = Some(Box::new(found)),
@@ -427,27 +449,32 @@ impl<'a> Solver<'a> {
     }
 }
 
-fn inst_facts(inst: &Inst, before: &State, effect: &Effect) -> InstFacts {
+/// What is known of an instruction that found `regs` and left `state`.
+fn inst_facts(inst: &Inst, regs: [Value; Reg::COUNT], state: &State, effect: &Effect) -> InstFacts {
+    let goes = |taken| match inst {
+        // A jump changes nothing, so the state is what it found.
+        Inst::JumpIf { .. } => branch(&mut state.clone(), inst, taken),
+        _ => true,
+    };
     let jumps = matches!(
         inst,
         Inst::Jump { .. } | Inst::JumpIf { .. } | Inst::MayJump { .. }
     );
     let falls = !matches!(inst, Inst::Jump { .. }) && !effect.ends;
     InstFacts {
-        regs: before.regs(),
+        regs,
         access: effect.access,
         room: effect.room,
         frame: effect.frame,
         unproved_args: effect.unproved_args,
         index: effect.index,
-        can_jump: jumps && branch(before, inst, true).is_some(),
-        can_fall: falls && branch(before, inst, false).is_some(),
+        can_jump: jumps && goes(true),
+        can_fall: falls && goes(false),
     }
 }
 
 /// Adds what an instruction does with stack frames to the facts of functions.
-fn note_frame(functions: &mut [FunctionFacts], func: FuncId, state: &State, effect: &Effect) {
-    let unwritten = state.unwritten();
+fn note_frame(functions: &mut [FunctionFacts], func: FuncId, unwritten: [u64; 8], effect: &Effect) {
     match effect.reads {
         FrameRead::None => {}
         FrameRead::Bytes(bytes) => {

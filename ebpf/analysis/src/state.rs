@@ -12,44 +12,32 @@
 //! pointer that it was given leads there. What it did to them goes back with its result.
 
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 
 use squalus_isa::Reg;
 use squalus_runtime::STACK_SIZE;
 
+use crate::frame::{Frame, SLOTS, slots_of};
+use crate::join::Join;
+use crate::motion::{Line, Motion};
 use crate::value::{Base, Joining};
-use crate::{FuncId, Interval, Name, Scalar, Value};
+use crate::{FuncId, Interval, Name, Value};
 
-const SLOTS: usize = STACK_SIZE / 8;
-const PLACES: usize = Reg::COUNT + SLOTS;
+pub(crate) const PLACES: usize = Reg::COUNT + SLOTS;
 /// No packet is as long.
 const MAX_PACKET: i64 = 1 << 32;
 
 /// The frame of a caller.
 #[derive(Clone, PartialEq, Eq)]
-struct Outer {
-    func: FuncId,
-    slots: Arc<[Value; SLOTS]>,
+pub(crate) struct Outer {
+    pub(crate) func: FuncId,
+    pub(crate) frame: Frame,
 }
 
 impl Outer {
     /// Whether one of the frames is the same function's, and its contents are in this one's too.
     fn includes_one_of(&self, frames: &[Outer]) -> bool {
         let other = frames.iter().find(|other| other.func == self.func);
-        other.is_some_and(|other| {
-            let mut slots = self.slots.iter().zip(&*other.slots);
-            Arc::ptr_eq(&self.slots, &other.slots) || slots.all(|(own, other)| own.includes(other))
-        })
-    }
-
-    /// Changes what passes a test.
-    fn change(&mut self, test: impl Fn(&Value) -> bool, change: impl Fn(Value) -> Value) {
-        if self.slots.iter().any(&test) {
-            let slots = Arc::make_mut(&mut self.slots).iter_mut();
-            slots
-                .filter(|slot| test(slot))
-                .for_each(|slot| *slot = change(*slot));
-        }
+        other.is_some_and(|other| self.frame.includes(&other.frame))
     }
 }
 
@@ -59,37 +47,44 @@ impl Outer {
 /// lowest address on.
 #[derive(Clone, PartialEq, Eq)]
 pub struct State {
-    places: [Value; PLACES],
+    pub(crate) regs: [Value; Reg::COUNT],
+    pub(crate) frame: Frame,
     /// Frames of callers, as far as they are known; the outermost first.
-    outer: Vec<Outer>,
+    pub(crate) outer: Vec<Outer>,
     /// Bytes of the frame that have been written, a bit each.
-    written: [u64; SLOTS / 8],
+    pub(crate) written: [u64; SLOTS / 8],
     /// The packet has at least this many bytes.
-    packet: i64,
+    pub(crate) packet: i64,
+    /// The packet has at most this many bytes.
+    pub(crate) longest: i64,
     /// The metadata has at least this many bytes.
-    meta: i64,
+    pub(crate) meta: i64,
     /// How many bytes at least follow a named pointer, by name.
-    rooms: Vec<(Name, i64)>,
+    pub(crate) rooms: Vec<(Name, i64)>,
+    /// How places move in the loops around.
+    pub(crate) motion: Motion,
 }
 
 impl State {
     /// The state on entry of `func`: only `r1` and the frame pointer are known.
     #[must_use]
     pub fn entry(func: FuncId, r1: Value) -> State {
-        let mut places = [Value::constant(0); PLACES];
-        places[..Reg::COUNT].fill(Value::TOP);
-        places[Reg::R1.index()] = r1;
-        places[Reg::FP.index()] = Value::Stack {
+        let mut regs = [Value::TOP; Reg::COUNT];
+        regs[Reg::R1.index()] = r1;
+        regs[Reg::FP.index()] = Value::Stack {
             func,
             off: Interval::at(STACK_SIZE as i64),
         };
         State {
-            places,
+            regs,
+            frame: Frame::zeroed(),
             outer: Vec::new(),
             written: [0; SLOTS / 8],
             packet: 0,
+            longest: MAX_PACKET,
             meta: 0,
             rooms: Vec::new(),
+            motion: Motion::default(),
         }
     }
 
@@ -98,19 +93,19 @@ impl State {
     #[must_use]
     pub fn callee(&self, func: FuncId, caller: Option<FuncId>) -> State {
         let mut callee = State::entry(func, Value::TOP);
-        (callee.packet, callee.meta) = (self.packet, self.meta);
+        (callee.packet, callee.longest, callee.meta) = (self.packet, self.longest, self.meta);
         let args = Reg::R1.index()..=Reg::R5.index();
         let Some(caller) = caller else {
             for arg in args {
-                callee.places[arg] = self.places[arg].renamed(None);
+                callee.regs[arg] = self.regs[arg].renamed(None);
             }
             return callee;
         };
-        callee.places[args.clone()].copy_from_slice(&self.places[args]);
+        callee.regs[args.clone()].copy_from_slice(&self.regs[args]);
         callee.outer.clone_from(&self.outer);
         callee.outer.push(Outer {
             func: caller,
-            slots: Arc::new(std::array::from_fn(|slot| self.places[Reg::COUNT + slot])),
+            frame: self.frame.clone(),
         });
         callee.rooms.clone_from(&self.rooms);
         callee
@@ -120,13 +115,13 @@ impl State {
     /// of callers hold.
     #[must_use]
     pub fn only_result(&self, func: FuncId, result: Value) -> State {
-        let mut places = [Value::TOP; PLACES];
-        places[Reg::R0.index()] = result;
+        let mut regs = [Value::TOP; Reg::COUNT];
+        regs[Reg::R0.index()] = result;
         let mut outer = self.outer.clone();
         for frame in &mut outer {
             // Names are another matter for each caller, and the function's own frame is gone.
-            frame.change(
-                |_| true,
+            frame.frame.change(
+                |value| !matches!(value, Value::Scalar(_)),
                 |value| match value {
                     Value::Stack { func: owner, .. } if owner == func => Value::TOP,
                     value => value.renamed(None),
@@ -134,37 +129,73 @@ impl State {
             );
         }
         State {
-            places,
+            regs,
+            frame: Frame::unknown(),
             outer,
             written: [0; SLOTS / 8],
             packet: self.packet,
+            longest: self.longest,
             meta: self.meta,
             rooms: Vec::new(),
+            motion: Motion::default(),
         }
     }
 
     /// A register.
     #[must_use]
     pub fn reg(&self, reg: Reg) -> Value {
-        self.places[reg.index()]
+        self.regs[reg.index()]
     }
 
     /// All registers.
     #[must_use]
     pub fn regs(&self) -> [Value; Reg::COUNT] {
-        std::array::from_fn(|n| self.places[n])
+        self.regs
     }
 
     /// The eight-byte slots of the frame, from its lowest address on.
-    #[must_use]
-    pub fn slots(&self) -> &[Value] {
-        &self.places[Reg::COUNT..]
+    pub fn slots(&self) -> impl Iterator<Item = &Value> {
+        self.frame.slots()
+    }
+
+    /// A register or slot.
+    pub(crate) fn place(&self, at: usize) -> Value {
+        match at.checked_sub(Reg::COUNT) {
+            None => self.regs[at],
+            Some(slot) => self.frame.slot(slot),
+        }
+    }
+
+    /// Replaces what a register or slot is known to hold by more that is known of it.
+    pub(crate) fn set_place(&mut self, at: usize, value: Value) {
+        match at.checked_sub(Reg::COUNT) {
+            None => self.regs[at] = value,
+            Some(slot) => self.frame.set(slot, value),
+        }
+    }
+
+    /// Where the number in a place lies, or the pointer.
+    pub(crate) fn extent(&self, at: usize) -> Option<Interval> {
+        self.place(at).extent()
     }
 
     /// The packet has at least so many bytes.
     #[must_use]
     pub const fn least_packet(&self) -> i64 {
         self.packet
+    }
+
+    /// The packet has at most so many bytes.
+    #[must_use]
+    pub const fn most_packet(&self) -> i64 {
+        self.longest
+    }
+
+    /// How often at most control came back to the loop with this head (the slot of its first instruction) since it
+    /// entered it, if that is known.
+    #[must_use]
+    pub fn most_rounds(&self, head: u32) -> Option<i64> {
+        self.motion.most_rounds(head)
     }
 
     /// The metadata has at least so many bytes.
@@ -175,23 +206,74 @@ impl State {
 
     /// Sets a register.
     pub fn set_reg(&mut self, reg: Reg, value: Value) {
-        self.places[reg.index()] = value;
+        self.set_moving(reg, value, None);
     }
 
-    /// Changes all places that pass a test, in the frames of callers too.
+    /// Sets a register to what moves so in the loops around.
+    pub(crate) fn set_moving(&mut self, reg: Reg, value: Value, line: Option<Line>) {
+        self.regs[reg.index()] = value;
+        self.motion.set(reg.index(), line);
+    }
+
+    /// Learns that the number in a register is in a set: that may bound the rounds of a loop, and other numbers.
+    /// False if it cannot be.
+    #[must_use]
+    pub(crate) fn learn_reg(&mut self, reg: Reg, value: Value) -> bool {
+        self.regs[reg.index()] = value;
+        let Some(range) = value.extent() else {
+            return true;
+        };
+        match self.motion.learn(reg.index(), range) {
+            None => false,
+            Some(false) => true,
+            Some(true) => self.bound_by_rounds(),
+        }
+    }
+
+    /// Bounds what moves in loops by how often they were gone round; false if something cannot be there.
+    pub(crate) fn bound_by_rounds(&mut self) -> bool {
+        for at in self.motion.places() {
+            let Some(range) = self
+                .motion
+                .line(at)
+                .and_then(|line| self.motion.range(&line))
+            else {
+                continue;
+            };
+            match self.place(at).within(range) {
+                Some(value) => self.set_place(at, value),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Changes all places that pass a test, in the frames of callers too. What is set to another kind of value
+    /// is not known to move.
     fn change(&mut self, test: impl Fn(&Value) -> bool, change: impl Fn(Value) -> Value) {
-        let places = self.places.iter_mut();
-        places
-            .filter(|place| test(place))
+        let kind = std::mem::discriminant::<Value>;
+        let moving: Vec<_> = self
+            .motion
+            .places()
+            .map(|at| (at, kind(&self.place(at))))
+            .collect();
+        let regs = self.regs.iter_mut();
+        regs.filter(|place| test(place))
             .for_each(|place| *place = change(*place));
-        for frame in &mut self.outer {
-            frame.change(&test, &change);
+        self.frame.change(&test, &change);
+        for outer in &mut self.outer {
+            outer.frame.change(&test, &change);
+        }
+        for (at, before) in moving {
+            if kind(&self.place(at)) != before {
+                self.motion.set(at, None);
+            }
         }
     }
 
     fn is_held(&self, name: Name) -> bool {
-        let frames = self.outer.iter().flat_map(|frame| frame.slots.iter());
-        let mut places = self.places.iter().chain(frames);
+        let frames = self.outer.iter().flat_map(|outer| outer.frame.notable());
+        let mut places = self.regs.iter().chain(self.frame.notable()).chain(frames);
         places.any(|place| place.has_name(name))
     }
 
@@ -204,7 +286,7 @@ impl State {
     /// Makes all packet pointers stale: the packet moved.
     pub fn packet_moved(&mut self) {
         self.change(Value::is_packet, |_| Value::TOP);
-        (self.packet, self.meta) = (0, 0);
+        (self.packet, self.longest, self.meta) = (0, MAX_PACKET, 0);
         self.rooms.clear();
     }
 
@@ -217,10 +299,11 @@ impl State {
     /// After a call that did not move the packet: the callee's bounds hold too.
     pub fn learn_bounds_of(&mut self, callee: &State) {
         self.packet = self.packet.max(callee.packet);
+        self.longest = self.longest.min(callee.longest);
         self.meta = self.meta.max(callee.meta);
     }
 
-    fn room_of(&self, name: Name) -> Option<i64> {
+    pub(crate) fn room_of(&self, name: Name) -> Option<i64> {
         let found = self.rooms.binary_search_by_key(&name, |(held, _)| *held);
         found.ok().map(|n| self.rooms[n].1)
     }
@@ -296,6 +379,24 @@ impl State {
         );
     }
 
+    /// Learns that at most `room` bytes lie between a packet pointer and the end of the packet.
+    pub(crate) fn learn_end(&mut self, pointer: &Value, room: i64) {
+        if let Value::Packet {
+            base: Base::Data,
+            off,
+            ..
+        } = *pointer
+        {
+            self.longest = self.longest.min(off.hi + room);
+        }
+    }
+
+    /// Whether what is known of the packet's length leaves one that is possible.
+    #[must_use]
+    pub(crate) const fn is_possible(&self) -> bool {
+        self.packet <= self.longest
+    }
+
     /// Moves a pointer by a distance. If that varies, the result is named `fresh`, after all that held
     /// that name lost it, and the packet reaches as far behind it as it did, less the distance.
     #[must_use]
@@ -329,39 +430,64 @@ impl State {
     /// Reads `size` bytes at `off` of the frame, which must be inside it.
     #[must_use]
     pub fn load(&self, off: i64, size: u32) -> Value {
-        load(self.slots(), off, size)
+        self.frame.load(off, size)
+    }
+
+    /// How a slot of eight bytes moves.
+    pub(crate) fn slot_line(&self, off: i64, size: u32) -> Option<Line> {
+        let at = Reg::COUNT + off as usize / 8;
+        (size == 8 && off % 8 == 0)
+            .then(|| self.motion.line(at))
+            .flatten()
     }
 
     /// Reads `size` bytes at `off` of a caller's frame, if it is known.
     #[must_use]
     pub fn load_outer(&self, owner: FuncId, off: i64, size: u32) -> Option<Value> {
-        let frame = self.outer.iter().find(|frame| frame.func == owner)?;
-        Some(load(&*frame.slots, off, size))
+        let outer = self.outer.iter().find(|outer| outer.func == owner)?;
+        Some(outer.frame.load(off, size))
     }
 
     /// Writes `size` bytes at `off` of the frame, which must be inside it.
     pub fn store(&mut self, off: i64, size: u32, value: Value) {
         self.mark_written(off as usize, size as usize);
-        store(&mut self.places[Reg::COUNT..], off, size, value);
+        self.frame.store(off, size, value);
+        let hi = off + i64::from(size) - 1;
+        self.stop_slots(Interval { lo: off, hi });
     }
 
-    fn frame_mut(&mut self, owner: FuncId) -> Option<&mut [Value]> {
+    /// Notes how the slot moves that was written last, if it is a whole one.
+    pub(crate) fn set_slot_line(&mut self, off: i64, size: u32, line: Option<Line>) {
+        if size == 8 && off % 8 == 0 {
+            self.motion.set(Reg::COUNT + off as usize / 8, line);
+        }
+    }
+
+    /// Forgets how slots move.
+    fn stop_slots(&mut self, bytes: Interval) {
+        let slots = slots_of(bytes);
+        self.motion.forget(|at| {
+            at.checked_sub(Reg::COUNT)
+                .is_some_and(|slot| slots.contains(&slot))
+        });
+    }
+
+    fn frame_mut(&mut self, owner: FuncId) -> Option<&mut Frame> {
         let mut frames = self.outer.iter_mut();
-        let frame = frames.find(|frame| frame.func == owner)?;
-        Some(&mut *Arc::make_mut(&mut frame.slots))
+        Some(&mut frames.find(|outer| outer.func == owner)?.frame)
     }
 
     /// Writes `size` bytes at `off` of a caller's frame, if it is known.
     pub fn store_outer(&mut self, owner: FuncId, off: i64, size: u32, value: Value) {
-        if let Some(slots) = self.frame_mut(owner) {
-            store(slots, off, size, value);
+        if let Some(frame) = self.frame_mut(owner) {
+            frame.store(off, size, value);
         }
     }
 
     /// Forgets bytes of a caller's frame, if it is known.
     pub fn forget_outer(&mut self, owner: FuncId, bytes: Interval) {
-        if let Some(slots) = self.frame_mut(owner) {
-            forget(slots, bytes);
+        if let Some(frame) = self.frame_mut(owner) {
+            frame.forget(bytes);
         }
     }
 
@@ -374,28 +500,33 @@ impl State {
         bytes: Interval,
         exit: Option<&State>,
     ) {
-        let known = exit.and_then(|exit| exit.outer.iter().find(|frame| frame.func == owner));
-        let slots = if owner == func {
-            Some(&mut self.places[Reg::COUNT..])
-        } else {
-            self.frame_mut(owner)
+        let known = exit.and_then(|exit| exit.outer.iter().find(|outer| outer.func == owner));
+        if owner == func {
+            self.stop_slots(bytes);
+        }
+        let frame = match owner == func {
+            true => Some(&mut self.frame),
+            false => self.frame_mut(owner),
         };
-        let Some(slots) = slots else { return };
+        let Some(frame) = frame else { return };
         for slot in slots_of(bytes) {
             // Where the function's returns met, names were made that mean another value after each call.
-            slots[slot] = known.map_or(Value::TOP, |frame| frame.slots[slot].renamed(None));
+            let value = known.map(|outer| outer.frame.slot(slot).renamed(None));
+            frame.set(slot, value.unwrap_or(Value::TOP));
         }
     }
 
     /// Forgets the bytes from `bytes.lo` to `bytes.hi`, both included, as far as they are in the frame.
     pub fn forget(&mut self, bytes: Interval) {
-        forget(&mut self.places[Reg::COUNT..], bytes);
+        self.frame.forget(bytes);
+        self.stop_slots(bytes);
     }
 
     /// Forgets the whole frame, and those of callers.
     pub fn forget_frames(&mut self) {
-        self.places[Reg::COUNT..].fill(Value::TOP);
+        self.frame = Frame::unknown();
         self.outer.clear();
+        self.motion.forget(|at| at >= Reg::COUNT);
     }
 
     fn mark_written(&mut self, off: usize, size: usize) {
@@ -412,10 +543,20 @@ impl State {
 
     /// Forgets the registers that are not in the set, and what is known of names that nobody holds.
     pub(crate) fn keep(&mut self, regs: u16) {
-        for (n, place) in self.places[..Reg::COUNT].iter_mut().enumerate() {
+        for (n, place) in self.regs.iter_mut().enumerate() {
             if regs & (1 << n) == 0 {
                 *place = Value::TOP;
             }
+        }
+        self.motion
+            .forget(|at| at < Reg::COUNT && regs & (1 << at) == 0);
+        self.drop_rooms();
+    }
+
+    /// Forgets what is known of names that nobody holds.
+    pub(crate) fn drop_rooms(&mut self) {
+        if self.rooms.is_empty() {
+            return;
         }
         let mut rooms = std::mem::take(&mut self.rooms);
         rooms.retain(|(name, _)| self.is_held(*name));
@@ -424,16 +565,20 @@ impl State {
 
     /// Stands for the kinds of values in registers and stack slots, and for the numbers that are known: states
     /// of different kinds are better not joined.
-    pub(crate) fn kind(&self) -> u64 {
+    pub(crate) fn kind(&self, numbers: bool) -> u64 {
         let mut hasher = std::hash::DefaultHasher::new();
-        for (n, place) in self.places.iter().enumerate() {
+        for place in self.regs.iter() {
             std::mem::discriminant(place).hash(&mut hasher);
             place.null_name().is_some().hash(&mut hasher);
-            if n < Reg::COUNT {
+            if numbers {
                 place.scalar().as_constant().hash(&mut hasher);
             }
         }
-        for slot in self.outer.iter().flat_map(|frame| frame.slots.iter()) {
+        for slot in self.frame.slots() {
+            std::mem::discriminant(slot).hash(&mut hasher);
+            slot.null_name().is_some().hash(&mut hasher);
+        }
+        for slot in self.outer.iter().flat_map(|outer| outer.frame.slots()) {
             std::mem::discriminant(slot).hash(&mut hasher);
         }
         hasher.finish()
@@ -442,13 +587,16 @@ impl State {
     /// Whether every machine state in `other` is known to be in this one too.
     pub(crate) fn includes(&self, other: &State) -> bool {
         let bits = self.written.iter().zip(&other.written);
-        let mut places = self.places.iter().zip(&other.places);
-        places.all(|(own, other)| own.includes(other))
+        let mut regs = self.regs.iter().zip(&other.regs);
+        regs.all(|(own, other)| own.includes(other))
+            && self.frame.includes(&other.frame)
             && self
                 .outer
                 .iter()
                 .all(|frame| frame.includes_one_of(&other.outer))
             && self.packet <= other.packet
+            && self.longest >= other.longest
+            && self.motion.includes(&other.motion, |at| other.extent(at))
             && self.meta <= other.meta
             && bits.into_iter().all(|(own, other)| own & !other == 0)
             && self
@@ -459,208 +607,15 @@ impl State {
 
     /// Extends this state by what `other` allows, on entry of `block`; tells whether anything changed.
     pub(crate) fn join(&mut self, other: &State, block: u32, how: Joining<'_>) -> bool {
-        let mut join = Join {
-            old: self,
-            new: other,
-            block,
-            how,
-            groups: Vec::new(),
-        };
-        let places = std::array::from_fn(|at| join.place(at, self.places[at], other.places[at]));
-        let outer = join.outer();
-        let rooms = join.rooms();
-        let lower = |old: i64, new: i64| match how.steps {
-            Some(_) if new < old => step_down(new).unwrap_or(0),
-            _ => old.min(new),
-        };
-        let mut joined = State {
-            places,
-            outer,
-            written: std::array::from_fn(|n| self.written[n] & other.written[n]),
-            packet: lower(self.packet, other.packet),
-            meta: lower(self.meta, other.meta),
-            rooms,
-        };
-        let mut rooms = std::mem::take(&mut joined.rooms);
-        rooms.retain(|(name, _)| joined.is_held(*name));
-        joined.rooms = rooms;
+        let joined = Join::new(self, other, block, how).finish();
         let changed = joined != *self;
         *self = joined;
         changed
     }
 }
 
-/// The next length that widening stops at, from `len` down.
-fn step_down(len: i64) -> Option<i64> {
-    const STEPS: [i64; 10] = [40, 32, 20, 14, 8, 6, 4, 2, 1, 0];
-    STEPS.into_iter().find(|&step| step <= len)
-}
-
-/// Reads `size` bytes at `off` of a frame, which must be inside it.
-fn load(slots: &[Value], off: i64, size: u32) -> Value {
-    let (slot, byte) = (off as usize / 8, (off as usize % 8) as u32);
-    match slots[slot] {
-        value if size == 8 && byte == 0 => value,
-        Value::Scalar(whole) if byte + size <= 8 => {
-            Value::Scalar(whole.shifted_right(byte * 8).truncate(size * 8))
-        }
-        _ => Value::Scalar(Scalar::of_bytes(size)),
-    }
-}
-
-/// Writes `size` bytes at `off` of a frame, which must be inside it.
-fn store(slots: &mut [Value], off: i64, size: u32, value: Value) {
-    let (slot, byte) = (off as usize / 8, (off as usize % 8) as u32);
-    if size == 8 && byte == 0 {
-        slots[slot] = value;
-    } else if byte + size <= 8 {
-        let whole = slots[slot].scalar();
-        slots[slot] = Value::Scalar(whole.with_bytes(byte, size, &value.scalar()));
-    } else {
-        let hi = off + i64::from(size) - 1;
-        forget(slots, Interval { lo: off, hi });
-    }
-}
-
-/// Forgets the bytes from `bytes.lo` to `bytes.hi`, both included, as far as they are in the frame.
-fn forget(slots: &mut [Value], bytes: Interval) {
-    slots[slots_of(bytes)].fill(Value::TOP);
-}
-
-/// The slots that some bytes are in, as far as they are in the frame.
-fn slots_of(bytes: Interval) -> std::ops::Range<usize> {
-    let first = bytes.lo.clamp(0, STACK_SIZE as i64) / 8;
-    let after = bytes.hi.clamp(-1, STACK_SIZE as i64 - 1).div_euclid(8) + 1;
-    first as usize..(after as usize).max(first as usize)
-}
-
-/// Two states on their way to becoming one.
-struct Join<'a> {
-    old: &'a State,
-    new: &'a State,
-    block: u32,
-    how: Joining<'a>,
-    groups: Vec<Group>,
-}
-
-/// Packet pointers that have the same distances to each other in both states.
-struct Group {
-    key: (Option<Name>, Option<Name>, i64),
-    name: Name,
-    /// Distance of the group's first member from the old name.
-    delta: i64,
-    room: i64,
-}
-
-impl Join<'_> {
-    /// The frames that both know.
-    fn outer(&mut self) -> Vec<Outer> {
-        let (old, new) = (self.old, self.new);
-        let mut outer = Vec::new();
-        for frame in &old.outer {
-            let Some(other) = new.outer.iter().find(|other| other.func == frame.func) else {
-                continue;
-            };
-            let first = PLACES + outer.len() * SLOTS;
-            let slot = |n: usize| self.place(first + n, frame.slots[n], other.slots[n]);
-            outer.push(Outer {
-                func: frame.func,
-                slots: Arc::new(std::array::from_fn(slot)),
-            });
-        }
-        outer
-    }
-
-    fn place(&mut self, at: usize, old: Value, new: Value) -> Value {
-        let here = Name::Met {
-            block: self.block,
-            at: at as u16,
-        };
-        let joined = old.join(&new, here, &self.how);
-        let Value::Packet {
-            base: Base::Data,
-            off,
-            ..
-        } = joined
-        else {
-            return joined;
-        };
-        if old == new && !self.named_here(&old) {
-            return joined;
-        }
-        let name = self.group(&old, &new, here);
-        Value::Packet {
-            base: Base::Data,
-            off,
-            name: Some(name),
-        }
-    }
-
-    fn named_here(&self, value: &Value) -> bool {
-        matches!(value, Value::Packet { name: Some((Name::Met { block, .. }, _)), .. }
-            if *block == self.block)
-    }
-
-    /// The name and distance a pair of packet pointers gets.
-    fn group(&mut self, old: &Value, new: &Value, here: Name) -> (Name, i64) {
-        let room = self
-            .old
-            .room(old)
-            .min(self.new.room(new))
-            .unwrap_or(i64::MIN);
-        let (Some((old_name, old_delta)), Some((new_name, new_delta))) = (anchor(old), anchor(new))
-        else {
-            // A key that nobody else can have: the name itself on both sides.
-            self.groups.push(Group {
-                key: (Some(here), Some(here), i64::MIN),
-                name: here,
-                delta: 0,
-                room,
-            });
-            return (here, 0);
-        };
-        let key = (old_name, new_name, new_delta - old_delta);
-        if let Some(group) = self.groups.iter_mut().find(|group| group.key == key) {
-            let delta = old_delta - group.delta;
-            group.room = group.room.max(room.saturating_add(delta));
-            return (group.name, delta);
-        }
-        self.groups.push(Group {
-            key,
-            name: here,
-            delta: old_delta,
-            room,
-        });
-        (here, 0)
-    }
-
-    fn rooms(&self) -> Vec<(Name, i64)> {
-        let here = |name: &Name| matches!(name, Name::Met { block, .. } if *block == self.block);
-        let kept = self.old.rooms.iter().filter(|(name, _)| !here(name));
-        let kept = kept.filter_map(|&(name, room)| Some((name, room, self.new.room_of(name)?)));
-        let mut rooms: Vec<_> = kept
-            .map(|(name, old, new)| (name, old, old.min(new)))
-            .chain(self.groups.iter().map(|group| {
-                let old = self.old.room_of(group.name).unwrap_or(i64::MAX);
-                (group.name, old, group.room)
-            }))
-            .filter_map(|(name, old, joined)| {
-                let still = self.how.steps.is_none() || joined >= old || old == i64::MAX;
-                let room = if still {
-                    Some(joined)
-                } else {
-                    step_down(joined)
-                };
-                Some((name, room?))
-            })
-            .collect();
-        rooms.sort_unstable();
-        rooms
-    }
-}
-
 /// The fixed point a packet pointer has a constant distance from: a name, or the packet's start.
-fn anchor(pointer: &Value) -> Option<(Option<Name>, i64)> {
+pub(crate) fn anchor(pointer: &Value) -> Option<(Option<Name>, i64)> {
     match *pointer {
         Value::Packet {
             name: Some((name, delta)),
@@ -676,7 +631,7 @@ fn anchor(pointer: &Value) -> Option<(Option<Name>, i64)> {
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let unknown = Value::TOP;
-        for (n, place) in self.places.iter().enumerate() {
+        for (n, place) in self.regs.iter().chain(self.frame.slots()).enumerate() {
             if n < Reg::COUNT {
                 if *place != unknown {
                     write!(f, "r{n}={place:?} ")?;

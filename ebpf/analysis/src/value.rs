@@ -1,6 +1,7 @@
 //! What is known of a register or a stack slot: a number, or a pointer into a region.
 
 use crate::Scalar;
+use crate::nest::Loop;
 use crate::shape::Shapes;
 
 /// A function of the program: 0 is the program itself, others are its subprograms.
@@ -143,6 +144,10 @@ pub enum Base {
 pub(crate) struct Joining<'a> {
     /// Bounds to widen to, if bounds that moved are to be widened.
     pub(crate) steps: Option<&'a [u64]>,
+    /// The loop whose head they are joined at.
+    pub(crate) around: Option<&'a Loop>,
+    /// Whether to widen also what that loop does not write.
+    pub(crate) all: bool,
     /// Which maps are alike.
     pub(crate) shapes: &'a Shapes,
 }
@@ -331,10 +336,77 @@ impl Value {
                 off,
                 null: None,
             }),
-            same if constant == Some(0) => Some(same),
+            Value::MapValue { .. } | Value::Record { .. } if constant == Some(0) => Some(self),
             _ => None,
         };
         moved.unwrap_or(Value::TOP)
+    }
+
+    /// Where the number lies, or how far the pointer from what it points into.
+    #[must_use]
+    pub(crate) fn extent(&self) -> Option<Interval> {
+        match *self {
+            Value::Scalar(s) => Some(Interval {
+                lo: s.smin,
+                hi: s.smax,
+            }),
+            Value::Stack { off, .. }
+            | Value::Packet { off, .. }
+            | Value::MapKey { off, .. }
+            | Value::MapValue {
+                off, null: None, ..
+            }
+            | Value::Record {
+                off, null: None, ..
+            } => Some(off),
+            _ => None,
+        }
+    }
+
+    /// The value with the extent it has, given that it lies in a range; `None` if it cannot.
+    #[must_use]
+    pub(crate) fn within(mut self, range: Interval) -> Option<Value> {
+        match &mut self {
+            Value::Scalar(scalar) => {
+                let range = Scalar {
+                    smin: range.lo,
+                    smax: range.hi,
+                    ..Scalar::TOP
+                };
+                *scalar = scalar.intersect(&range)?;
+            }
+            Value::Stack { off, .. }
+            | Value::Packet { off, .. }
+            | Value::MapKey { off, .. }
+            | Value::MapValue {
+                off, null: None, ..
+            }
+            | Value::Record {
+                off, null: None, ..
+            } => {
+                off.lo = off.lo.max(range.lo);
+                off.hi = off.hi.min(range.hi);
+                if off.lo > off.hi {
+                    return None;
+                }
+            }
+            _ => {}
+        }
+        Some(self)
+    }
+
+    /// The pointer, anywhere in a range; `None` if that is longer than what is tracked.
+    #[must_use]
+    pub(crate) fn anywhere_in(mut self, range: Interval) -> Option<Value> {
+        if let Value::Stack { off, .. }
+        | Value::Packet { off, .. }
+        | Value::MapKey { off, .. }
+        | Value::MapValue { off, .. }
+        | Value::Record { off, .. } = &mut self
+        {
+            *off = range;
+        }
+        (-MAX_OFFSET <= range.lo && range.hi <= MAX_OFFSET).then_some(self)
     }
 
     /// Whether every value in `other` is known to be in this set too, with the same names.

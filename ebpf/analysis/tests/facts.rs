@@ -548,7 +548,8 @@ fn loops_that_are_seen_to_end() {
     for (step, cond, spoilt, ends) in [
         (2, o::JLT, false, true),
         (0, o::JLT, false, false),
-        (2, o::JNE, false, false),
+        (2, o::JNE, false, true),
+        (3, o::JNE, false, false),
         (2, o::JLT, true, false),
     ] {
         let mut asm = Asm::new();

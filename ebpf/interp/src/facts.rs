@@ -44,10 +44,13 @@ impl Machine<'_> {
                 .wrapping_sub(self.limit(CtxField::DataMeta))
                 .cast_signed(),
         );
-        if packet < state.least_packet() || meta < state.least_metadata() {
+        if packet < state.least_packet()
+            || packet > state.most_packet()
+            || meta < state.least_metadata()
+        {
             return Err(format!("the packet has {packet} and {meta} bytes"));
         }
-        for (n, fact) in state.slots().iter().enumerate() {
+        for (n, fact) in state.slots().enumerate() {
             let value = self.stacks.slot(n);
             if !self.is_true(fact, value) {
                 let off = n as i64 * 8 - STACK_SIZE as i64;
