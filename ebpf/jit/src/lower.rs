@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use cranelift_codegen::ir::condcodes::CondCode as _;
 use cranelift_codegen::ir::{
     self, AbiParam, AliasRegion, AliasRegionData, AtomicRmwOp, BlockArg, ExtFuncData, ExternalName,
     FuncRef, InstBuilder, MemFlagsData, SigRef, Signature, SourceLoc, StackSlot, StackSlotData,
@@ -12,7 +13,6 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use squalus_analysis::FuncId;
-use cranelift_codegen::ir::condcodes::CondCode as _;
 use squalus_isa::AtomicOp;
 use squalus_runtime::{Env, STACK_SIZE};
 use squalus_ssa::ir::{

@@ -89,6 +89,8 @@ impl Request {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Profile {
     counts: Vec<u64>,
+    /// How often the function of each block ran.
+    runs: Vec<u64>,
     hot: Vec<bool>,
 }
 
@@ -100,12 +102,23 @@ impl Profile {
     #[must_use]
     pub fn new(counts: Vec<u64>, entries: &[usize]) -> Profile {
         let runs = |block: usize| entries.get(block).and_then(|&entry| counts.get(entry));
-        let hot = counts.iter().enumerate().map(|(block, &count)| {
-            let runs = runs(block).copied().unwrap_or(0);
-            count != 0 && count >= runs / Profile::SHARE
-        });
-        let hot = hot.collect();
-        Profile { counts, hot }
+        let runs = (0..counts.len()).map(|block| runs(block).copied().unwrap_or(0));
+        let mut profile = Profile {
+            runs: runs.collect(),
+            hot: Vec::new(),
+            counts,
+        };
+        let counts = profile.counts.iter().enumerate();
+        profile.hot = counts
+            .map(|(n, &count)| profile.is_often(n, count))
+            .collect();
+        profile
+    }
+
+    /// Whether so many times are often for something in the function of a block.
+    pub(crate) fn is_often(&self, block: usize, count: u64) -> bool {
+        let runs = self.runs.get(block).copied().unwrap_or(0);
+        count != 0 && count >= runs / Profile::SHARE
     }
 
     /// How often each block ran.

@@ -6,13 +6,14 @@
 //! nothing proved it.
 //!
 //! A block of the bytecode can be built twice: *hot* and general. The hot copies are those that a profile
-//! saw run; an edge that it did not see leads from a hot block to the general copy of its target, and from
+//! saw run; a way that it did not see taken leads from a hot block to the general copy of its target, and from
 //! there nothing leads back. So in hot blocks only hot paths meet, and what is constant on them stays so.
 
 mod alu;
 mod call;
 mod callback;
 mod cells;
+mod edges;
 mod emit;
 mod fact_checks;
 mod live;
@@ -25,6 +26,7 @@ use squalus_runtime::{LinkedProgram, STACK_SIZE, TrapReason, function_address};
 use crate::ir::{Block, Fixed, Function, Op, Region, Terminator, Ty, Value};
 use crate::support::{Profile, Support};
 use cells::{Cells, own_offset};
+use edges::Edges;
 pub(crate) use emit::{Emitter, target};
 use live::Live;
 
@@ -74,8 +76,14 @@ pub fn build(mut input: Input<'_>, func: FuncId) -> Function {
         live,
         nodes: Vec::new(),
         number: Vec::new(),
+        edges: Edges::default(),
         undefined: Value(0),
     };
+    if let Some(profile) = input.profile {
+        let own = edges::blocks_of(input.facts, func);
+        let successors = |block| builder.successors(block).collect();
+        builder.edges = Edges::find(profile, entry, &own, successors);
+    }
     builder.prologue();
     builder.body();
     builder.emit.function
@@ -107,6 +115,8 @@ struct Builder<'a> {
     nodes: Vec<Node>,
     /// Number of the node for a block of the bytecode, general and hot.
     number: Vec<[Option<usize>; 2]>,
+    /// Which ways the profile saw taken.
+    edges: Edges,
     /// Stands for variables that nobody reads.
     undefined: Value,
 }
@@ -146,8 +156,8 @@ impl Builder<'_> {
     fn body(&mut self) {
         self.plan();
         let first = self.input.facts.cfg().entry(self.func);
-        let first = self.node_of(first, true);
-        self.enter(first);
+        let hot = self.is_hot(first);
+        self.enter(self.node_of(first, hot));
         for number in 0..self.nodes.len() {
             self.node(number);
         }
@@ -173,7 +183,7 @@ impl Builder<'_> {
             }
             pending.push((from, hot, true));
             for to in self.successors(from) {
-                let to_hot = hot && self.is_hot(to);
+                let to_hot = hot && self.is_hot_way(from, to);
                 edges[to][usize::from(to_hot)] += 1;
                 pending.push((to, to_hot, false));
             }
@@ -200,6 +210,15 @@ impl Builder<'_> {
         self.input
             .profile
             .is_some_and(|profile| profile.is_hot(block))
+    }
+
+    /// Whether a hot block's successor is hot when reached from there.
+    fn is_hot_way(&self, from: usize, to: usize) -> bool {
+        let often = |profile: &Profile| {
+            let taken = self.edges.taken(from, to);
+            taken.is_none_or(|taken| profile.is_often(to, taken))
+        };
+        self.is_hot(to) && self.input.profile.is_some_and(often)
     }
 
     /// The blocks that execution can go on with after a block.
@@ -244,9 +263,8 @@ impl Builder<'_> {
         }
     }
 
-    /// The copy of a block that an edge from a hot or general block leads to.
-    fn node_of(&self, block: usize, from_hot: bool) -> usize {
-        let hot = from_hot && self.is_hot(block);
+    /// The hot or general copy of a block.
+    fn node_of(&self, block: usize, hot: bool) -> usize {
         self.number[block][usize::from(hot)].expect("edges lead to planned nodes")
     }
 
@@ -342,6 +360,7 @@ impl Builder<'_> {
         if self.input.facts.cfg().is_back_edge(from, to) {
             self.emit.charge();
         }
+        let hot = hot && self.is_hot_way(from, to);
         self.enter(self.node_of(to, hot));
     }
 
@@ -369,7 +388,7 @@ impl Builder<'_> {
         });
         for (way, to) in [(then, block.jump), (other, block.fall)] {
             self.emit.block = way;
-            let hot = to.is_some_and(|to| from.1 && self.is_hot(to));
+            let hot = to.is_some_and(|to| from.1 && self.is_hot_way(from.0, to));
             self.emit.function.block_mut(way).cold = self.input.profile.is_some() && !hot;
             self.go(from, to);
         }

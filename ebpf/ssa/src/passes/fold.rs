@@ -141,9 +141,7 @@ impl Fold<'_> {
                 Some(Folded::Op(Op::Bin(BinOp::And, a, mask)))
             }
             // The mask takes away nothing that could be set.
-            BinOp::And if self.zero(a) | number == u64::MAX => {
-                Some(Folded::Value(a))
-            }
+            BinOp::And if self.zero(a) | number == u64::MAX => Some(Folded::Value(a)),
             BinOp::And => self.mask(a, number),
             BinOp::Sub => {
                 let negative = self.function.number(self.ty, number.wrapping_neg());
