@@ -110,12 +110,9 @@ impl Special {
         self.begun.load(SeqCst) == version.0
     }
 
-    /// How long it was that nobody wrote; none while somebody does.
+    /// For how long nobody has written, or since when there are maps; none while somebody writes.
     pub fn quiet(&self) -> Option<Duration> {
-        let Version(writes) = self.version()?;
-        if writes == 0 {
-            return Some(Duration::MAX);
-        }
+        self.version()?;
         let last = Duration::from_millis(self.last.load(SeqCst));
         Some(self.epoch.elapsed().saturating_sub(last))
     }
