@@ -260,7 +260,7 @@ pub fn compile_with(
     facts: &Facts,
     options: Options,
 ) -> Result<CompiledProgram, JitError> {
-    let context = Context::new(program, facts);
+    let context = Context::new(program, facts, 1);
     compile_tier(program, facts, &context, options, Tier::Plain)
 }
 
@@ -281,7 +281,7 @@ pub fn compile_tier(
         facts,
         support: &support,
         profile: tier.profile().filter(|_| options.passes.has(Pass::Hot)),
-        counts: matches!(tier, Tier::Counted).then(|| context.counts()),
+        counts: matches!(tier, Tier::Counted).then(|| context.counters()),
         stack: options.passes.has(Pass::Stack),
         check_facts: options.check_facts,
     };

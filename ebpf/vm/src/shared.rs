@@ -105,7 +105,8 @@ impl Shared {
                     Tiering::Off => Tier::Plain,
                     Tiering::On => Tier::Counted,
                 };
-                let compiler = Compiler::new(&programs, Arc::clone(&facts), settings.code);
+                let compiler =
+                    Compiler::new(&programs, Arc::clone(&facts), settings.code, settings.cpus);
                 let native = Arc::new(compiler.compile(|_| tier)?);
                 let slot = CodeSlot::new(native, &map_env.reclaimer);
                 Some((Arc::new(slot), compiler))

@@ -67,11 +67,17 @@ pub(crate) struct Compiler {
 }
 
 impl Compiler {
-    pub fn new(programs: &[Arc<LinkedProgram>], facts: Arc<[Facts]>, options: Options) -> Compiler {
+    pub fn new(
+        programs: &[Arc<LinkedProgram>],
+        facts: Arc<[Facts]>,
+        options: Options,
+        cpus: u32,
+    ) -> Compiler {
         let contexts = programs.iter().zip(facts.iter());
+        let contexts = contexts.map(|(program, facts)| Context::new(program, facts, cpus));
         Compiler {
             programs: programs.to_vec(),
-            contexts: contexts.map(|(p, facts)| Context::new(p, facts)).collect(),
+            contexts: contexts.collect(),
             facts,
             options,
         }

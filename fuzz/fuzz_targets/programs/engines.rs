@@ -68,7 +68,7 @@ impl Machine {
     pub fn compile(&mut self, options: Options, counted: bool) -> Option<()> {
         for program in &self.programs {
             let facts = analyse(program).ok()?;
-            self.contexts.push((Context::new(program, &facts), facts));
+            self.contexts.push((Context::new(program, &facts, 1), facts));
         }
         self.compile_as(options, |_| {
             if counted { Tier::Counted } else { Tier::Plain }

@@ -194,10 +194,8 @@ pub fn compile_tier_all(
 
 pub fn contexts(loaded: &Loaded) -> Vec<Arc<Context>> {
     let new = |program: &Arc<LinkedProgram>| {
-        Context::new(
-            program,
-            &analyse(program).expect("the program can be right"),
-        )
+        let facts = analyse(program).expect("the program can be right");
+        Context::new(program, &facts, 2)
     };
     loaded.programs.iter().map(new).collect()
 }
@@ -269,22 +267,24 @@ pub fn agree(codes: &[Vec<Insn>], defs: &[MapDef], packet: &[u8]) -> Ran {
     let profiles = profiles(codes, defs, packet);
     for variant in variants() {
         let loaded = link(codes, defs);
-        let options = Options {
-            keep_text: true,
-            check_facts: variant.check_facts,
-            passes: variant.passes,
-            ..Options::default()
+        let compile = |keep_text: bool| {
+            let options = Options {
+                keep_text,
+                check_facts: variant.check_facts,
+                passes: variant.passes,
+                ..Options::default()
+            };
+            let tier = |n: usize| match variant.profile {
+                Some(profile) => Tier::Hot(&profiles[profile][n]),
+                None if variant.counted => Tier::Counted,
+                None => Tier::Plain,
+            };
+            let tiers: Vec<Tier<'_>> = (0..codes.len()).map(tier).collect();
+            compile_tier_all(&loaded, &contexts(&loaded), options, &tiers)
         };
-        let tier = |n: usize| match variant.profile {
-            Some(profile) => Tier::Hot(&profiles[profile][n]),
-            None if variant.counted => Tier::Counted,
-            None => Tier::Plain,
-        };
-        let tiers: Vec<Tier<'_>> = (0..codes.len()).map(tier).collect();
-        let programs = compile_tier_all(&loaded, &contexts(&loaded), options, &tiers);
-        let jit = run_jit(&loaded, &programs, packet);
+        let jit = run_jit(&loaded, &compile(false), packet);
         if jit != interp {
-            for (program, compiled) in loaded.programs.iter().zip(&programs) {
+            for (program, compiled) in loaded.programs.iter().zip(compile(true)) {
                 let facts = analyse(program).expect("it was analysed before");
                 eprintln!("{}", facts.annotate(program));
                 eprintln!("{}", compiled.clif().unwrap_or_default());

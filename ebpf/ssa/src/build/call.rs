@@ -353,7 +353,7 @@ impl Builder<'_> {
     }
 
     /// The distance of this CPU's values from CPU 0's. A CPU the map has no values for gets the first.
-    fn cpu_offset(&mut self, copies: u32, stride: usize) -> Value {
+    pub(super) fn cpu_offset(&mut self, copies: u32, stride: usize) -> Value {
         let cpu = self.emit.load_env(Ty::I32, Env::OFFSET_CPU);
         let has = self.emit.cmp_with(Cmp::ULt, cpu, copies.into());
         let zero = self.emit.number(Ty::I32, 0);

@@ -23,7 +23,7 @@ use squalus_analysis::{Facts, FuncId, InstFacts, MapRef, Shapes, Value as Known}
 use squalus_isa::{Decoded, ImmSource, Inst, Operand, Reg};
 use squalus_runtime::{LinkedProgram, STACK_SIZE, TrapReason, function_address};
 
-use crate::ir::{Block, Fixed, Function, Op, Region, Terminator, Ty, Value};
+use crate::ir::{BinOp, Block, Fixed, Function, Op, Region, Terminator, Ty, Value};
 use crate::support::{Profile, Support};
 use cells::{Cells, own_offset};
 use edges::Edges;
@@ -41,13 +41,24 @@ pub struct Input<'a> {
     pub support: &'a Support,
     /// Which blocks ran how often, if hot blocks are to be built apart.
     pub profile: Option<&'a Profile>,
-    /// Where each run of a block is counted, in 64 bits by the block's number, if it is.
-    pub counts: Option<usize>,
+    /// Where each run of a block is counted, if it is.
+    pub counts: Option<Counters>,
     /// Whether bytes of the stack become values.
     pub stack: bool,
     /// Whether every fact about a register is compared with the register, and a false one ends the run. Facts
     /// are used for nothing else but accesses then. For tests of the analysis.
     pub check_facts: bool,
+}
+
+/// Counters of 64 bits for all blocks by their numbers, for each CPU apart: who shares them loses counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Counters {
+    /// Address of CPU 0's first counter.
+    pub address: usize,
+    /// Distance in bytes from one CPU's to the next one's.
+    pub stride: usize,
+    /// For how many CPUs there are some; others use CPU 0's.
+    pub cpus: u32,
 }
 
 /// Builds one function of a program. Its entry block must be reachable.
@@ -78,6 +89,7 @@ pub fn build(mut input: Input<'_>, func: FuncId) -> Function {
         number: Vec::new(),
         edges: Edges::default(),
         undefined: Value(0),
+        counts: None,
     };
     if let Some(profile) = input.profile {
         let own = edges::blocks_of(input.facts, func);
@@ -119,6 +131,8 @@ struct Builder<'a> {
     edges: Edges,
     /// Stands for variables that nobody reads.
     undefined: Value,
+    /// The address of this CPU's counters, if blocks are counted.
+    counts: Option<Value>,
 }
 
 impl Builder<'_> {
@@ -126,6 +140,7 @@ impl Builder<'_> {
         let zero = self.emit.number(Ty::I64, 0);
         self.undefined = zero;
         self.vars = vec![zero; Reg::COUNT];
+        self.counts = self.input.counts.map(|counts| self.counters(counts));
         if self.input.check_facts {
             self.vars[Reg::FP.index()] = self.frame_address(STACK_SIZE as i32);
         }
@@ -320,15 +335,22 @@ impl Builder<'_> {
         self.go((from, hot), block.fall);
     }
 
-    /// Counts a run of a block. Not atomically: it costs less, and a count that is lost changes nothing.
+    /// The address of this CPU's counters.
+    fn counters(&mut self, counters: Counters) -> Value {
+        let first = self.emit.number(Ty::I64, counters.address as u64);
+        let offset = self.cpu_offset(counters.cpus, counters.stride);
+        self.emit.bin(BinOp::Add, first, offset)
+    }
+
+    /// Counts a run of a block.
     fn count(&mut self, block: usize) {
-        let Some(counts) = self.input.counts else {
+        let Some(counts) = self.counts else {
             return;
         };
-        let place = self.emit.number(Ty::I64, (counts + block * 8) as u64);
-        let count = self.emit.load(Ty::I64, Region::Counts, place, 0);
+        let at = block as i32 * 8;
+        let count = self.emit.load(Ty::I64, Region::Counts, counts, at);
         let count = self.emit.moved(count, 1);
-        self.emit.store(Region::Counts, place, 0, count);
+        self.emit.store(Region::Counts, counts, at, count);
     }
 
     fn instruction(&mut self, n: usize, known: &InstFacts, decoded: &Decoded) {
