@@ -5,7 +5,8 @@
 //! was not running is in a figure. Our engine's cost of entering a program is; the kernel's is not (see
 //! [`KernelEngine::measure`]).
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use squalus_engine::Engine;
 use squalus_isa::Verdict;
@@ -51,6 +52,14 @@ pub trait Measure: Engine {
 
 /// A program that is being timed.
 pub trait Rounds {
+    /// Runs `packets` packets to no other end than that everything is as it will be.
+    ///
+    /// # Errors
+    /// As [`Rounds::round`].
+    fn warm_up(&mut self, packets: u32) -> Result<()> {
+        self.round(packets).map(drop)
+    }
+
     /// Runs `packets` packets, beginning with the one after the last one of the round before.
     ///
     /// # Errors
@@ -98,7 +107,7 @@ impl Rounds for KernelRounds<'_> {
 impl Measure for Vm {
     fn rounds<'a>(&'a self, program: &str, traffic: &'a Traffic) -> Result<Box<dyn Rounds + 'a>> {
         Ok(Box::new(VmRounds {
-            name: self.name(),
+            vm: self,
             worker: self.worker(program, 0)?,
             traffic,
             next: 0,
@@ -110,7 +119,7 @@ impl Measure for Vm {
 }
 
 struct VmRounds<'a> {
-    name: &'static str,
+    vm: &'a Vm,
     worker: Worker,
     traffic: &'a Traffic,
     next: usize,
@@ -120,6 +129,16 @@ struct VmRounds<'a> {
 }
 
 impl Rounds for VmRounds<'_> {
+    /// The traffic is shown to code that counts, to code made for it, and to what becomes of that.
+    fn warm_up(&mut self, packets: u32) -> Result<()> {
+        for _ in 0..3 {
+            self.time(packets, true)?;
+            self.worker.pause();
+            self.vm.settle();
+        }
+        Ok(())
+    }
+
     fn round(&mut self, packets: u32) -> Result<Sample> {
         let start = self.next;
         let restoring = self.time(packets, false)?;
@@ -160,10 +179,36 @@ impl VmRounds<'_> {
         ensure!(
             !wrong,
             "the {} engine gave a frame another verdict than expected; of its last burst it gave {:?}",
-            self.name,
+            self.vm.name(),
             self.verdicts
         );
         Ok(nanos / (bursts * BURST) as f64)
+    }
+}
+
+/// Keeps the calling thread on CPU 0, and lets it go when dropped.
+pub struct Pinned(CpuSet);
+
+impl Pinned {
+    /// Pins the thread.
+    ///
+    /// # Errors
+    /// If it may not run there.
+    pub fn to_first() -> Result<Pinned> {
+        let before = sched_getaffinity(None)?;
+        let mut first = CpuSet::new();
+        first.set(0);
+        sched_setaffinity(None, &first).context(
+            "cannot pin the measuring thread to CPU 0: allow it that CPU (taskset, cpuset)",
+        )?;
+        Ok(Pinned(before))
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // If this fails, threads in the background share CPU 0, no more.
+        let _ = sched_setaffinity(None, &self.0);
     }
 }
 

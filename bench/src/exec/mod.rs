@@ -13,12 +13,13 @@ use squalus_dataplane::{Controller, Offline, SessionTables, Settings};
 use squalus_engine::{MapAccess, MapRef};
 use squalus_kernel::{KernelEngine, LoadOptions};
 use squalus_object::Object;
-use squalus_vm::VmBuilder;
+use squalus_vm::{EngineKind, Tiering, Vm, VmBuilder};
 
 use crate::Machine;
-use crate::engines::EngineName;
+use crate::engines::{CodeArgs, EngineName};
 pub use cases::{CASES, Case};
-use measure::{Measure, Rounds, Sample};
+pub(crate) use measure::Sample;
+use measure::{Measure, Pinned, Rounds};
 pub use report::{Report, Row};
 use traffic::Traffic;
 
@@ -45,6 +46,42 @@ pub struct ExecArgs {
     /// Packets a round; the interpreter runs a twentieth of it.
     #[arg(long, default_value_t = 50_000, value_name = "N")]
     pub packets: u32,
+    /// How our compiler does its work.
+    #[command(flatten)]
+    pub code: CodeArgs,
+    /// Compile once, whatever traffic comes.
+    #[arg(long)]
+    pub no_tiering: bool,
+    /// Keep the contents of maps out of the code.
+    #[arg(long)]
+    pub no_specialise: bool,
+}
+
+impl ExecArgs {
+    /// The cases that are wanted.
+    pub(crate) fn check(&self) -> Result<Vec<&'static Case>> {
+        ensure!(
+            self.rounds > 0 && self.packets > 0,
+            "--rounds and --packets must be at least 1"
+        );
+        ensure!(
+            self.sessions.iter().all(|n| *n > 0),
+            "--sessions must be at least 1"
+        );
+        chosen_cases(&self.cases)
+    }
+
+    /// Our engine as it forwards, but for what is switched off.
+    fn machine(&self, object: Object, kind: EngineKind) -> Result<Vm> {
+        let tiering = if self.no_tiering {
+            Tiering::Off
+        } else {
+            Tiering::On
+        };
+        let builder = self.code.apply(VmBuilder::new(object).engine(kind));
+        let builder = builder.tiering(tiering).specialise(!self.no_specialise);
+        Ok(builder.build()?)
+    }
 }
 
 /// Measures `object` (named `label` in the report); `progress` hears of each step.
@@ -53,25 +90,13 @@ pub struct ExecArgs {
 /// If an engine cannot load the object, a program answers otherwise than the case demands, or sessions that
 /// must be known are not.
 pub fn run(args: &ExecArgs, object: &[u8], label: &str, progress: impl Fn(&str)) -> Result<Report> {
-    let cases = chosen_cases(&args.cases)?;
+    let cases = args.check()?;
     let engines = if args.engines.is_empty() {
         EngineName::ALL.to_vec()
     } else {
         args.engines.clone()
     };
-    ensure!(
-        args.rounds > 0 && args.packets > 0,
-        "--rounds and --packets must be at least 1"
-    );
-    ensure!(
-        args.sessions.iter().all(|n| *n > 0),
-        "--sessions must be at least 1"
-    );
     let mut machine = Machine::observe();
-    ensure!(
-        core_affinity::set_for_current(core_affinity::CoreId { id: 0 }),
-        "cannot pin the measuring thread to CPU 0: allow it that CPU (taskset, cpuset)"
-    );
     let mut rows = Vec::new();
     for case in cases {
         for &sessions in &args.sessions {
@@ -109,11 +134,32 @@ fn measure_case(
     sessions: u32,
     engines: &[EngineName],
 ) -> Result<Vec<Row>> {
-    let traffic = case.traffic(sessions);
     let subjects = engines
         .iter()
-        .map(|engine| Subject::new(*engine, object, case, sessions));
+        .map(|engine| Subject::new(args, *engine, object, case, sessions));
     let subjects = subjects.collect::<Result<Vec<_>>>()?;
+    let samples = take_turns(args, &subjects, case, sessions)?;
+    let rows: Vec<_> = engines.iter().zip(&samples).collect();
+    let kernel = rows
+        .iter()
+        .find(|(engine, _)| **engine == EngineName::Kernel);
+    let kernel = kernel.map(|(_, samples)| &***samples);
+    let row = |(engine, samples): &(&EngineName, &Vec<Sample>)| {
+        Row::new(case.name, **engine, sessions, samples, kernel)
+    };
+    Ok(rows.iter().map(row).collect())
+}
+
+/// Times balancers in turns; gives the rounds of each.
+pub(crate) fn take_turns(
+    args: &ExecArgs,
+    subjects: &[Subject],
+    case: &Case,
+    sessions: u32,
+) -> Result<Vec<Vec<Sample>>> {
+    let traffic = case.traffic(sessions);
+    // Only now, so that threads in the background may be elsewhere.
+    let _pinned = Pinned::to_first()?;
     let runs = subjects.iter().map(|subject| Run::new(subject, &traffic));
     let mut runs = runs.collect::<Result<Vec<_>>>()?;
     for run in &mut runs {
@@ -127,20 +173,7 @@ fn measure_case(
     for run in &runs {
         run.check(case)?;
     }
-    let kernel = runs
-        .iter()
-        .find(|run| run.subject.engine == EngineName::Kernel);
-    let kernel = kernel.map(|run| &*run.samples);
-    let row = |run: &Run<'_>| {
-        Row::new(
-            case.name,
-            run.subject.engine,
-            sessions,
-            &run.samples,
-            kernel,
-        )
-    };
-    Ok(runs.iter().map(row).collect())
+    Ok(runs.into_iter().map(|run| run.samples).collect())
 }
 
 /// A balancer that is being timed.
@@ -164,8 +197,7 @@ impl<'a> Run<'a> {
 
     /// Shows every frame to the program, and more packets than a round has.
     fn warm_up(&mut self, packets: u32) -> Result<()> {
-        self.rounds.round(packets.max(self.frames as u32))?;
-        Ok(())
+        self.rounds.warm_up(packets.max(self.frames as u32))
     }
 
     fn round(&mut self, packets: u32) -> Result<()> {
@@ -196,14 +228,22 @@ impl<'a> Run<'a> {
 }
 
 /// A provisioned balancer in one engine.
-struct Subject {
+pub(crate) struct Subject {
     engine: EngineName,
     balancer: Controller<Offline<Box<dyn Measure>>>,
 }
 
 impl Subject {
-    fn new(engine: EngineName, object: &[u8], case: &Case, sessions: u32) -> Result<Subject> {
-        let loaded = load(engine, object)
+    /// # Errors
+    /// If the engine cannot load the object, or the balancer refuses what the case needs.
+    pub(crate) fn new(
+        args: &ExecArgs,
+        engine: EngineName,
+        object: &[u8],
+        case: &Case,
+        sessions: u32,
+    ) -> Result<Subject> {
+        let loaded = load(args, engine, object)
             .with_context(|| format!("cannot load the object into {}", engine.name()))?;
         // A kernel table of N entries evicts before it holds N; with a quarter more it holds them all.
         let entries = (u64::from(sessions) * 5 / 4).max(1000);
@@ -242,7 +282,7 @@ impl Subject {
     }
 }
 
-fn load(engine: EngineName, bytes: &[u8]) -> Result<Box<dyn Measure>> {
+fn load(args: &ExecArgs, engine: EngineName, bytes: &[u8]) -> Result<Box<dyn Measure>> {
     let mut object = Object::parse(bytes)?;
     let unlimited = u64::MAX.to_ne_bytes();
     // With the guard on new connections, a bench would measure the guard. katran's is compiled in.
@@ -262,7 +302,7 @@ fn load(engine: EngineName, bytes: &[u8]) -> Result<Box<dyn Measure>> {
         object.set_global("max_conn_rate", &unlimited)?;
     }
     let object = squalus_vm::for_host(object)?;
-    Ok(Box::new(VmBuilder::new(object).engine(kind).build()?))
+    Ok(Box::new(args.machine(object, kind)?))
 }
 
 fn append<T: Layout>(bytes: &mut Vec<u8>, value: &T) {
