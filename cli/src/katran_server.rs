@@ -55,6 +55,8 @@ pub struct ServerOptions {
     pub mode: ModeChoice,
     /// `-engine`: what executes the program in userspace. Not katran's.
     pub engine: EngineChoice,
+    /// `-specialise`: whether the userspace program may have the contents of maps in its code. Not katran's.
+    pub specialise: bool,
     /// `-io`: how the user backend gets frames. Not katran's.
     pub io: IoChoice,
     /// `-src_v4`: this host's address in outer IPv4 headers, for objects that show it. Not katran's.
@@ -175,6 +177,7 @@ impl ServerOptions {
             backend: chosen(BackendChoice::from_word(&text("backend"))),
             mode: chosen(ModeChoice::from_word(&text("mode"))),
             engine: chosen(EngineChoice::from_word(&text("engine"))),
+            specialise: required(matches, "specialise"),
             io: chosen(IoChoice::from_word(&text("io"))),
             source_v4: matches.get_one("src_v4").copied(),
             source_v6: matches.get_one("src_v6").copied(),
@@ -355,7 +358,7 @@ fn forwarding_flags() -> [Arg; 5] {
     ]
 }
 
-fn own_flags() -> [Arg; 6] {
+fn own_flags() -> [Arg; 7] {
     let address = |name, help| Arg::new(name).long(name).value_name("ADDRESS").help(help);
     [
         choice("backend", BackendChoice::WORDS, "Where the program runs"),
@@ -364,6 +367,11 @@ fn own_flags() -> [Arg; 6] {
             "engine",
             EngineChoice::WORDS,
             "What executes the program in userspace",
+        ),
+        switch(
+            "specialise",
+            true,
+            "Make VIPs, MAC and settings part of the compiled code, anew when they change",
         ),
         choice("io", IoChoice::WORDS, "How the user backend gets frames"),
         address(
@@ -419,6 +427,7 @@ mod tests {
         );
         assert_eq!((options.map_path, options.balancer_prog), (None, None));
         assert_eq!(options.backend.word(), "kernel");
+        assert!(options.specialise);
     }
 
     #[test]
@@ -440,7 +449,7 @@ mod tests {
         let line = "-server [::1]:5000 -intf a -hc_intf b -ipip_intf c -ipip6_intf d -balancer_prog e \
                     -healthchecker_prog f -default_mac 0:1:2:3:4:5 -priority 9 -map_path g -prog_pos 1 \
                     -nohc_forwarding -shutdown_delay 5 -lru_size 100 -forwarding_cores 3,5 \
-                    -numa_nodes 0,1 -backend user -mode generic -engine interp -io af_packet \
+                    -numa_nodes 0,1 -backend user -mode generic -engine interp -nospecialise -io af_packet \
                     -src_v4 192.0.2.1 -src_v6 2001:db8::1";
         let options = parse(line).unwrap();
         assert_eq!(
@@ -467,6 +476,7 @@ mod tests {
             backend: BackendChoice::User,
             mode: ModeChoice::Generic,
             engine: EngineChoice::Interp,
+            specialise: false,
             io: IoChoice::AfPacket,
             source_v4: Some(Ipv4Addr::new(192, 0, 2, 1)),
             source_v6: Some("2001:db8::1".parse().unwrap()),

@@ -195,6 +195,7 @@ fn user_options(options: &ServerOptions) -> UserOptions {
     let cores = options.forwarding_cores.iter();
     UserOptions {
         engine,
+        specialise: options.specialise,
         cores: cores.map(|core| *core as usize).collect(),
         ..UserOptions::default()
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use squalus_engine::{Engine, MapAccess};
 use squalus_forward::{Forwarder, Options};
 use squalus_port::PortInfo;
-use squalus_vm::{EngineKind, Tiering, Vm, VmBuilder};
+use squalus_vm::{CodeState, EngineKind, Tiering, Vm, VmBuilder};
 
 use crate::dataplane::{Dataplane, Info};
 use crate::error::DataplaneError;
@@ -24,6 +24,8 @@ pub struct UserOptions {
     pub load: LoadOptions,
     /// What executes it.
     pub engine: EngineKind,
+    /// Whether compiled code may have the contents of maps in it ([`VmBuilder::specialise`]).
+    pub specialise: bool,
     /// The cores that forward: one worker each, pinned. Empty means one worker, not pinned.
     pub cores: Vec<usize>,
     /// What a worker does when there is nothing to do.
@@ -35,6 +37,7 @@ impl Default for UserOptions {
         UserOptions {
             load: LoadOptions::default(),
             engine: EngineKind::Jit,
+            specialise: true,
             cores: Vec::new(),
             idle: Idle::default(),
         }
@@ -70,6 +73,7 @@ impl UserDataplane {
             .engine(options.engine)
             .cpus(options.cores.len().max(1) as u32)
             .tiering(Tiering::On)
+            .specialise(options.specialise)
             .build()
             .map_err(failed)?;
         let maps = SteeredMaps::new(vm.handle());
@@ -153,6 +157,12 @@ impl UserDataplane {
     #[must_use]
     pub fn program(&self) -> &str {
         self.forwarder.program()
+    }
+
+    /// What the compiled code is like that workers run; `None` if it stays as it was made.
+    #[must_use]
+    pub fn code(&self) -> Option<CodeState> {
+        self.forwarder.vm().code()
     }
 
     /// The engine, to run frames by hand. Not with the CPU of a worker that forwards.
