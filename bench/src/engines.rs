@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use squalus_engine::Engine;
 use squalus_kernel::{KernelEngine, LoadOptions};
 use squalus_object::Object;
-use squalus_vm::{EngineKind, Passes, VmBuilder};
+use squalus_vm::{EngineKind, Passes, Tiering, VmBuilder};
 
 /// How our compiler does its work.
 #[derive(Clone, Copy, Debug, Default, Args)]
@@ -14,13 +14,28 @@ pub struct CodeArgs {
     /// before each (`-hot,-merge`) for all but these; `all` or `none`
     #[arg(long, value_name = "LIST", default_value_t, allow_hyphen_values = true)]
     pub passes: Passes,
+    /// Whether code is compiled again for the traffic there is and for what maps hold, as when serving.
+    #[arg(skip)]
+    pub adaptive: bool,
+    /// Whether what shows where code comes from is kept.
+    #[arg(skip)]
+    pub keep_text: bool,
 }
 
 impl CodeArgs {
     /// A machine whose programs are compiled so.
     #[must_use]
     pub fn apply(self, builder: VmBuilder) -> VmBuilder {
-        builder.passes(self.passes)
+        let tiering = match self.adaptive {
+            true => Tiering::On,
+            false => Tiering::Off,
+        };
+        let builder = builder.passes(self.passes).tiering(tiering);
+        let builder = builder.specialise(self.adaptive);
+        match self.keep_text {
+            true => builder.keep_text(),
+            false => builder,
+        }
     }
 }
 

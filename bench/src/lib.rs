@@ -4,6 +4,7 @@
 //! the median of many rounds counts. The report says how busy the machine was besides.
 #![forbid(unsafe_code)]
 
+pub mod ablation;
 pub mod engines;
 pub mod exec;
 mod machine;

@@ -46,6 +46,23 @@ impl Machine {
         self.busy_after = busy();
     }
 
+    /// What a report begins with: what its figures are, of which object, and on what machine.
+    #[must_use]
+    pub fn heading(&self, figures: &str, object: &str) -> String {
+        let Machine {
+            cpu, cpus, kernel, ..
+        } = self;
+        let (before, after) = (self.busy_before * 100.0, self.busy_after * 100.0);
+        let warning = match self.was_idle() {
+            true => "",
+            false => ": THE MACHINE WAS NOT IDLE, look at the best rounds only",
+        };
+        format!(
+            "{figures}, one pinned core; object {object}\n{cpu}, {cpus} CPUs, Linux {kernel}\n\
+             other load: {before:.0} % before, {after:.0} % after{warning}\n"
+        )
+    }
+
     /// Whether anything else ran worth mentioning.
     #[must_use]
     pub fn was_idle(&self) -> bool {

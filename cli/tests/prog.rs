@@ -148,6 +148,101 @@ fn one_program_is_disassembled_by_name() {
     assert!(outcome.stderr.contains("one, two, three"), "{outcome:#?}");
 }
 
+#[test]
+fn ssa_shows_what_passes_do() {
+    let object = object("loop");
+    let outcome = prog(&["disasm", &object, "--ssa", "--passes", "stack,simplify"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    assert_golden("ssa_loop.txt", &outcome.stdout);
+    let only = prog(&["disasm", &object, "--ssa=simplify", "-j"]).json();
+    let stages = only[0]["stages"].as_array().unwrap();
+    assert_eq!(stages[0]["stage"], "build");
+    let count = |stage: &Value| stage["instructions"].as_u64().unwrap();
+    assert!(count(&stages[0]) > count(stages.last().unwrap()), "{only}");
+    let outcome = prog(&["disasm", &object, "--ssa=inline"]);
+    assert_eq!(outcome.code, Some(2));
+    assert!(
+        outcome
+            .stderr
+            .contains("there is no stage `inline`: build, ")
+    );
+}
+
+#[test]
+fn machine_code_stands_below_its_source_line() {
+    let object = object("loop");
+    let outcome = prog(&["disasm", &object, "--native", "--opcodes"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    let (_, line) = outcome.stdout.split_once("hash = (hash ^ i)").unwrap();
+    let (line, _) = line.split_once("; ./loop.c").unwrap();
+    assert!(line.contains(" w3 ^= w4\n"), "{line}");
+    if cfg!(target_arch = "x86_64") {
+        assert!(line.contains("  imul $0x1000193"), "{line}");
+    }
+    let report = prog(&["disasm", &object, "--native", "-j"]).json();
+    let native = report[0]["native"].as_array().unwrap();
+    let mut at = 0;
+    for inst in native {
+        assert_eq!(inst["pc"].as_u64().unwrap(), at, "{inst}");
+        at += inst["opcodes"].as_str().unwrap().len() as u64 / 2;
+    }
+    let rows = report[0]["instructions"].as_array().unwrap();
+    let slots: Vec<_> = rows.iter().map(|row| &row["slot"]).collect();
+    let of_some = native.iter().filter(|inst| !inst["slot"].is_null());
+    assert!(of_some.clone().count() > 10);
+    assert!(
+        of_some
+            .into_iter()
+            .all(|inst| slots.contains(&&inst["slot"]))
+    );
+}
+
+#[test]
+fn a_profile_finds_the_line_that_takes_the_time() {
+    let (object, zeroes) = (object("loop"), zeroes());
+    let args = ["profile", &object, "--frame", &zeroes, "-j"];
+    let outcome = prog(&[&args[..], &["--seconds", "0.3"]].concat());
+    if outcome.stderr.contains("perf_event_paranoid") {
+        eprintln!("SKIPPED: {}", outcome.stderr);
+        return;
+    }
+    let report = outcome.json();
+    assert_eq!(report["verdicts"]["XDP_TX"], report["packets"]);
+    let lines = report["lines"].as_array().unwrap();
+    let in_loop = |line: &&Value| {
+        let source = line["source"].as_str().unwrap_or_default();
+        source.contains("loop.c:21") || source.contains("loop.c:22")
+    };
+    let percent = |line: &Value| line["percent"].as_f64().unwrap();
+    let percent: f64 = lines.iter().filter(in_loop).map(percent).sum();
+    assert!(percent > 80.0, "{report}");
+    let once = prog(&[&args[..], &["repeat", "700"]].concat()).json();
+    assert_eq!(once["packets"], 700);
+}
+
+#[test]
+fn passes_are_chosen_by_name() {
+    let (object, zeroes) = (object("maps"), zeroes());
+    for passes in ["all", "none", "stack,merge", "-simplify"] {
+        let args = ["run", &object, "--frame", &zeroes, "--passes", passes];
+        let outcome = prog(&args);
+        assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+        assert!(outcome.stdout.contains("Return value: 2"), "{outcome:#?}");
+    }
+    let outcome = prog(&[
+        "run",
+        &object,
+        "--frame",
+        &zeroes,
+        "--passes",
+        "all,-inline",
+    ]);
+    assert_eq!(outcome.code, Some(2));
+    for said in ["there is no pass `inline`", "\n  merge "] {
+        assert!(outcome.stderr.contains(said), "{outcome:#?}");
+    }
+}
+
 /// The text with the measured time replaced.
 fn without_time(text: &str) -> String {
     let Some((before, rest)) = text.split_once("duration") else {

@@ -95,7 +95,10 @@ impl Report {
             .filter(|name| self.rows.iter().any(|row| row.engine == *name))
             .collect();
         let ratio = ["kernel", "jit"].iter().all(|name| engines.contains(name));
-        let mut out = self.heading();
+        let mut out = self
+            .machine
+            .heading("ns per packet, median and best of rounds", &self.object);
+        out.push('\n');
         let mut line = vec![format!("{:<18} {:>8}", "case", "sessions")];
         for best in ["", "best "] {
             line.extend(
@@ -126,22 +129,6 @@ impl Report {
             line.extend(best.map(|best| format!("{best:>10.2}x")));
             let _ = writeln!(out, "{}", line.join(" "));
         }
-        out
-    }
-
-    fn heading(&self) -> String {
-        let machine = &self.machine;
-        let mut out = format!(
-            "ns per packet, median and best of rounds, one pinned core; object {}\n{}, {} CPUs, Linux {}\n",
-            self.object, machine.cpu, machine.cpus, machine.kernel
-        );
-        let (before, after) = (machine.busy_before * 100.0, machine.busy_after * 100.0);
-        let _ = write!(out, "other load: {before:.0} % before, {after:.0} % after");
-        out.push_str(if machine.was_idle() {
-            "\n\n"
-        } else {
-            ": THE MACHINE WAS NOT IDLE, look at the best rounds only\n\n"
-        });
         out
     }
 

@@ -13,6 +13,7 @@ mod loaded;
 mod machine;
 mod maps;
 mod place;
+mod profile;
 mod recording;
 mod replay;
 mod run;
@@ -37,6 +38,8 @@ pub enum ProgCommand {
     /// Run a program on a frame or a capture, as `bpftool prog run` does.
     #[command(visible_alias = "test")]
     Run(run::RunArgs),
+    /// Show where a program's time goes in userspace, by source line.
+    Profile(profile::ProfileArgs),
     /// Load an object's programs into the kernel.
     Load(load::LoadArgs),
     /// Attach a program to an interface: in the kernel, where it stays, or in userspace as long as this runs.
@@ -62,6 +65,7 @@ pub fn run(command: &ProgCommand) -> Result<bool> {
         ProgCommand::Disasm(args) => disasm::run(args),
         ProgCommand::Verify(args) => verify::run(args),
         ProgCommand::Run(args) => run::run(args),
+        ProgCommand::Profile(args) => profile::run(args),
         ProgCommand::Load(args) => load::run(args),
         ProgCommand::Attach(args) => attach::run(args),
         ProgCommand::Detach(args) => attach::detach(args),

@@ -63,7 +63,7 @@ pub struct RunArgs {
 /// If the object or the frame cannot be used.
 pub fn run(args: &RunArgs) -> Result<bool> {
     let words = Words::parse(&args.words)?;
-    let input = Input::of(args, &words)?;
+    let input = Input::of(args.frame.as_deref(), args.pcap.as_deref(), &words)?;
     let bytes = loaded::read(&args.object)?;
     let wanted = words.program.as_deref();
     let mut loaded = Loaded::load(args.engine, &bytes, wanted, args.code)
@@ -83,20 +83,22 @@ pub fn run(args: &RunArgs) -> Result<bool> {
 }
 
 /// What to run a program on.
-enum Input {
+pub enum Input {
     Frame(Vec<u8>),
     Capture(PathBuf),
 }
 
 impl Input {
-    fn of(args: &RunArgs, words: &Words) -> Result<Input> {
-        match (&words.data_in, &args.frame, &args.pcap) {
+    /// # Errors
+    /// If nothing is given, or several things are, or a frame cannot be read.
+    pub fn of(frame: Option<&str>, pcap: Option<&Path>, words: &Words) -> Result<Input> {
+        match (&words.data_in, frame, pcap) {
             (Some(path), None, None) => read_frame(path).map(Input::Frame),
             (None, Some(text), None) => parse_hex(text).map(Input::Frame),
             (None, None, Some(_)) if words.data_out.is_some() => {
                 bail!("`data_out` takes one frame: it does not go with --pcap")
             }
-            (None, None, Some(path)) => Ok(Input::Capture(path.clone())),
+            (None, None, Some(path)) => Ok(Input::Capture(path.to_owned())),
             (None, None, None) => {
                 bail!("nothing to run on: give `data_in FILE`, --frame HEX or --pcap FILE")
             }

@@ -11,7 +11,10 @@ pub struct Words {
     pub program: Option<String>,
     pub data_in: Option<PathBuf>,
     pub data_out: Option<PathBuf>,
+    /// 1 if it was not given.
     pub repeat: u32,
+    /// Whether it was.
+    pub repeats: bool,
 }
 
 impl Words {
@@ -42,6 +45,7 @@ impl Words {
                 bail!("`{word}` was given twice");
             }
         }
+        let repeats = repeat.is_some();
         let repeat = repeat.map_or(Ok(1), str::parse);
         let repeat = repeat.context("`repeat` takes a number from 1 to 4294967295")?;
         if repeat == 0 {
@@ -52,6 +56,7 @@ impl Words {
             data_in: data_in.map(PathBuf::from),
             data_out: data_out.map(PathBuf::from),
             repeat,
+            repeats,
         })
     }
 }

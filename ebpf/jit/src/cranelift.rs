@@ -4,7 +4,7 @@ use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{ExternalName, UserExternalName};
 use cranelift_codegen::isa::TargetIsa;
-use cranelift_codegen::{Context, FinalizedRelocTarget};
+use cranelift_codegen::{Context, Final, FinalizedRelocTarget, MachSrcLoc};
 use cranelift_frontend::FunctionBuilderContext;
 use squalus_ssa::ir::Function;
 
@@ -29,11 +29,12 @@ unsafe impl Backend for Cranelift {
         for (func, function) in module.functions.iter().enumerate() {
             image.align();
             image.code.starts.push(image.code.bytes.len());
+            let mut end = image.code.bytes.len();
             if let Some(function) = function {
                 let added = image.add(function, module, &*isa, &mut builder);
-                added.map_err(|reason| Refused { func, reason })?;
+                end = added.map_err(|reason| Refused { func, reason })?;
             }
-            image.code.ends.push(image.code.bytes.len());
+            image.code.ends.push(end);
         }
         image.link()
     }
@@ -61,13 +62,14 @@ impl Image {
         bytes.resize(bytes.len().next_multiple_of(64), 0);
     }
 
+    /// Appends a function, and returns where its code ends: constants come after it.
     fn add(
         &mut self,
         function: &Function,
         module: &Module<'_>,
         isa: &dyn TargetIsa,
         builder: &mut FunctionBuilderContext,
-    ) -> Result<(), String> {
+    ) -> Result<usize, String> {
         let caller = function.id as usize;
         let mut codegen = Context::for_function(lower::lower(function, module, isa, builder));
         codegen.set_disasm(module.keep_text);
@@ -96,18 +98,26 @@ impl Image {
                 callee: index as usize,
             });
         }
-        for place in compiled.buffer.get_srclocs_sorted() {
-            if !place.loc.is_default() {
-                self.code.origins.push(Origin {
-                    start: base + place.start as usize,
-                    end: base + place.end as usize,
-                    slot: place.loc.bits() as usize,
-                });
-            }
-        }
+        let marks = compiled.buffer.get_srclocs_sorted();
+        self.add_origins(marks, base);
         let data = compiled.buffer.data();
         self.code.bytes.extend_from_slice(data);
-        Ok(())
+        Ok(base + marks.last().map_or(data.len(), |mark| mark.end as usize))
+    }
+
+    /// Says what the code of a function at `base` comes from. What has lost its mark comes from what is before it.
+    fn add_origins(&mut self, marks: &[MachSrcLoc<Final>], base: usize) {
+        let mut slot = None;
+        for mark in marks {
+            if !mark.loc.is_default() {
+                slot = Some(mark.loc.bits()).filter(|slot| *slot != lower::NO_SLOT);
+            }
+            self.code.origins.extend(slot.map(|slot| Origin {
+                start: base + mark.start as usize,
+                end: base + mark.end as usize,
+                slot: slot as usize,
+            }));
+        }
     }
 
     /// Writes the distances of calls between functions.

@@ -23,6 +23,15 @@ use squalus_ssa::ir::{
 use crate::backend::Module;
 use crate::run::Outcome;
 
+/// Whether a load needs no care here: x86 keeps loads in order, and the code generator moves none past an
+/// acquire.
+fn plain(order: Order) -> bool {
+    order == Order::Plain || order == Order::InTurn && cfg!(target_arch = "x86_64")
+}
+
+/// What code comes from that ends runs after failed checks.
+pub(crate) const NO_SLOT: u32 = u32::MAX - 1;
+
 /// A function under construction.
 struct Lowering<'a, 'b> {
     function: &'a Function,
@@ -189,7 +198,7 @@ impl Lowering<'_, '_> {
             self.block_body(block);
         }
         if let Some(trap) = self.trap {
-            self.b.set_srcloc(SourceLoc::default());
+            self.mark(NO_SLOT);
             self.trap_block(trap);
         }
     }
