@@ -48,17 +48,20 @@ const EACCES: Errno = Errno(13);
 /// Invariant of every value made by this crate's safe functions while its memory is borrowed:
 /// `hard_start <= data_meta <= data <= data_end <= hard_end`, all in one allocation. If the packet has
 /// fragments, they are the `rest` bytes from `data_end` on, inside the same allocation.
+///
+/// What a program changes stands apart: copied in one with its neighbour, it would have to wait until its own store
+/// has left the processor's store buffer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Frame {
-    hard_start: *mut u8,
-    data_meta: *mut u8,
     data: *mut u8,
+    hard_start: *mut u8,
     data_end: *mut u8,
     hard_end: *mut u8,
-    /// Bytes of the packet in fragments, and how many there may be.
-    rest: usize,
+    data_meta: *mut u8,
+    /// How many bytes of the packet may be in fragments, and how many are.
     rest_room: usize,
+    rest: usize,
 }
 
 // SAFETY: a `Frame` is five addresses and two lengths. Using the memory behind them takes an unsafe function, whose caller
