@@ -16,6 +16,7 @@ mod cells;
 mod edges;
 mod emit;
 mod fact_checks;
+mod guess;
 mod live;
 mod memory;
 
@@ -88,6 +89,7 @@ pub fn build(mut input: Input<'_>, func: FuncId) -> Function {
         nodes: Vec::new(),
         number: Vec::new(),
         edges: Edges::default(),
+        rare: Vec::new(),
         undefined: Value(0),
         counts: None,
     };
@@ -95,6 +97,9 @@ pub fn build(mut input: Input<'_>, func: FuncId) -> Function {
         let own = edges::blocks_of(input.facts, func);
         let successors = |block| builder.successors(block).collect();
         builder.edges = Edges::find(profile, entry, &own, successors);
+    } else if func == 0 {
+        let successors = |block| builder.successors(block).collect();
+        builder.rare = guess::rare(input.program, input.facts, successors);
     }
     builder.prologue();
     builder.body();
@@ -129,6 +134,8 @@ struct Builder<'a> {
     number: Vec<[Option<usize>; 2]>,
     /// Which ways the profile saw taken.
     edges: Edges,
+    /// Which blocks are taken to be rare where there is no profile.
+    rare: Vec<bool>,
     /// Stands for variables that nobody reads.
     undefined: Value,
     /// The address of this CPU's counters, if blocks are counted.
@@ -206,7 +213,7 @@ impl Builder<'_> {
         for (from, hot) in order.into_iter().rev() {
             let block = self.emit.function.make_block();
             let head = cfg.blocks()[from].loop_head;
-            self.emit.function.block_mut(block).cold = self.input.profile.is_some() && !hot;
+            self.emit.function.block_mut(block).cold = self.is_cold(from, hot);
             self.number[from][usize::from(hot)] = Some(self.nodes.len());
             self.nodes.push(Node {
                 from,
@@ -225,6 +232,14 @@ impl Builder<'_> {
         self.input
             .profile
             .is_some_and(|profile| profile.is_hot(block))
+    }
+
+    /// Whether a copy of a block is to be out of the way.
+    fn is_cold(&self, block: usize, hot: bool) -> bool {
+        match self.input.profile {
+            Some(_) => !hot,
+            None => self.rare.get(block) == Some(&true),
+        }
     }
 
     /// Whether a hot block's successor is hot when reached from there.
@@ -411,7 +426,7 @@ impl Builder<'_> {
         for (way, to) in [(then, block.jump), (other, block.fall)] {
             self.emit.block = way;
             let hot = to.is_some_and(|to| from.1 && self.is_hot_way(from.0, to));
-            self.emit.function.block_mut(way).cold = self.input.profile.is_some() && !hot;
+            self.emit.function.block_mut(way).cold = to.is_none_or(|to| self.is_cold(to, hot));
             self.go(from, to);
         }
     }
