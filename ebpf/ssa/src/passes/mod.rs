@@ -1,5 +1,6 @@
 //! The passes, their names and their order.
 
+mod combine;
 mod dead;
 mod fold;
 mod forward;
@@ -32,6 +33,8 @@ pub enum Pass {
     Simplify,
     /// Loads of neighbouring bytes become one.
     Merge,
+    /// Stores of neighbouring bytes become one.
+    Combine,
     /// What was stored or loaded before is not loaded again.
     Forward,
     /// Lookups in hashes are done in line.
@@ -44,11 +47,12 @@ pub enum Pass {
 
 impl Pass {
     /// All passes.
-    pub const ALL: [Pass; 8] = [
+    pub const ALL: [Pass; 9] = [
         Pass::Stack,
         Pass::Hot,
         Pass::Simplify,
         Pass::Merge,
+        Pass::Combine,
         Pass::Forward,
         Pass::Lookup,
         Pass::Special,
@@ -63,6 +67,7 @@ impl Pass {
             Pass::Hot => "hot",
             Pass::Simplify => "simplify",
             Pass::Merge => "merge",
+            Pass::Combine => "combine",
             Pass::Forward => "forward",
             Pass::Lookup => "lookup",
             Pass::Special => "special",
@@ -80,6 +85,7 @@ impl Pass {
                 "simpler operations, equal ones only once, no branch on what is known"
             }
             Pass::Merge => "loads of neighbouring bytes become one",
+            Pass::Combine => "stores of neighbouring bytes become one",
             Pass::Forward => "what was stored or loaded before is not loaded again",
             Pass::Lookup => "hashes are searched without a call",
             Pass::Special => "what maps hold that nobody changes becomes part of the code",
@@ -226,6 +232,7 @@ pub fn optimize(
     run(Pass::Merge, &mut merge::run, function);
     run(Pass::Lookup, &mut lookup, function);
     run(Pass::Special, &mut special, function);
+    run(Pass::Combine, &mut combine::run, function);
     run(Pass::Simplify, &mut simplify_all, function);
     run(Pass::Hoist, &mut hoist::run, function);
     dead::run(function);

@@ -1,0 +1,312 @@
+//! Stores of neighbouring bytes become one.
+//!
+//! Programs write addresses byte by byte, and headers field by field. Two stores side by side become one of
+//! twice the width if their values are parts of one thing: numbers, neighbouring bytes that were loaded, or
+//! halves of a value. The first store waits for the second, so nothing in between may look at its bytes.
+//! Only memory that nobody else sees is treated so.
+
+use std::ops::Range;
+
+use super::fold::offset;
+use crate::ir::{BinOp, Function, Op, Order, Region, Ty, UnOp, Value};
+
+/// How many stores wait at once at most.
+const MOST: usize = 32;
+
+/// Goes over all blocks, from narrow stores to wide ones.
+pub(super) fn run(function: &mut Function) {
+    for block in function.reverse_postorder() {
+        for ty in [Ty::I8, Ty::I16, Ty::I32] {
+            let insts = std::mem::take(&mut function.block_mut(block).insts);
+            let mut pass = Combine {
+                function: &mut *function,
+                ty,
+                out: Vec::with_capacity(insts.len()),
+                waiting: Vec::new(),
+            };
+            insts.into_iter().for_each(|inst| pass.inst(inst));
+            function.block_mut(block).insts = pass.out;
+        }
+    }
+}
+
+/// A range of bytes at a known distance from a base.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    region: Region,
+    base: Value,
+    off: i64,
+    ty: Ty,
+}
+
+impl Place {
+    fn bytes(&self) -> Range<i64> {
+        self.off..self.off + i64::from(self.ty.bytes())
+    }
+
+    fn may_overlap(&self, other: &Place) -> bool {
+        let apart = || {
+            let (a, b) = (self.bytes(), other.bytes());
+            self.base == other.base && (a.end <= b.start || b.end <= a.start)
+        };
+        self.region.overlaps(other.region) && !apart()
+    }
+
+    fn is_followed_by(&self, next: &Place) -> bool {
+        self.region == next.region
+            && self.base == next.base
+            && self.ty == next.ty
+            && self.bytes().end == next.off
+    }
+}
+
+/// A store that may still be done later.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    inst: Value,
+    place: Place,
+    value: Value,
+}
+
+struct Combine<'a> {
+    function: &'a mut Function,
+    /// Width of the stores that are combined.
+    ty: Ty,
+    out: Vec<Value>,
+    waiting: Vec<Waiting>,
+}
+
+impl Combine<'_> {
+    fn inst(&mut self, inst: Value) {
+        let op = self.function.value(inst).op.clone();
+        match op {
+            Op::Store {
+                region,
+                base,
+                off,
+                value,
+            } => return self.store(inst, region, base, off, value),
+            Op::Load { order, .. } => match place(self.function, inst) {
+                Some(read) if order == Order::Plain => {
+                    self.waiting.retain(|store| !store.place.may_overlap(&read));
+                }
+                _ => self.waiting.clear(),
+            },
+            Op::Native { ref effect, .. } => {
+                let touched = effect.reads.iter().chain(&effect.writes);
+                let touched: Vec<Region> = touched.copied().collect();
+                self.waiting
+                    .retain(|store| !touched.iter().any(|r| r.overlaps(store.place.region)));
+            }
+            Op::Atomic { .. } | Op::Local { .. } | Op::TailCall(..) | Op::TrapIf { .. } => {
+                self.waiting.clear();
+            }
+            _ => {}
+        }
+        self.out.push(inst);
+    }
+
+    fn store(&mut self, inst: Value, region: Region, base: Value, off: i32, value: Value) {
+        let ty = self.function.ty(value);
+        let (root, distance) = offset(self.function, base);
+        let off = distance.cast_signed().wrapping_add(off.into());
+        let place = Place {
+            region,
+            base: root,
+            off,
+            ty,
+        };
+        if let Some(earlier) = self.neighbour(&place) {
+            let low = off.min(earlier.place.off);
+            let halves = if low == off {
+                (value, earlier.value)
+            } else {
+                (earlier.value, value)
+            };
+            if let Some(whole) = self.whole(halves) {
+                self.out.retain(|&inst| inst != earlier.inst);
+                let overtaken = |store: &Waiting| store.place.may_overlap(&place);
+                self.waiting
+                    .retain(|store| store.inst != earlier.inst && !overtaken(store));
+                return self.put(inst, region, (root, low), whole);
+            }
+        }
+        self.waiting
+            .retain(|store| !store.place.may_overlap(&place));
+        let private = matches!(region, Region::Packet | Region::Frame | Region::Temp(_));
+        if ty == self.ty && private {
+            if self.waiting.len() == MOST {
+                self.waiting.remove(0);
+            }
+            self.waiting.push(Waiting { inst, place, value });
+        }
+        self.out.push(inst);
+    }
+
+    /// An earlier store beside this one. Bytes pair up from even distances, as fields do.
+    fn neighbour(&self, place: &Place) -> Option<Waiting> {
+        let beside = |store: &&Waiting| {
+            let low = place.off.min(store.place.off);
+            (store.place.is_followed_by(place) || place.is_followed_by(&store.place))
+                && (self.ty != Ty::I8 || low % 2 == 0)
+        };
+        self.waiting.iter().rev().find(beside).copied()
+    }
+
+    /// Both stores as one, in the place of the later one.
+    fn put(&mut self, inst: Value, region: Region, (root, low): (Value, i64), value: Value) {
+        let slot = self.function.value(inst).slot;
+        let (base, off) = match i32::try_from(low) {
+            Ok(off) => (root, off),
+            Err(_) => {
+                let by = self.function.number(Ty::I64, low.cast_unsigned());
+                (self.make(Op::Bin(BinOp::Add, root, by), Ty::I64, slot), 0)
+            }
+        };
+        let op = Op::Store {
+            region,
+            base,
+            off,
+            value,
+        };
+        self.function.values[inst.0 as usize].op = op;
+        self.out.push(inst);
+    }
+
+    fn make(&mut self, op: Op, ty: Ty, slot: u32) -> Value {
+        let value = self.function.make(op, ty, slot);
+        self.out.push(value);
+        value
+    }
+
+    /// The value that has these as its low and high halves, if it costs nothing.
+    fn whole(&mut self, (low, high): (Value, Value)) -> Option<Value> {
+        let wide = Ty::of_bytes(self.ty.bytes() * 2)?;
+        let bits = self.ty.bits();
+        let numbers = (self.function.constant(low), self.function.constant(high));
+        if let (Some(low), Some(high)) = numbers {
+            return Some(self.function.number(wide, low | high << bits));
+        }
+        if let Some(value) = self.halves_of(low, high, wide) {
+            return Some(value);
+        }
+        self.loaded(low, high, wide)
+    }
+
+    /// The value of which these are the low part and the one above it.
+    fn halves_of(&mut self, low: Value, high: Value, wide: Ty) -> Option<Value> {
+        let (a, by_a) = self.part(low)?;
+        let (b, by_b) = self.part(high)?;
+        let from = self.function.ty(a);
+        let fits = by_a + u64::from(wide.bits()) <= from.bits().into();
+        if a != b || by_b != by_a + u64::from(self.ty.bits()) || !fits {
+            return None;
+        }
+        let slot = self.function.value(low).slot;
+        let mut value = a;
+        if by_a != 0 {
+            let by = self.function.number(from, by_a);
+            value = self.make(Op::Bin(BinOp::LShr, value, by), from, slot);
+        }
+        if from != wide {
+            value = self.make(Op::Un(UnOp::Truncate, value), wide, slot);
+        }
+        Some(value)
+    }
+
+    /// A value that this is a part of, and how far up.
+    fn part(&self, value: Value) -> Option<(Value, u64)> {
+        let Op::Un(UnOp::Truncate, from) = self.function.value(value).op else {
+            return None;
+        };
+        match self.function.value(from).op {
+            Op::Bin(BinOp::LShr, whole, by) => {
+                let bits = u64::from(self.function.ty(whole).bits());
+                Some((whole, self.function.constant(by)? % bits))
+            }
+            _ => Some((from, 0)),
+        }
+    }
+
+    /// One load for two that are side by side, in the place of the first of them.
+    fn loaded(&mut self, low: Value, high: Value, wide: Ty) -> Option<Value> {
+        let (first, second) = (place(self.function, low)?, place(self.function, high)?);
+        if !first.is_followed_by(&second) {
+            return None;
+        }
+        let find = |load: Value| self.out.iter().position(|inst| *inst == load);
+        let (a, b) = (find(low)?, find(high)?);
+        let at = a.min(b);
+        let whole = Place { ty: wide, ..first };
+        let mut between = self.out[at..a.max(b)].iter();
+        if between.any(|&inst| changes(self.function, inst, &whole)) {
+            return None;
+        }
+        let Op::Load {
+            region, base, off, ..
+        } = self.function.value(low).op
+        else {
+            return None;
+        };
+        // The base of the lower load must be there before the upper one.
+        if self.out[at..].contains(&base) {
+            return None;
+        }
+        let load = Op::Load {
+            region,
+            base,
+            off,
+            order: Order::Plain,
+        };
+        let slot = self.function.value(low).slot;
+        let value = self.function.make(load, wide, slot);
+        self.out.insert(at, value);
+        Some(value)
+    }
+}
+
+/// Where an ordinary load reads.
+fn place(function: &Function, load: Value) -> Option<Place> {
+    let data = function.value(load);
+    let Op::Load {
+        region,
+        base,
+        off,
+        order: Order::Plain,
+    } = data.op
+    else {
+        return None;
+    };
+    let (base, distance) = offset(function, base);
+    Some(Place {
+        region,
+        base,
+        off: distance.cast_signed().wrapping_add(off.into()),
+        ty: data.ty,
+    })
+}
+
+/// Whether an instruction may change these bytes, or must not be passed.
+fn changes(function: &Function, inst: Value, bytes: &Place) -> bool {
+    match &function.value(inst).op {
+        Op::Store {
+            region,
+            base,
+            off,
+            value,
+        } => {
+            let (base, distance) = offset(function, *base);
+            let stored = Place {
+                region: *region,
+                base,
+                off: distance.cast_signed().wrapping_add((*off).into()),
+                ty: function.ty(*value),
+            };
+            stored.may_overlap(bytes)
+        }
+        Op::Native { effect, .. } => effect.writes.iter().any(|r| r.overlaps(bytes.region)),
+        Op::Load { order, .. } => *order != Order::Plain,
+        Op::Atomic { .. } | Op::Local { .. } | Op::TailCall(..) | Op::TrapIf { .. } => true,
+        _ => false,
+    }
+}
