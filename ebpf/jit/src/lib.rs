@@ -44,7 +44,7 @@ pub use context::Context;
 pub use cranelift::Cranelift;
 pub use run::{run_burst, run_linked, run_timer};
 pub use squalus_ssa::support::{MapSet, Profile};
-pub use squalus_ssa::{Pass, Passes, UnknownPass};
+pub use squalus_ssa::{Pass, Passes, UnknownPass, has_changed};
 
 /// Why a program could not be compiled.
 #[derive(Debug, thiserror::Error)]

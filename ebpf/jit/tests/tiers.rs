@@ -5,7 +5,7 @@ mod common;
 use common::{Loaded, compile_tier_all, contexts, link, run_jit};
 use squalus_analysis::analyse;
 use squalus_isa::{Insn, MemSize, opcode as o};
-use squalus_jit::{CompiledProgram, Options, Pass, Passes, Tier};
+use squalus_jit::{CompiledProgram, Options, Pass, Passes, Profile, Tier, has_changed};
 use squalus_runtime::asm::{Asm, R};
 
 /// Two ways through a program: for packets whose first byte is 1, and for all others. Both call a subprogram that
@@ -112,10 +112,7 @@ fn code_for_one_way_is_right_for_the_other() {
     for (first, second, result) in [(1, 2, 206), (7, 2, 106), (1, 0, 200), (0, 90, 370)] {
         assert_eq!(value(&loaded, &hot, &packet(first, second)), result);
     }
-    assert!(
-        contexts[0].profile().is_like(&profile),
-        "hot code does not count"
-    );
+    assert_eq!(contexts[0].profile(), profile, "hot code does not count");
     // The rare way does not come back to the hot code: what it does with the result is there twice.
     let without = Options {
         passes: Passes::ALL.without(Pass::Hot),
@@ -131,18 +128,32 @@ fn code_for_one_way_is_right_for_the_other() {
     assert_eq!((calls(&hot), calls(&plain)), (2, 1));
 }
 
-#[test]
-fn seldom_is_not_hot() {
-    let loaded = link(&[program()], &[]);
-    let contexts = contexts(&loaded);
-    let programs = compile_tier_all(&loaded, &contexts, Options::default(), &[Tier::Counted]);
-    for n in 0..2000 {
-        value(&loaded, &programs, &packet(u8::from(n % 1000 != 0), 1));
+/// What was counted when so many packets went the one way and so many the other.
+fn counted(loaded: &Loaded, ones: u32, others: u32) -> Profile {
+    let contexts = contexts(loaded);
+    let programs = compile_tier_all(loaded, &contexts, Options::default(), &[Tier::Counted]);
+    for (first, count) in [(1, ones), (0, others)] {
+        for _ in 0..count {
+            value(loaded, &programs, &packet(first, 1));
+        }
     }
-    let mixed = contexts[0].profile();
-    contexts[0].reset();
-    value(&loaded, &programs, &packet(1, 1));
-    assert!(mixed.is_like(&contexts[0].profile()));
-    value(&loaded, &programs, &packet(0, 1));
-    assert!(!mixed.is_like(&contexts[0].profile()));
+    contexts[0].profile()
+}
+
+#[test]
+fn traffic_changes_when_ways_become_often_or_rare() {
+    let loaded = link(&[program()], &[]);
+    let facts = analyse(&loaded.programs[0]).expect("the program can be right");
+    let one = counted(&loaded, 4000, 0);
+    let few = counted(&loaded, 4000, 20);
+    let many = counted(&loaded, 2000, 2000);
+    let other = counted(&loaded, 0, 4000);
+    let changes = |old, new| has_changed(&facts, old, new, 1);
+    assert!(!changes(&one, &one));
+    assert!(!changes(&one, &few), "one in 200 says nothing");
+    assert!(!changes(&few, &one));
+    assert!(!changes(&few, &many), "these ways were hot before");
+    assert!(changes(&one, &many) && changes(&many, &one));
+    assert!(changes(&one, &other) && changes(&few, &other));
+    assert!(!has_changed(&facts, &one, &other, 5000), "it hardly runs");
 }

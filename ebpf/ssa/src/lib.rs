@@ -8,7 +8,7 @@ mod print;
 pub mod support;
 mod verify;
 
-pub use build::{Counters, Input, build};
+pub use build::{Counters, Input, build, has_changed};
 pub use dominators::Dominators;
 pub use passes::{Pass, Passes, UnknownPass, optimize};
 pub use verify::{Malformed, verify};

@@ -132,12 +132,6 @@ impl Profile {
     pub fn is_hot(&self, block: usize) -> bool {
         self.hot.get(block) == Some(&true)
     }
-
-    /// Whether the same blocks are hot in both.
-    #[must_use]
-    pub fn is_like(&self, other: &Profile) -> bool {
-        self.hot == other.hot
-    }
 }
 
 /// Some of a program's maps, by their indices. Those beyond [`MapSet::MOST`] are never in it.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use squalus_analysis::Facts;
-use squalus_jit::{Context, JitError, MapSet, Options, Profile, Tier};
+use squalus_jit::{Context, JitError, MapSet, Options, Profile, Tier, has_changed};
 use squalus_runtime::LinkedProgram;
 
 use crate::native::{CodeSource, Native};
@@ -106,6 +106,16 @@ impl Compiler {
             ..self.options
         };
         Native::compile(&sources, options)
+    }
+
+    /// Whether code that was made for what ran then is not good for what runs now.
+    fn has_changed(&self, then: &[Profile], now: &[Profile]) -> bool {
+        // Of what ran so rarely it does not matter.
+        let least = self.runs() / 64;
+        let programs = self.facts.iter().zip(then.iter().zip(now));
+        programs
+            .into_iter()
+            .any(|(facts, (then, now))| has_changed(facts, then, now, least))
     }
 
     fn runs(&self) -> u64 {
@@ -399,13 +409,11 @@ impl<'a> Tiers<'a> {
     /// Makes code for what ran, if there is none.
     fn compile(&mut self) {
         let profiles = self.compiler.profiles();
-        let like = |hot: &Hot| {
-            hot.profiles
-                .iter()
-                .zip(&profiles)
-                .all(|(a, b)| a.is_like(b))
-        };
-        if !self.hot.as_ref().is_some_and(like) {
+        if self
+            .hot
+            .as_ref()
+            .is_none_or(|hot| self.compiler.has_changed(&hot.profiles, &profiles))
+        {
             match self.compiler.compile(|n| Tier::Hot(&profiles[n])) {
                 Ok(native) => {
                     let native = Arc::new(native);

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use squalus_analysis::FuncId;
+use squalus_analysis::{Facts, FuncId};
 
 use crate::support::Profile;
 
@@ -69,8 +69,89 @@ impl Edges {
     }
 }
 
+/// Whether code that was made for one profile is not good for traffic that gave a newer one: ways are taken often now
+/// that were not hot, or rarely that were taken often. What lies between says nothing, so that a little traffic
+/// which comes and goes makes no difference; nor do functions that ran less than `least` times in both.
+#[must_use]
+pub fn has_changed(facts: &Facts, old: &Profile, new: &Profile, least: u64) -> bool {
+    let cfg = facts.cfg();
+    (0..cfg.functions() as FuncId).any(|func| {
+        let (entry, own) = (cfg.entry(func), blocks_of(facts, func));
+        let [then, now] = [old, new].map(|profile| Ways::new(facts, profile, entry, &own));
+        if then.runs.max(now.runs) < least {
+            return false;
+        }
+        let differs = |from: usize| {
+            successors(facts, from).any(|to| {
+                let (then, now) = (then.share(from, to), now.share(from, to));
+                now == Share::Often && then < Share::Hot
+                    || then == Share::Often && now == Share::Rare
+            })
+        };
+        (then.runs == 0) != (now.runs == 0) || own.into_iter().any(differs)
+    })
+}
+
+/// How often a way is taken, compared with how often its function runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Share {
+    /// Hardly ever.
+    Rare,
+    Seldom,
+    /// So often that it gets code of its own.
+    Hot,
+    /// So often that it matters.
+    Often,
+}
+
+/// A function's ways.
+struct Ways<'a> {
+    profile: &'a Profile,
+    edges: Edges,
+    runs: u64,
+}
+
+impl<'a> Ways<'a> {
+    fn new(facts: &Facts, profile: &'a Profile, entry: usize, own: &[usize]) -> Ways<'a> {
+        let next = |block| successors(facts, block).collect();
+        Ways {
+            profile,
+            edges: Edges::find(profile, entry, own, next),
+            runs: profile.counts().get(entry).copied().unwrap_or(0),
+        }
+    }
+
+    fn share(&self, from: usize, to: usize) -> Share {
+        const RARE: u64 = 1024;
+        const OFTEN: u64 = 64;
+        let whole = self.profile.counts().get(to).copied().unwrap_or(0);
+        let count = self.edges.taken(from, to).unwrap_or(whole);
+        let is_one_in = |bound| count != 0 && count.saturating_mul(bound) >= self.runs;
+        if is_one_in(OFTEN) {
+            Share::Often
+        } else if self.profile.is_often(to, count) {
+            Share::Hot
+        } else if is_one_in(RARE) {
+            Share::Seldom
+        } else {
+            Share::Rare
+        }
+    }
+}
+
+/// The blocks that execution can go on with after a block.
+pub(super) fn successors(facts: &Facts, from: usize) -> impl Iterator<Item = usize> + use<> {
+    let block = &facts.cfg().blocks()[from];
+    let last = facts.inst(block.end - 1);
+    let falls = last.is_some_and(|known| known.can_fall);
+    let jumps = last.is_some_and(|known| known.can_jump);
+    let falls = falls.then_some(block.fall).flatten();
+    let jumps = jumps.then_some(block.jump).flatten();
+    falls.into_iter().chain(jumps)
+}
+
 /// The blocks of a function.
-pub(super) fn blocks_of(facts: &squalus_analysis::Facts, func: FuncId) -> Vec<usize> {
+pub(super) fn blocks_of(facts: &Facts, func: FuncId) -> Vec<usize> {
     let blocks = facts.cfg().blocks();
     let own = |&n: &usize| blocks[n].func == func && facts.entry(n).is_some();
     (0..blocks.len()).filter(own).collect()

@@ -28,6 +28,7 @@ use crate::ir::{BinOp, Block, Fixed, Function, Op, Region, Terminator, Ty, Value
 use crate::support::{Profile, Support};
 use cells::{Cells, own_offset};
 use edges::Edges;
+pub use edges::has_changed;
 pub(crate) use emit::{Emitter, target};
 use live::Live;
 
@@ -253,18 +254,7 @@ impl Builder<'_> {
 
     /// The blocks that execution can go on with after a block.
     fn successors(&self, from: usize) -> impl Iterator<Item = usize> + use<> {
-        let facts = self.input.facts;
-        let block = &facts.cfg().blocks()[from];
-        let last = facts.inst(block.end - 1);
-        let falls = last
-            .is_some_and(|known| known.can_fall)
-            .then_some(block.fall)
-            .flatten();
-        let jumps = last
-            .is_some_and(|known| known.can_jump)
-            .then_some(block.jump)
-            .flatten();
-        falls.into_iter().chain(jumps)
+        edges::successors(self.input.facts, from)
     }
 
     fn make_params(&mut self, number: usize) {
