@@ -20,7 +20,10 @@ impl Machine<'_> {
         effect: &mut Effect,
     ) {
         if matches!(state.reg(Reg::R3), Value::Stack { .. }) {
-            effect.reads = FrameRead::All;
+            effect.reads = match effect.reads {
+                FrameRead::None => FrameRead::Lent,
+                _ => FrameRead::AllFrames,
+            };
             effect.escapes = true;
         }
         let callbacks = self.callbacks(func, state.reg(Reg::R2));

@@ -251,6 +251,14 @@ impl Machine<'_> {
                 hi: off.hi + memory.len - 1,
             });
         }
+        if let (Value::Stack { func: owner, off }, None) = (memory.pointer, own) {
+            let free = usize::from(effect.lent[0].is_some());
+            let bytes = Interval {
+                lo: off.lo,
+                hi: off.hi + memory.len - 1,
+            };
+            effect.lent[free] = Some((owner, bytes));
+        }
         if memory.write {
             self.wrote(func, state, &memory.pointer, memory.len, access);
         }
@@ -324,7 +332,7 @@ impl Machine<'_> {
         let passes_stack = args.into_iter().any(|v| matches!(v, Value::Stack { .. }));
         let mut effect = Effect {
             reads: if passes_stack {
-                FrameRead::All
+                FrameRead::Lent
             } else {
                 FrameRead::None
             },

@@ -55,6 +55,8 @@ pub(crate) struct Effect {
     pub(crate) replaced: bool,
     /// What it reads of its own function's frame.
     pub(crate) reads: FrameRead,
+    /// Bytes of other functions' frames that it touches and that are known.
+    pub(crate) lent: [Option<(FuncId, Interval)>; 2],
     /// Bytes of its own function's frame that it may touch; checked accesses are not counted.
     pub(crate) frame: [Option<Interval>; 2],
     /// Whether another function or a checked access may use the frame.
@@ -69,8 +71,8 @@ pub(crate) enum FrameRead {
     None,
     /// Some within these bounds, both included.
     Bytes(Interval),
-    /// Any.
-    All,
+    /// Those that the functions it calls touch.
+    Lent,
     /// Any of any frame of the run.
     AllFrames,
 }
@@ -466,6 +468,13 @@ fn touch(func: FuncId, pointer: &Value, size: u32, access: Access) -> Effect {
             };
             effect.reads = FrameRead::Bytes(bytes);
             effect.frame[0] = Some(bytes);
+        }
+        (Access::Proved(Area::Stack), Value::Stack { func: owner, off }) => {
+            let bytes = Interval {
+                lo: off.lo,
+                hi: off.hi + i64::from(size) - 1,
+            };
+            effect.lent[0] = Some((*owner, bytes));
         }
         (Access::Checked(Area::Any | Area::Stack), _) => {
             effect.reads = FrameRead::AllFrames;

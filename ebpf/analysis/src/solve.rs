@@ -415,6 +415,7 @@ impl<'a> Solver<'a> {
         let cfg = self.machine.cfg;
         let mut insts: Vec<Option<Box<InstFacts>>> = vec![None; self.machine.program.insts().len()];
         let mut functions = vec![FunctionFacts::default(); cfg.functions()];
+        let mut lent = vec![Lent::default(); cfg.functions()];
         for (number, block) in cfg.blocks().iter().enumerate() {
             for path in 0..self.entries[number].states().len() {
                 let mut state = self.entries[number].states()[path].clone();
@@ -422,7 +423,7 @@ impl<'a> Solver<'a> {
                 for (n, place) in places.take(block.end).skip(block.first) {
                     let (regs, unwritten) = (state.regs(), state.unwritten());
                     let effect = self.step(block.func, &mut state, n)?;
-                    note_frame(&mut functions, block.func, unwritten, &effect);
+                    note_frame(&mut functions, &mut lent, block.func, unwritten, &effect);
                     let decoded = &self.machine.program.insts()[n];
                     let found = inst_facts(&decoded.inst, regs, &state, &effect);
                     match place {
@@ -434,6 +435,9 @@ impl<'a> Solver<'a> {
                     }
                 }
             }
+        }
+        for (facts, lent) in functions.iter_mut().zip(&lent) {
+            lent.note(facts);
         }
         for block in cfg.blocks() {
             for facts in insts[block.first..block.end].iter().flatten() {
@@ -473,26 +477,64 @@ fn inst_facts(inst: &Inst, regs: [Value; Reg::COUNT], state: &State, effect: &Ef
     }
 }
 
+/// Bytes of a frame, a bit each, that other functions use.
+#[derive(Clone, Default)]
+struct Lent {
+    /// Those that may not be written when other functions are called.
+    unwritten: [u64; 8],
+    /// Those that other functions touch.
+    touched: [u64; 8],
+}
+
+impl Lent {
+    fn note(&self, facts: &mut FunctionFacts) {
+        for (word, read) in facts.read_unwritten.iter_mut().enumerate() {
+            *read |= self.unwritten[word] & self.touched[word];
+        }
+    }
+}
+
 /// Adds what an instruction does with stack frames to the facts of functions.
-fn note_frame(functions: &mut [FunctionFacts], func: FuncId, unwritten: [u64; 8], effect: &Effect) {
+fn note_frame(
+    functions: &mut [FunctionFacts],
+    lent: &mut [Lent],
+    func: FuncId,
+    unwritten: [u64; 8],
+    effect: &Effect,
+) {
     match effect.reads {
         FrameRead::None => {}
         FrameRead::Bytes(bytes) => {
             let facts = &mut functions[func as usize];
-            for byte in bytes.lo.max(0)..=bytes.hi.min(511) {
-                let (word, bit) = (byte as usize / 64, byte as usize % 64);
-                facts.read_unwritten[word] |= unwritten[word] & (1 << bit);
+            for (read, bits) in facts.read_unwritten.iter_mut().zip(bits(bytes, unwritten)) {
+                *read |= bits;
             }
         }
-        FrameRead::All => {
-            let facts = &mut functions[func as usize];
-            for (read, unwritten) in facts.read_unwritten.iter_mut().zip(unwritten) {
-                *read |= unwritten;
+        FrameRead::Lent => {
+            let lent = &mut lent[func as usize];
+            for (all, unwritten) in lent.unwritten.iter_mut().zip(unwritten) {
+                *all |= unwritten;
             }
         }
         FrameRead::AllFrames => note_any_frame(functions),
     }
+    for (owner, bytes) in effect.lent.into_iter().flatten() {
+        let lent = &mut lent[owner as usize];
+        for (touched, bits) in lent.touched.iter_mut().zip(bits(bytes, [u64::MAX; 8])) {
+            *touched |= bits;
+        }
+    }
     functions[func as usize].frame_escapes |= effect.escapes;
+}
+
+/// Those of `among` that are in a range.
+fn bits(bytes: Interval, among: [u64; 8]) -> [u64; 8] {
+    let mut found = [0; 8];
+    for byte in bytes.lo.max(0)..=bytes.hi.min(511) {
+        let (word, bit) = (byte as usize / 64, byte as usize % 64);
+        found[word] |= among[word] & (1 << bit);
+    }
+    found
 }
 
 /// Notes that any byte of any frame may be used.
