@@ -583,6 +583,9 @@ fn walks_over_huge_maps_without_elements_end() {
     code.bind(again);
     for_each(&mut code, callback, 0);
     code.jump(again).bind(callback).mov(0, 0).exit();
-    let huge = map(MapType::Hash, 1 << 20);
-    assert_eq!(reason(&code, &[huge]), TrapReason::Budget);
+    let loaded = link(&[code.finish()], &[map(MapType::Hash, 1 << 20)]);
+    let budget = Err(TrapReason::Budget);
+    assert_eq!(run_interp(&loaded, &[0; 64]).result, budget);
+    let compiled = compile_all(&loaded, Options::default());
+    assert_eq!(run_jit(&loaded, &compiled, &[0; 64]).result, budget);
 }

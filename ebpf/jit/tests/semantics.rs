@@ -415,31 +415,45 @@ fn endless_programs_end() {
 #[test]
 fn loops_in_loops_take_from_one_budget() {
     for (rounds, ends) in [(300, true), (320, false)] {
-        let mut asm = Asm::new();
-        let (outer, inner) = (asm.label(), asm.label());
-        asm.mov(0, 0)
-            .mov(6, rounds)
-            .bind(outer)
-            .mov(7, rounds)
-            .bind(inner)
-            .add(0, 1)
-            .add(7, -1)
-            .jump_if(o::JNE, 7, 0, inner)
-            .add(6, -1)
-            .jump_if(o::JNE, 6, 0, outer)
-            .exit();
-        let loaded = link(&[asm.finish()], &[]);
-        for passes in [Passes::NONE, Passes::ALL.without(Pass::Hoist), Passes::ALL] {
-            let options = Options {
-                passes,
-                ..Options::default()
-            };
-            let ran = run_jit(&loaded, &compile_all(&loaded, options), &PACKET).result;
-            let counted = u64::from(rounds.unsigned_abs()).pow(2);
-            let expected = ends.then_some(counted).ok_or(TrapReason::Budget);
-            assert_eq!(ran, expected, "{passes}");
+        for known in [true, false] {
+            let program = nested_loops(rounds, known);
+            let loaded = link(&[program], &[]);
+            for passes in [Passes::NONE, Passes::ALL.without(Pass::Hoist), Passes::ALL] {
+                let options = Options {
+                    passes,
+                    ..Options::default()
+                };
+                let ran = run_jit(&loaded, &compile_all(&loaded, options), &PACKET).result;
+                let counted = u64::from(rounds.unsigned_abs()).pow(2);
+                let expected = ends.then_some(counted).ok_or(TrapReason::Budget);
+                assert_eq!(ran, expected, "{passes}, known: {known}");
+            }
         }
     }
+}
+
+/// Counts the rounds of a loop in a loop.
+fn nested_loops(rounds: i32, known: bool) -> Vec<Insn> {
+    const RX_QUEUE_INDEX: i16 = 16;
+    let mut asm = Asm::new();
+    let (outer, inner) = (asm.label(), asm.label());
+    asm.load(MemSize::W, 8, 1, RX_QUEUE_INDEX);
+    if known {
+        asm.mov(8, 0);
+    }
+    asm.mov(0, 0)
+        .mov(6, rounds)
+        .bind(outer)
+        .mov(7, rounds)
+        .add(7, R(8))
+        .bind(inner)
+        .add(0, 1)
+        .add(7, -1)
+        .jump_if(o::JNE, 7, 0, inner)
+        .add(6, -1)
+        .jump_if(o::JNE, 6, 0, outer)
+        .exit();
+    asm.finish()
 }
 
 fn tail_call_to(asm: &mut Asm, index: i32) {

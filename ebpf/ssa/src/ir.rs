@@ -470,6 +470,13 @@ impl Function {
         &mut self.blocks[block.0 as usize]
     }
 
+    /// Whether a block does nothing but end the run.
+    #[must_use]
+    pub fn ends_run(&self, block: Block) -> bool {
+        let data = self.block(block);
+        data.insts.is_empty() && matches!(data.end, Some(Terminator::Trap(..)))
+    }
+
     /// A new value, in no block yet.
     pub fn make(&mut self, op: Op, ty: Ty, slot: u32) -> Value {
         self.values.push(ValueData { op, ty, slot });

@@ -17,6 +17,7 @@ mod edges;
 mod emit;
 mod fact_checks;
 mod guess;
+mod helpers;
 mod live;
 mod memory;
 
@@ -47,6 +48,8 @@ pub struct Input<'a> {
     pub counts: Option<Counters>,
     /// Whether bytes of the stack become values.
     pub stack: bool,
+    /// Whether small helpers become instructions.
+    pub helpers: bool,
     /// Whether every fact about a register is compared with the register, and a false one ends the run. Facts
     /// are used for nothing else but accesses then. For tests of the analysis.
     pub check_facts: bool,
@@ -310,6 +313,11 @@ impl Builder<'_> {
         self.count(from);
         let facts = self.input.facts;
         let block = &facts.cfg().blocks()[from];
+        if block.loop_head {
+            // Each round costs a piece of the budget.
+            self.emit.slot = self.input.program.insts()[block.first].slot as u32;
+            self.emit.charge();
+        }
         for n in block.first..block.end {
             let decoded = self.input.program.insts()[n];
             self.emit.slot = decoded.slot as u32;
@@ -327,7 +335,7 @@ impl Builder<'_> {
                 }
                 Inst::Exit => return self.exit(known),
                 _ => {
-                    self.instruction(n, known, &decoded);
+                    self.instruction(known, &decoded);
                     if self.emit.function.block(self.emit.block).end.is_some() {
                         return;
                     }
@@ -358,7 +366,7 @@ impl Builder<'_> {
         self.emit.store(Region::Counts, counts, at, count);
     }
 
-    fn instruction(&mut self, n: usize, known: &InstFacts, decoded: &Decoded) {
+    fn instruction(&mut self, known: &InstFacts, decoded: &Decoded) {
         match decoded.inst {
             Inst::Alu {
                 width,
@@ -374,19 +382,16 @@ impl Builder<'_> {
             Inst::Load { .. } | Inst::Store { .. } | Inst::Atomic { .. } => {
                 self.memory(known, decoded)
             }
-            Inst::Call(target) => self.call(n, known, target),
+            Inst::Call(target) => self.call(known, target),
             Inst::Jump { .. } | Inst::JumpIf { .. } | Inst::MayJump { .. } | Inst::Exit => {}
         }
     }
 
-    /// Goes on with another block; around a loop that costs a piece of the budget.
+    /// Goes on with another block.
     fn go(&mut self, (from, hot): (usize, bool), to: Option<usize>) {
         let Some(to) = to else {
             return self.emit.trap(TrapReason::Unsupported);
         };
-        if self.input.facts.cfg().is_back_edge(from, to) {
-            self.emit.charge();
-        }
         let hot = hot && self.is_hot_way(from, to);
         self.enter(self.node_of(to, hot));
     }

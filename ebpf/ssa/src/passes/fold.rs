@@ -550,7 +550,7 @@ fn sign_extend(from: Ty, x: u64) -> u64 {
 }
 
 /// The result of an operation on numbers, as RFC 9669 defines it.
-fn calculate(op: BinOp, ty: Ty, a: u64, b: u64) -> u64 {
+pub(super) fn calculate(op: BinOp, ty: Ty, a: u64, b: u64) -> u64 {
     let (x, y) = (sign_extend(ty, a), sign_extend(ty, b));
     let (sx, sy) = (x.cast_signed(), y.cast_signed());
     let by = (b % u64::from(ty.bits())) as u32;
@@ -581,7 +581,7 @@ fn calculate(op: BinOp, ty: Ty, a: u64, b: u64) -> u64 {
     result & ty.mask()
 }
 
-fn compare(op: Cmp, ty: Ty, a: u64, b: u64) -> bool {
+pub(super) fn compare(op: Cmp, ty: Ty, a: u64, b: u64) -> bool {
     let (x, y) = (
         sign_extend(ty, a).cast_signed(),
         sign_extend(ty, b).cast_signed(),

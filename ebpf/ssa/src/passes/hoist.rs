@@ -9,8 +9,10 @@
 //! helpers that may write there, and no tail calls. A run that is ended inside a loop leaves there what was there
 //! before the loop; nobody looks at it before the next run has set it anew.
 
+use super::loops::{Loop, loops};
 use super::params;
 use super::rewrite::{Aliases, predecessors};
+use super::rounds;
 use crate::dominators::Dominators;
 use crate::ir::{
     Block, BlockData, Fixed, Function, Op, Order, Region, Target, Terminator, Ty, Value,
@@ -18,69 +20,28 @@ use crate::ir::{
 
 /// Goes over all loops.
 pub(super) fn run(function: &mut Function) {
-    let mut loops = find(function);
+    let mut loops = loops(function);
     if loops.is_empty() {
         return;
     }
     let env = function.fixed(Fixed::Env);
     for n in 0..loops.len() {
-        let Some(places) = Places::of(function, env, &loops[n]) else {
-            continue;
-        };
-        let added = Hoist::new(function, env, &loops[n], places).run();
+        let (dominators, before) = (Dominators::new(function), predecessors(function));
+        let mut added = rounds::run(function, &dominators, &before, &loops[n]);
+        if let Some(places) = Places::of(function, env, &loops[n]) {
+            added.extend(Hoist::new(function, env, &loops[n], places).run());
+        }
         // The new blocks belong to the loops around that have what they lead to.
         let head = loops[n].head;
         for around in loops[n + 1..].iter_mut().filter(|around| around.has(head)) {
-            let inside = added.iter().filter(|(_, to)| around.has(*to));
-            let inside: Vec<Block> = inside.map(|(block, _)| *block).collect();
-            around.blocks.extend(inside);
+            for &(block, to) in added.iter().rev() {
+                if around.has(to) {
+                    around.blocks.push(block);
+                }
+            }
         }
     }
     params::run(function);
-}
-
-/// A loop that is entered only by its head.
-struct Loop {
-    head: Block,
-    /// Sorted but for what was added.
-    blocks: Vec<Block>,
-}
-
-impl Loop {
-    fn has(&self, block: Block) -> bool {
-        self.blocks.contains(&block)
-    }
-}
-
-/// All loops, inner ones before those around them.
-fn find(function: &Function) -> Vec<Loop> {
-    let dominators = Dominators::new(function);
-    let before = predecessors(function);
-    let mut loops = Vec::new();
-    for &head in dominators.order() {
-        let latches = before[head.0 as usize].iter().copied();
-        let open: Vec<Block> = latches.filter(|&b| dominators.dominates(head, b)).collect();
-        if !open.is_empty() && head != Function::ENTRY {
-            loops.push(body(head, open, &before));
-        }
-    }
-    loops.sort_by_key(|l| l.blocks.len());
-    loops
-}
-
-/// The loop of the blocks from which `latches` can be reached without its head.
-fn body(head: Block, latches: Vec<Block>, before: &[Vec<Block>]) -> Loop {
-    let mut inside = vec![false; before.len()];
-    inside[head.0 as usize] = true;
-    let mut blocks = vec![head];
-    let mut open = latches;
-    while let Some(block) = open.pop() {
-        if !std::mem::replace(&mut inside[block.0 as usize], true) {
-            blocks.push(block);
-            open.extend(&before[block.0 as usize]);
-        }
-    }
-    Loop { head, blocks }
 }
 
 /// A place in the environment.
@@ -336,16 +297,11 @@ impl<'a> Hoist<'a> {
                 if meets(target.block) {
                     target.args.extend(&values);
                 }
-            } else if !values.is_empty() && !self.ends_run(target.block) {
+            } else if !values.is_empty() && !self.function.ends_run(target.block) {
                 self.store(target, &values, slot);
             }
         }
         self.function.block_mut(block).end = Some(end);
-    }
-
-    fn ends_run(&self, block: Block) -> bool {
-        let data = self.function.block(block);
-        data.insts.is_empty() && matches!(data.end, Some(Terminator::Trap(..)))
     }
 
     /// Puts a block that stores what the places hold on an edge.
@@ -462,7 +418,7 @@ mod tests {
         let mut function = nest();
         run(&mut function);
         crate::verify(&function).unwrap();
-        let loops = find(&function);
+        let loops = loops(&function);
         assert_eq!(loops.len(), 2);
         for of in &loops {
             assert!(
@@ -483,7 +439,7 @@ mod tests {
     #[test]
     fn who_may_touch_the_environment_keeps_it_in_memory() {
         let mut function = nest();
-        let latch = find(&function).remove(0).blocks[1];
+        let latch = loops(&function).remove(0).blocks[1];
         let call = function.make(
             Op::Local {
                 func: 1,

@@ -5,10 +5,14 @@ mod dead;
 mod fold;
 mod forward;
 mod hoist;
+mod layout;
 mod lookup;
+mod loops;
 mod merge;
 mod params;
+mod prefetch;
 mod rewrite;
+mod rounds;
 mod simplify;
 mod special;
 
@@ -19,7 +23,7 @@ use std::sync::Arc;
 use squalus_maps::Map;
 
 use crate::ir::Function;
-use crate::support::MapSet;
+use crate::support::Constants;
 use special::Special;
 
 /// A pass that can be switched off by its name.
@@ -27,6 +31,8 @@ use special::Special;
 pub enum Pass {
     /// Bytes of the stack become values. Done when the code is built.
     Stack,
+    /// Small helpers become instructions. Done when the code is built.
+    Helpers,
     /// Hot blocks are built apart from the others. Done when the code is built.
     Hot,
     /// Simpler operations, one value for equal ones, no branch on what is known.
@@ -43,12 +49,17 @@ pub enum Pass {
     Special,
     /// What loops use of the environment is loaded before them.
     Hoist,
+    /// Blocks come in an order that suits the code generator.
+    Layout,
+    /// A function beside the program's announces what it will look up.
+    Prefetch,
 }
 
 impl Pass {
     /// All passes.
-    pub const ALL: [Pass; 9] = [
+    pub const ALL: [Pass; 12] = [
         Pass::Stack,
+        Pass::Helpers,
         Pass::Hot,
         Pass::Simplify,
         Pass::Merge,
@@ -57,6 +68,8 @@ impl Pass {
         Pass::Lookup,
         Pass::Special,
         Pass::Hoist,
+        Pass::Layout,
+        Pass::Prefetch,
     ];
 
     /// Its name.
@@ -64,6 +77,7 @@ impl Pass {
     pub const fn name(self) -> &'static str {
         match self {
             Pass::Stack => "stack",
+            Pass::Helpers => "helpers",
             Pass::Hot => "hot",
             Pass::Simplify => "simplify",
             Pass::Merge => "merge",
@@ -72,6 +86,8 @@ impl Pass {
             Pass::Lookup => "lookup",
             Pass::Special => "special",
             Pass::Hoist => "hoist",
+            Pass::Layout => "layout",
+            Pass::Prefetch => "prefetch",
         }
     }
 
@@ -80,6 +96,7 @@ impl Pass {
     pub const fn about(self) -> &'static str {
         match self {
             Pass::Stack => "bytes of the stack become values",
+            Pass::Helpers => "small helpers become instructions",
             Pass::Hot => "blocks that are run often get code of their own",
             Pass::Simplify => {
                 "simpler operations, equal ones only once, no branch on what is known"
@@ -90,6 +107,8 @@ impl Pass {
             Pass::Lookup => "hashes are searched without a call",
             Pass::Special => "what maps hold that nobody changes becomes part of the code",
             Pass::Hoist => "what loops use of the environment is loaded before them",
+            Pass::Layout => "blocks come in an order that suits the code generator",
+            Pass::Prefetch => "lookups in session tables are announced for whole bursts",
         }
     }
 }
@@ -201,19 +220,23 @@ impl FromStr for Pass {
     }
 }
 
-/// Runs passes over a function that was built. `each` sees the function after each. Nobody changes the maps in
-/// `constant` as long as the result is used.
+/// Runs passes over a function that was built. `each` sees the function after each. What `constant`
+/// names stays as it is as long as the result is used.
+///
+/// Gives the function that announces lookups, if there is one: it calls the function at the address `look_ahead`
+/// with a map, the address of a key, and how many bytes can be read there.
 pub fn optimize(
     function: &mut Function,
     maps: &[Arc<Map>],
-    constant: MapSet,
+    constant: Constants,
     wanted: Passes,
+    look_ahead: usize,
     mut each: impl FnMut(&str, &Function),
-) {
+) -> Option<Function> {
     params::run(function);
     each("params", function);
     let mut run = |pass: Pass, work: &mut dyn FnMut(&mut Function), function: &mut Function| {
-        if wanted.has(pass) && (pass != Pass::Special || !constant.is_empty()) {
+        if wanted.has(pass) && (pass != Pass::Special || constant != Constants::NONE) {
             work(function);
             each(pass.name(), function);
         }
@@ -230,6 +253,10 @@ pub fn optimize(
     run(Pass::Special, &mut special, function);
     run(Pass::Forward, &mut forward::run, function);
     run(Pass::Merge, &mut merge::run, function);
+    let mut slice = match wanted.has(Pass::Prefetch) {
+        true => prefetch::slice(function, look_ahead),
+        false => None,
+    };
     run(Pass::Lookup, &mut lookup, function);
     run(Pass::Special, &mut special, function);
     run(Pass::Combine, &mut combine::run, function);
@@ -237,6 +264,21 @@ pub fn optimize(
     run(Pass::Hoist, &mut hoist::run, function);
     dead::run(function);
     each("dead", function);
+    if wanted.has(Pass::Layout) {
+        layout::run(function);
+        each(Pass::Layout.name(), function);
+    }
+    if let Some(slice) = &mut slice {
+        if wanted.has(Pass::Lookup) {
+            lookup::run(slice, maps);
+        }
+        if wanted.has(Pass::Simplify) {
+            simplify_all(slice);
+        }
+        dead::run(slice);
+        each(Pass::Prefetch.name(), slice);
+    }
+    slice
 }
 
 fn simplify_all(function: &mut Function) {
