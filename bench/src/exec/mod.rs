@@ -80,6 +80,7 @@ impl ExecArgs {
         };
         let builder = self.code.apply(VmBuilder::new(object).engine(kind));
         let builder = builder.tiering(tiering).specialise(!self.no_specialise);
+        let builder = builder.time_per_burst(true);
         Ok(builder.build()?)
     }
 }

@@ -283,6 +283,7 @@ pub fn compile_tier(
         profile: tier.profile().filter(|_| options.passes.has(Pass::Hot)),
         counts: matches!(tier, Tier::Counted).then(|| context.counters()),
         stack: options.passes.has(Pass::Stack),
+        helpers: options.passes.has(Pass::Helpers),
         check_facts: options.check_facts,
     };
     let mut ssa = Vec::new();

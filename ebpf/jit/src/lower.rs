@@ -374,27 +374,20 @@ impl Lowering<'_, '_> {
             } => {
                 let base = self.value(*base);
                 let flags = self.regions.flags(*region);
-                match order {
-                    Order::Plain if self.extended.contains(&inst) => {
-                        let wide = match data.ty {
-                            Ty::I8 => self.b.ins().uload8(I64, flags, base, *off),
-                            Ty::I16 => self.b.ins().uload16(I64, flags, base, *off),
-                            _ => self.b.ins().uload32(flags, base, *off),
-                        };
-                        self.wide.insert(inst, wide);
-                        self.b.ins().ireduce(width, wide)
-                    }
-                    Order::Plain => self.b.ins().load(width, flags, base, *off),
-                    // The processor's loads are in order, and the code generator moves none past an acquire.
-                    Order::InTurn if cfg!(target_arch = "x86_64") => {
-                        self.b.ins().load(width, flags, base, *off)
-                    }
-                    Order::Acquire | Order::InTurn => {
-                        let address = self.b.ins().iadd_imm_s(base, i64::from(*off));
-                        self.b
-                            .ins()
-                            .atomic_load(width, flags.with_aligned(), address)
-                    }
+                if !plain(*order) {
+                    let address = self.b.ins().iadd_imm_s(base, i64::from(*off));
+                    let flags = flags.with_aligned();
+                    self.b.ins().atomic_load(width, flags, address)
+                } else if self.extended.contains(&inst) {
+                    let wide = match data.ty {
+                        Ty::I8 => self.b.ins().uload8(I64, flags, base, *off),
+                        Ty::I16 => self.b.ins().uload16(I64, flags, base, *off),
+                        _ => self.b.ins().uload32(flags, base, *off),
+                    };
+                    self.wide.insert(inst, wide);
+                    self.b.ins().ireduce(width, wide)
+                } else {
+                    self.b.ins().load(width, flags, base, *off)
                 }
             }
             Op::Store {

@@ -70,6 +70,10 @@ impl Array {
         }
     }
 
+    pub(crate) fn copies(&self) -> u32 {
+        self.copies
+    }
+
     #[inline]
     pub(crate) fn slot(&self, index: u32, cpu: u32) -> *mut u8 {
         if index >= self.entries {

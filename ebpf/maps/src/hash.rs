@@ -19,6 +19,7 @@ use crate::lru::Clock;
 use crate::quota::Quota;
 use crate::reclaim::Reclaimer;
 use crate::refs::{self, MapCell};
+use crate::set::Set;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -218,19 +219,60 @@ impl Hash {
         if flags > UpdateFlags::EXIST.0 || locked && !self.entries.layout().has_lock() {
             return Err(Errno::EINVAL);
         }
+        // SAFETY: the caller's.
+        unsafe { with_key!(self.entries, key, |key| self.set(key, value, flags, locked)) }
+    }
+
+    /// # Safety
+    /// The value's contract holds.
+    #[inline]
+    unsafe fn set<K: Key>(
+        &self,
+        key: &K,
+        value: Value<'_>,
+        flags: u64,
+        locked: bool,
+    ) -> Result<(), Errno> {
+        let mut writer = Writer::new(&self.index, &self.entries, key);
+        if let Some((place, old)) = writer.at_home()
+            && flags != UpdateFlags::NOEXIST.0
+        {
+            // SAFETY: the caller's.
+            unsafe { self.replace(&writer, place, old, value, locked) };
+            return Ok(());
+        }
+        // SAFETY: the caller's.
+        unsafe { self.set_anywhere(&mut writer, value, flags, locked) }
+    }
+
+    /// Of a key that is not at home.
+    ///
+    /// # Safety
+    /// The value's contract holds.
+    #[inline(never)]
+    unsafe fn set_anywhere<K: Key>(
+        &self,
+        writer: &mut Writer<'_, K>,
+        value: Value<'_>,
+        flags: u64,
+        locked: bool,
+    ) -> Result<(), Errno> {
         let share = match value {
             Value::Program(_, cpu) => self.quota.of_cpu(cpu),
             Value::Control(_) => self.quota.of_control(),
         };
-        // A full LRU map needs a victim, best of both sets.
-        let both = self.lru.is_some() && self.quota.is_full(share);
-        // SAFETY: the caller's.
-        let key = unsafe { Raw::new(key, self.entries.key_len()) };
-        let mut writer = Writer::new(&self.index, &self.entries, &key, both);
+        if self.lru.is_some() && self.quota.is_full(share) {
+            // There must be a victim, best of both sets.
+            writer.lock_both();
+        }
         let room = match writer.find_or_room() {
             Outcome::Found(_) if flags == UpdateFlags::NOEXIST.0 => return Err(Errno::EEXIST),
-            // SAFETY: the caller's.
-            Outcome::Found(place) => return unsafe { self.replace(&writer, place, value, locked) },
+            Outcome::Found(place) => {
+                let old = writer.slot(place).ok_or(Errno::ENOENT)?;
+                // SAFETY: the caller's.
+                unsafe { self.replace(writer, place, old, value, locked) };
+                return Ok(());
+            }
             _ if flags == UpdateFlags::EXIST.0 => return Err(Errno::ENOENT),
             Outcome::Room(place) => Some(place),
             Outcome::Full => None,
@@ -238,8 +280,8 @@ impl Hash {
         // SAFETY: the caller's.
         unsafe {
             match &self.lru {
-                Some(lru) => self.insert_lru(lru, &mut writer, room, value, share),
-                None => self.insert(&mut writer, room, value, share),
+                Some(lru) => self.insert_lru(lru, writer, room, value, share),
+                None => self.insert(writer, room, value, share),
             }
         }
     }
@@ -249,7 +291,7 @@ impl Hash {
     pub(crate) unsafe fn delete(&self, key: *const u8) -> Result<(), Errno> {
         // SAFETY: the caller's.
         let key = unsafe { Raw::new(key, self.entries.key_len()) };
-        let mut writer = Writer::new(&self.index, &self.entries, &key, false);
+        let mut writer = Writer::new(&self.index, &self.entries, &key);
         let place = writer.find().ok_or(Errno::ENOENT)?;
         let slot = writer.remove(place).ok_or(Errno::ENOENT)?;
         self.drop_inner(slot);
@@ -259,27 +301,26 @@ impl Hash {
     }
 
     /// # Safety
-    /// The value's contract holds.
-    unsafe fn replace(
+    /// The value's contract holds, and `old` is the slot at `place`.
+    #[inline]
+    unsafe fn replace<K: Key>(
         &self,
-        writer: &Writer<'_, Raw>,
+        writer: &Writer<'_, K>,
         place: Place,
+        old: u32,
         value: Value<'_>,
         locked: bool,
-    ) -> Result<(), Errno> {
+    ) {
         if let Some(lru) = &self.lru {
             self.index.set(place.set).touch(place.way, lru.now());
         }
-        let old = writer.slot(place).ok_or(Errno::ENOENT)?;
         if locked {
             // SAFETY: the caller's.
-            unsafe { self.entries.write_locked(old, value) };
-            return Ok(());
+            return unsafe { self.entries.write_locked(old, value) };
         }
         if self.entries.is_per_cpu() {
             // SAFETY: the caller's.
-            unsafe { self.entries.write(old, value) };
-            return Ok(());
+            return unsafe { self.entries.write(old, value) };
         }
         // The entry stays its CPU's.
         let slot = self.quota.slot(self.quota.of_slot(old));
@@ -288,14 +329,13 @@ impl Hash {
         writer.replace(place, slot);
         self.entries.retire(old);
         self.quota.give_back(old);
-        Ok(())
     }
 
     /// # Safety
     /// The value's contract holds.
-    unsafe fn insert(
+    unsafe fn insert<K: Key>(
         &self,
-        writer: &mut Writer<'_, Raw>,
+        writer: &mut Writer<'_, K>,
         room: Option<Place>,
         value: Value<'_>,
         share: u32,
@@ -320,10 +360,10 @@ impl Hash {
     ///
     /// # Safety
     /// The value's contract holds.
-    unsafe fn insert_lru(
+    unsafe fn insert_lru<K: Key>(
         &self,
         lru: &Clock,
-        writer: &mut Writer<'_, Raw>,
+        writer: &mut Writer<'_, K>,
         room: Option<Place>,
         value: Value<'_>,
         share: u32,
@@ -354,10 +394,10 @@ impl Hash {
 
     /// Removes the share's entry that should go, and returns its slot: the oldest of the writer's sets, or of
     /// others if these have none or, where there is `room` for the new entry anyway, only such as are in use.
-    fn evict(
+    fn evict<K: Key>(
         &self,
         lru: &Clock,
-        writer: &mut Writer<'_, Raw>,
+        writer: &mut Writer<'_, K>,
         room: bool,
         share: u32,
     ) -> Result<u32, Errno> {
@@ -395,7 +435,7 @@ impl Hash {
     pub(crate) fn sys_take(&self, key: &[u8], locked: bool) -> Option<Vec<u8>> {
         // SAFETY: the slice has the key's length and outlives the search.
         let key = unsafe { Raw::new(key.as_ptr(), key.len()) };
-        let mut writer = Writer::new(&self.index, &self.entries, &key, false);
+        let mut writer = Writer::new(&self.index, &self.entries, &key);
         let place = writer.find()?;
         let slot = writer.remove(place)?;
         let value = self.entries.value_bytes(slot, locked);

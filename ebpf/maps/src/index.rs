@@ -262,25 +262,36 @@ pub(crate) struct Writer<'a, K> {
 }
 
 impl<'a, K: Key> Writer<'a, K> {
-    /// Locks the key's home; with `both`, also the other set.
-    pub(crate) fn new(index: &'a Index, entries: &'a Entries, key: &'a K, both: bool) -> Self {
+    /// Locks the key's home.
+    #[inline]
+    pub(crate) fn new(index: &'a Index, entries: &'a Entries, key: &'a K) -> Self {
         let at = index.hashed(key);
-        let mut writer = Writer {
+        Writer {
             index,
             entries,
             key,
             at,
-            home: None,
+            home: Some(index.set(at.home).lock()),
             other: None,
             stash: None,
-        };
-        if both && at.other != at.home {
-            prefetch(index.set(at.home.max(at.other)));
-            writer.lock_in_order();
-        } else {
-            writer.home = Some(index.set(at.home).lock());
         }
-        writer
+    }
+
+    /// The key's place if it is at home, and its slot. Valid until the writer is dropped.
+    #[inline]
+    pub(crate) fn at_home(&self) -> Option<(Place, u32)> {
+        let is = |slot| self.entries.key_is(slot, self.key);
+        let (way, slot) = self.home().find(self.at.tag, is)?;
+        let set = self.at.home;
+        Some((Place { set, way }, slot))
+    }
+
+    /// Locks the other set too.
+    pub(crate) fn lock_both(&mut self) {
+        if self.at.other != self.at.home && self.other.is_none() {
+            prefetch(self.index.set(self.at.other));
+            self.lock_other();
+        }
     }
 
     /// The key's place. It stays valid until the writer is dropped.
@@ -380,12 +391,10 @@ impl<'a, K: Key> Writer<'a, K> {
         self.index.set(place.set).publish(place.way, entry);
     }
 
-    /// Replaces the slot at the key's place by another, filled one. Returns the old one.
-    pub(crate) fn replace(&self, place: Place, slot: u32) -> Option<u32> {
-        let set = self.index.set(place.set);
-        let old = set.way(place.way)?;
-        set.replace(place.way, slot);
-        Some(old.slot)
+    /// Replaces the slot at the key's place by another, filled one.
+    #[inline]
+    pub(crate) fn replace(&self, place: Place, slot: u32) {
+        self.index.set(place.set).replace(place.way, slot);
     }
 
     pub(crate) fn key(&self) -> &'a K {

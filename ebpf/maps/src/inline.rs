@@ -8,6 +8,7 @@
 
 use std::mem::offset_of;
 
+use crate::array::Array;
 use crate::entries::{Entries, slot_stride};
 use crate::index::Index;
 use crate::key::MASKS;
@@ -66,6 +67,19 @@ impl HashLayout {
     #[must_use]
     pub const fn stride(key_size: usize, value_size: usize) -> usize {
         slot_stride(words::pad(key_size) + words::pad(value_size))
+    }
+
+    /// An array's: of its elements, how many they are ([`HashLayout::set_count`]), and where the values are.
+    pub(crate) fn of_array(array: &Array) -> HashLayout {
+        let base = array.base();
+        HashLayout {
+            set_count: base.entries.into(),
+            values: base.base as u64,
+            value_stride: base.stride as u64,
+            plane: base.cpu_stride as u64,
+            copies: array.copies().into(),
+            ..HashLayout::default()
+        }
     }
 
     pub(crate) fn new(index: &Index, entries: &Entries, lru: Option<&Clock>) -> HashLayout {

@@ -122,7 +122,7 @@ pub struct Map {
     frozen: AtomicBool,
     /// Hears of the control side's writes.
     hook: HookCell,
-    /// Of a hash of values; else zeros.
+    /// Of a hash or an array of values; else zeros.
     layout: HashLayout,
     kind: Kind,
 }
@@ -169,6 +169,7 @@ impl Map {
             hook: HookCell::new(),
             layout: match &kind {
                 Kind::Hash(hash) => hash.layout(),
+                Kind::Array(array) => HashLayout::of_array(array),
                 _ => HashLayout::default(),
             },
             kind,

@@ -51,10 +51,20 @@ struct Head {
     _pad: u32,
 }
 
-/// A key: as many bits of its data as `len` says.
-struct Prefix {
+/// Words that hold the longest data there can be: 256 bytes.
+const MOST_WORDS: usize = 32;
+
+/// A key: as many bits of its data as `len` says, in big-endian words, so that the first bit is the most
+/// significant one. Of `W` words as many are used as data has.
+struct Prefix<const W: usize = MOST_WORDS> {
     len: u32,
-    words: Words,
+    words: [u64; W],
+}
+
+impl<const W: usize> Prefix<W> {
+    fn bit(&self, at: u32) -> usize {
+        (self.words[at as usize / 64] >> (63 - at % 64) & 1) as usize
+    }
 }
 
 /// The last three nodes on the way to a key.
@@ -63,15 +73,6 @@ struct Path {
     above: Option<u32>,
     parent: Option<u32>,
     last: Option<u32>,
-}
-
-/// Up to 256 bytes in big-endian words, so that the first bit is the most significant one.
-struct Words([u64; 32]);
-
-impl Words {
-    fn bit(&self, at: u32) -> usize {
-        (self.0[at as usize / 64] >> (63 - at % 64) & 1) as usize
-    }
 }
 
 impl Trie {
@@ -122,10 +123,16 @@ impl Trie {
     /// # Safety
     /// `key` is readable for the key size.
     pub(crate) unsafe fn lookup(&self, key: *const u8) -> *mut u8 {
-        // SAFETY: the caller's.
-        let key = unsafe { self.prefix(key) };
-        self.longest(&key, |node| self.value(node))
-            .unwrap_or(std::ptr::null_mut())
+        // SAFETY (of all): the caller's. Data of one or two words, as addresses have, is kept in registers.
+        let found = match self.data_words {
+            1 => self.longest(&unsafe { self.prefix::<1>(key) }, |node| self.value(node)),
+            2 => self.longest(&unsafe { self.prefix::<2>(key) }, |node| self.value(node)),
+            _ => {
+                let key = unsafe { self.prefix::<MOST_WORDS>(key) };
+                self.longest(&key, |node| self.value(node))
+            }
+        };
+        found.unwrap_or(std::ptr::null_mut())
     }
 
     /// # Safety
@@ -140,7 +147,7 @@ impl Trie {
             return Err(Errno::EINVAL);
         }
         // SAFETY: the caller's.
-        let key = unsafe { self.prefix(key) };
+        let key = unsafe { self.prefix::<MOST_WORDS>(key) };
         if key.len > self.max_prefix {
             return Err(Errno::EINVAL);
         }
@@ -162,7 +169,7 @@ impl Trie {
     /// `key` is readable for the key size.
     pub(crate) unsafe fn delete(&self, key: *const u8) -> Result<(), Errno> {
         // SAFETY: the caller's.
-        let key = unsafe { self.prefix(key) };
+        let key = unsafe { self.prefix::<MOST_WORDS>(key) };
         if key.len > self.max_prefix {
             return Err(Errno::EINVAL);
         }
@@ -179,7 +186,7 @@ impl Trie {
 impl Trie {
     pub(crate) fn sys_lookup(&self, key: &[u8]) -> Option<Vec<u8>> {
         // SAFETY: the slice has the key's length.
-        let key = unsafe { self.prefix(key.as_ptr()) };
+        let key = unsafe { self.prefix::<MOST_WORDS>(key.as_ptr()) };
         self.longest(&key, |node| {
             let mut bytes = vec![0; self.value_size];
             // SAFETY: the node's value has `value_size` bytes, aligned.
@@ -260,7 +267,7 @@ impl Trie {
         for index in 0..self.data_words {
             // SAFETY: a node has `data_words` aligned words of data.
             let word = unsafe { &*self.data(node).cast::<AtomicU64>().add(index) };
-            word.store(key.words.0[index].to_be(), Ordering::Relaxed);
+            word.store(key.words[index].to_be(), Ordering::Relaxed);
         }
     }
 
@@ -275,18 +282,39 @@ impl Trie {
 
     /// # Safety
     /// `key` is readable for the key size.
-    unsafe fn prefix(&self, key: *const u8) -> Prefix {
-        let mut words = Words([0; 32]);
+    #[inline(always)]
+    unsafe fn prefix<const W: usize>(&self, key: *const u8) -> Prefix<W> {
+        let mut words = [0; W];
         // SAFETY: the caller's.
         let len = unsafe {
             let data = key.add(LEN_BYTES);
-            for index in 0..self.data_words {
-                let word = words::key_word(data, self.data_len, index);
-                words.0[index] = u64::from_be_bytes(word.to_le_bytes());
+            for (index, word) in words.iter_mut().take(self.data_words).enumerate() {
+                let read = words::key_word(data, self.data_len, index);
+                *word = u64::from_be_bytes(read.to_le_bytes());
             }
             key.cast::<u32>().read_unaligned()
         };
         Prefix { len, words }
+    }
+
+    /// Whether a node's prefix, of this length, begins the key.
+    #[inline(always)]
+    fn begins<const W: usize>(&self, node: u32, len: u32, key: &Prefix<W>) -> bool {
+        if len > key.len {
+            return false;
+        }
+        let mut left = len;
+        for index in 0..W {
+            let different = self.data_word(node, index) ^ key.words[index];
+            if left <= 64 {
+                return different.checked_shr(64 - left).unwrap_or(0) == 0;
+            }
+            if different != 0 {
+                return false;
+            }
+            left -= 64;
+        }
+        true
     }
 
     /// How many bits a node and a key have in common, of those that both have.
@@ -295,7 +323,7 @@ impl Trie {
         let mut bits = 0;
         while bits < limit {
             let index = bits as usize / 64;
-            let different = self.data_word(node, index) ^ key.words.0[index];
+            let different = self.data_word(node, index) ^ key.words[index];
             bits += different.leading_zeros();
             if different != 0 {
                 break;
@@ -309,7 +337,8 @@ impl Trie {
 impl Trie {
     /// Applies `read` to the node with the longest prefix that `key` has. What `read` saw of the node is
     /// consistent: it is repeated if a node was removed meanwhile.
-    fn longest<R>(&self, key: &Prefix, read: impl Fn(u32) -> R) -> Option<R> {
+    #[inline(always)]
+    fn longest<const W: usize, R>(&self, key: &Prefix<W>, read: impl Fn(u32) -> R) -> Option<R> {
         if key.len > self.max_prefix {
             return None;
         }
@@ -323,14 +352,15 @@ impl Trie {
         }
     }
 
-    fn walk(&self, key: &Prefix) -> Option<u32> {
+    #[inline(always)]
+    fn walk<const W: usize>(&self, key: &Prefix<W>) -> Option<u32> {
         let mut found = None;
         let mut link = self.root.load(Ordering::Acquire);
         let mut depth = None;
         while let Some(node) = link.checked_sub(1) {
             let (len, has_value) = self.len_of(node);
             // Lengths grow on the way down, unless nodes were used again under us.
-            if depth >= Some(len) || self.common(node, len, key) < len {
+            if depth >= Some(len) || !self.begins(node, len, key) {
                 break;
             }
             if has_value {
@@ -340,7 +370,7 @@ impl Trie {
                 break;
             }
             depth = Some(len);
-            link = self.child(node, key.words.bit(len));
+            link = self.child(node, key.bit(len));
         }
         found
     }
@@ -368,7 +398,7 @@ impl Trie {
             if self.common(node, len, key) != len || len == key.len {
                 break;
             }
-            link = self.child(node, key.words.bit(len));
+            link = self.child(node, key.bit(len));
         }
     }
 
@@ -380,7 +410,7 @@ impl Trie {
     /// What follows `key`, unless it is absent.
     fn after(&self, key: &[u8]) -> ControlFlow<Option<u32>> {
         // SAFETY: the slice has the key's length.
-        let key = unsafe { self.prefix(key.as_ptr()) };
+        let key = unsafe { self.prefix::<MOST_WORDS>(key.as_ptr()) };
         if key.len > self.max_prefix {
             return ControlFlow::Continue(());
         }
@@ -427,11 +457,11 @@ impl Trie {
         let path = self.path(key);
         let Some(node) = path.last.filter(|&node| !self.goes_below(node, key)) else {
             self.add(flags)?;
-            let link = self.link(path.last, |len| key.words.bit(len));
+            let link = self.link(path.last, |len| key.bit(len));
             link.store(new + 1, Ordering::Release);
             return Ok(());
         };
-        let link = self.link(path.parent, |len| key.words.bit(len));
+        let link = self.link(path.parent, |len| key.bit(len));
         let (len, has_value) = self.len_of(node);
         let common = self.common(node, len, key);
         if common == len {
@@ -453,15 +483,15 @@ impl Trie {
                 joint,
                 &Prefix {
                     len: common,
-                    words: Words(key.words.0),
+                    words: key.words,
                 },
             )
         };
         self.head(joint)
             .len
             .store(common | INTERMEDIATE, Ordering::Relaxed);
-        self.set_child(joint, key.words.bit(common), new);
-        self.set_child(joint, 1 - key.words.bit(common), node);
+        self.set_child(joint, key.bit(common), new);
+        self.set_child(joint, 1 - key.bit(common), node);
         link.store(joint + 1, Ordering::Release);
         Ok(())
     }

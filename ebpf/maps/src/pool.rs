@@ -6,9 +6,13 @@ use crate::arena::Arena;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::words::Padded;
 
-/// Slot numbers below a capacity. Popped most recently pushed first, because that slot is likely still in
-/// a cache; then the ones never used, in order, so that memory is only committed as the map fills.
+/// Slot numbers below a capacity. Popped most recently pushed first (but for the spare one), because that slot
+/// is likely still in a cache; then the ones never used, in order, so that memory is only committed as the map
+/// fills.
 pub(crate) struct Pool {
+    /// One slot that is not on the stack, plus one; 0 if there is none. Whoever takes a slot and gives another
+    /// back, as replacements do, gets by without the stack.
+    spare: Padded<AtomicU32>,
     /// Low half: top of the stack plus one, 0 if empty. High half: a version, so that a pop which was
     /// overtaken by a pop and a push of the same slot notices.
     head: Padded<AtomicU64>,
@@ -22,6 +26,7 @@ pub(crate) struct Pool {
 impl Pool {
     pub(crate) fn new(capacity: u32) -> io::Result<Pool> {
         Ok(Pool {
+            spare: Padded(AtomicU32::new(0)),
             head: Padded(AtomicU64::new(0)),
             below: Arena::new(capacity as usize * size_of::<AtomicU32>(), 0)?,
             fresh: Padded(AtomicU32::new(0)),
@@ -36,7 +41,17 @@ impl Pool {
         unsafe { &*at.cast::<AtomicU32>() }
     }
 
+    #[inline]
     pub(crate) fn pop(&self) -> Option<u32> {
+        if self.spare.0.load(Ordering::Relaxed) != 0
+            && let Some(slot) = self.spare.0.swap(0, Ordering::AcqRel).checked_sub(1)
+        {
+            return Some(slot);
+        }
+        self.pop_stacked()
+    }
+
+    fn pop_stacked(&self) -> Option<u32> {
         let mut head = self.head.0.load(Ordering::Acquire);
         while head as u32 != 0 {
             let slot = head as u32 - 1;
@@ -58,7 +73,19 @@ impl Pool {
             .ok()
     }
 
+    #[inline]
     pub(crate) fn push(&self, slot: u32) {
+        let spare = &self.spare.0;
+        let kept = spare.load(Ordering::Relaxed) == 0
+            && spare
+                .compare_exchange(0, slot + 1, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok();
+        if !kept {
+            self.push_stacked(slot);
+        }
+    }
+
+    fn push_stacked(&self, slot: u32) {
         let mut head = self.head.0.load(Ordering::Relaxed);
         loop {
             self.below(slot).store(head as u32, Ordering::Relaxed);
@@ -93,7 +120,7 @@ mod tests {
         pool.push(2);
         assert_eq!(
             [pool.pop(), pool.pop(), pool.pop()],
-            [Some(2), Some(1), None]
+            [Some(1), Some(2), None]
         );
     }
 

@@ -17,13 +17,13 @@ const ONES: u64 = 0x0101_0101_0101_0101;
 
 #[repr(C, align(64))]
 pub(crate) struct Set {
+    pub(crate) seq: AtomicU32,
+    lock: AtomicU32,
     /// A byte for each way: 0 if free.
     pub(crate) tags: AtomicU64,
     /// When each way was last used (LRU maps).
     pub(crate) stamps: [AtomicU8; WAYS],
     pub(crate) slots: [AtomicU32; WAYS],
-    pub(crate) seq: AtomicU32,
-    lock: AtomicU32,
     /// How many entries have this set as home but live in another.
     pub(crate) displaced: AtomicU32,
     /// A bit for each way: whether the entry's home is another set. Only who holds the lock looks.

@@ -104,12 +104,22 @@ impl Rng {
         Rng::seeded(RandomState::new().hash_one(0u8))
     }
 
+    /// What the state, the generator's only word, grows by for each number.
+    pub const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    /// Shifts and factors that mix the state. The number is the upper half of the result, mixed with itself
+    /// shifted by 31.
+    pub const MIX: [(u32, u64); 2] = [
+        (30, 0xbf58_476d_1ce4_e5b9),
+        (27, 0x94d0_49bb_1331_11eb),
+    ];
+
     /// The next number.
     pub const fn next_u32(&mut self) -> u32 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let [(first, by), (second, by_then)] = Rng::MIX;
+        self.state = self.state.wrapping_add(Rng::STEP);
         let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z = (z ^ (z >> first)).wrapping_mul(by);
+        z = (z ^ (z >> second)).wrapping_mul(by_then);
         ((z ^ (z >> 31)) >> 32) as u32
     }
 }

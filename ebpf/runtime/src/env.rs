@@ -57,6 +57,10 @@ pub struct Env {
     pub scratch: [u64; 8],
     /// Source of `bpf_get_prandom_u32`.
     pub rng: Rng,
+    /// Whether `bpf_ktime_get_ns` tells the same time throughout a burst.
+    pub time_per_burst: bool,
+    /// That time once it was asked for, else 0. Whoever starts a burst sets it to 0.
+    pub burst_time: u64,
     /// Text that programs write with `bpf_trace_printk`.
     pub trace: Arc<TraceLog>,
     /// Routes that programs ask for. Without any, lookups find no interface.
@@ -111,6 +115,10 @@ impl Env {
     pub const LOW_BUDGET_SHIFT: u32 = 4;
     /// Offset of [`Env::scratch`].
     pub const OFFSET_SCRATCH: usize = offset_of!(Env, scratch);
+    /// Offset of [`Env::burst_time`].
+    pub const OFFSET_BURST_TIME: usize = offset_of!(Env, burst_time);
+    /// Offset of [`Frame`]'s `hard_start`.
+    pub const OFFSET_HARD_START: usize = offset_of!(Env, frame) + Frame::OFFSET_HARD_START;
     /// Offset of [`Env::rng`].
     pub const OFFSET_RNG: usize = offset_of!(Env, rng);
 
@@ -138,6 +146,8 @@ impl Env {
             held: Held::NOTHING,
             scratch: [0; 8],
             rng,
+            time_per_burst: false,
+            burst_time: 0,
             trace: Arc::new(TraceLog::new()),
             fib: FibReader::default(),
             secret: process_secret(),

@@ -99,6 +99,7 @@ impl VmBuilder {
             kind: EngineKind::default(),
             cpus: 1,
             clock: Clock::Real,
+            time_per_burst: false,
             seed: None,
             budget: DEFAULT_BUDGET,
             routes: Arc::default(),
@@ -140,6 +141,17 @@ impl VmBuilder {
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> VmBuilder {
         self.settings.clock = clock;
+        self
+    }
+
+    /// Whether `bpf_ktime_get_ns` asks the clock only once in a burst, at the first call, and tells that time until
+    /// the burst ends; off by default. Asking costs as much as a good part of a packet. What programs do with
+    /// coarse times (rates, timeouts) stays the same; but a run that measures its own duration sees none, and
+    /// a time that another worker has just stored may lie a burst's duration ahead. Other clocks are not
+    /// concerned.
+    #[must_use]
+    pub fn time_per_burst(mut self, on: bool) -> VmBuilder {
+        self.settings.time_per_burst = on;
         self
     }
 

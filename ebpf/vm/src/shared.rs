@@ -26,6 +26,7 @@ pub(crate) struct Settings {
     pub kind: EngineKind,
     pub cpus: u32,
     pub clock: Clock,
+    pub time_per_burst: bool,
     pub seed: Option<u64>,
     pub budget: u64,
     pub routes: Arc<FibCell>,
@@ -155,6 +156,7 @@ impl Shared {
         };
         let mut env = Env::new(cpu, self.settings.clock.clone(), rng);
         env.budget_per_run = self.settings.budget;
+        env.time_per_burst = self.settings.time_per_burst;
         env.timers = self.timers.clone();
         env.fib = FibReader::new(Arc::clone(&self.settings.routes));
         if let Some(seed) = self.settings.seed {

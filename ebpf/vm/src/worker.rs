@@ -307,6 +307,7 @@ impl Worker {
             self.paused = false;
         }
         self.runs.env.fib.refresh();
+        self.runs.env.burst_time = 0;
     }
 }
 

@@ -201,12 +201,11 @@ pub fn contexts(loaded: &Loaded) -> Vec<Arc<Context>> {
 }
 
 /// Hot blocks of a program: those that ran when blocks were counted, and such as some number says.
-fn profiles(codes: &[Vec<Insn>], defs: &[MapDef], packet: &[u8]) -> [Vec<Profile>; 3] {
-    let loaded = link(codes, defs);
-    let contexts = contexts(&loaded);
+fn profiles(loaded: &Loaded, packet: &[u8]) -> [Vec<Profile>; 3] {
+    let contexts = contexts(loaded);
     let tiers = vec![Tier::Counted; contexts.len()];
-    let programs = compile_tier_all(&loaded, &contexts, Options::default(), &tiers);
-    let _ = run_jit(&loaded, &programs, packet);
+    let programs = compile_tier_all(loaded, &contexts, Options::default(), &tiers);
+    let _ = run_jit(loaded, &programs, packet);
     let seen: Vec<Profile> = contexts.iter().map(|context| context.profile()).collect();
     let some = |seed: u64| {
         let chosen = seen.iter().map(|profile| {
@@ -263,10 +262,25 @@ fn variants() -> impl Iterator<Item = Variant> {
 
 /// Runs program 0 in both engines, compiled in all ways, and requires that all agree.
 pub fn agree(codes: &[Vec<Insn>], defs: &[MapDef], packet: &[u8]) -> Ran {
-    let interp = run_interp(&link(codes, defs), packet);
-    let profiles = profiles(codes, defs, packet);
-    for variant in variants() {
+    agree_after(codes, defs, packet, &|_| {})
+}
+
+/// As [`agree`], with maps that `prepare` filled.
+pub fn agree_after(
+    codes: &[Vec<Insn>],
+    defs: &[MapDef],
+    packet: &[u8],
+    prepare: &dyn Fn(&Loaded),
+) -> Ran {
+    let link = || {
         let loaded = link(codes, defs);
+        prepare(&loaded);
+        loaded
+    };
+    let interp = run_interp(&link(), packet);
+    let profiles = profiles(&link(), packet);
+    for variant in variants() {
+        let loaded = link();
         let compile = |keep_text: bool| {
             let options = Options {
                 keep_text,

@@ -160,7 +160,7 @@ impl Table {
         // SAFETY: key and value have 8 bytes.
         unsafe {
             let key = Raw::new(bytes.as_ptr(), 8);
-            let mut writer = Writer::new(&self.index, &self.entries, &key, false);
+            let mut writer = Writer::new(&self.index, &self.entries, &key);
             let Outcome::Room(place) = writer.find_or_room() else {
                 panic!("no room for {number}");
             };

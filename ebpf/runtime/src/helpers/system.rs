@@ -4,7 +4,16 @@ use crate::ClockId;
 
 helpers! {
     /// `bpf_ktime_get_ns`.
-    fn ktime_get_ns(env) { env.clock.now(ClockId::Monotonic) }
+    fn ktime_get_ns(env) {
+        if env.burst_time != 0 {
+            return env.burst_time;
+        }
+        let now = env.clock.now(ClockId::Monotonic);
+        if env.time_per_burst {
+            env.burst_time = now;
+        }
+        now
+    }
 
     /// `bpf_ktime_get_boot_ns`.
     fn ktime_get_boot_ns(env) { env.clock.now(ClockId::Boot) }

@@ -1,11 +1,12 @@
 //! Calls of helpers and subprograms. Small helpers become a few instructions; others get copies of the
 //! stack bytes they use, so that the stack itself needs no memory.
 
+use std::mem::offset_of;
 use std::ops::Range;
 
 use squalus_analysis::{FuncId, InstFacts, MapRef, Value as Known};
 use squalus_isa::{CallTarget, HelperId, MapType, Reg};
-use squalus_maps::ArrayBase;
+use squalus_maps::{ArrayBase, HashLayout, Map};
 use squalus_runtime::{
     ArgKind, Env, MAX_CALL_FRAMES, Proto, RetKind, STACK_SIZE, TrapReason, proto, protos,
 };
@@ -25,16 +26,16 @@ struct Copy {
 }
 
 impl Builder<'_> {
-    pub(super) fn call(&mut self, n: usize, known: &InstFacts, target: CallTarget) {
+    pub(super) fn call(&mut self, known: &InstFacts, target: CallTarget) {
         match target {
-            CallTarget::Helper(id) => self.helper(n, known, id),
+            CallTarget::Helper(id) => self.helper(known, id),
             CallTarget::Local(target) => self.local_call(known, target),
             // The analysis ends here, and so does the code.
             CallTarget::Kfunc(_) => {}
         }
     }
 
-    fn helper(&mut self, n: usize, known: &InstFacts, id: HelperId) {
+    fn helper(&mut self, known: &InstFacts, id: HelperId) {
         let Some(proto) = proto(id) else {
             // A call that CO-RE could not resolve: the analysis ends here, and so does the code.
             return;
@@ -53,7 +54,7 @@ impl Builder<'_> {
         if let Some(over) = proto.iterates() {
             return self.iterate(known, over);
         }
-        let result = match self.inline(n, known, proto) {
+        let result = match self.inline(known, proto) {
             Some(result) => result,
             None if id == HelperId::TIMER_SET_CALLBACK => self.set_timer_callback(known, proto),
             None => self.call_helper(known, proto),
@@ -87,7 +88,7 @@ impl Builder<'_> {
     }
 
     /// Calls the helper's function, with copies in place of stack bytes that are values.
-    fn call_helper(&mut self, known: &InstFacts, proto: &'static Proto) -> Value {
+    pub(super) fn call_helper(&mut self, known: &InstFacts, proto: &'static Proto) -> Value {
         let mut args = self.args(known, proto.args.len());
         let mut copies = Vec::new();
         for (n, kind) in proto.args.iter().enumerate() {
@@ -219,29 +220,17 @@ impl Builder<'_> {
     }
 
     /// The helper as instructions, if it is small enough.
-    fn inline(&mut self, _n: usize, known: &InstFacts, proto: &Proto) -> Option<Value> {
+    fn inline(&mut self, known: &InstFacts, proto: &'static Proto) -> Option<Value> {
         if known.unproved_args != 0 {
             return None;
         }
-        Some(match proto.id {
-            HelperId::GET_SMP_PROCESSOR_ID => {
-                let cpu = self.emit.load_env(Ty::I32, Env::OFFSET_CPU);
-                self.emit.resize(cpu, Ty::I64)
-            }
-            HelperId::GET_NUMA_NODE_ID => {
-                let node = self.emit.load_env(Ty::I32, Env::OFFSET_NUMA_NODE);
-                self.emit.resize(node, Ty::I64)
-            }
-            HelperId::XDP_GET_BUFF_LEN => {
-                let data = self.emit.load_env(Ty::I64, Env::OFFSET_DATA);
-                let end = self.emit.load_env(Ty::I64, Env::OFFSET_DATA_END);
-                let linear = self.emit.bin(BinOp::Sub, end, data);
-                let rest = self.emit.load_env(Ty::I64, Env::OFFSET_REST);
-                self.emit.bin(BinOp::Add, linear, rest)
-            }
-            HelperId::MAP_LOOKUP_ELEM => return self.map_lookup(known),
-            _ => return None,
-        })
+        if proto.id == HelperId::MAP_LOOKUP_ELEM {
+            return self.map_lookup(known);
+        }
+        self.input
+            .helpers
+            .then(|| self.small_helper(known, proto))
+            .flatten()
     }
 
     fn map_lookup(&mut self, known: &InstFacts) -> Option<Value> {
@@ -256,7 +245,13 @@ impl Builder<'_> {
             }
         }
         let (family, key_size) = self.shapes.family(map)?;
-        if family != MapType::Hash || self.input.check_facts {
+        if self.input.check_facts {
+            return None;
+        }
+        if family == MapType::Array {
+            return self.array_of_shape(known, map);
+        }
+        if family != MapType::Hash {
             return None;
         }
         let shape = HashShape {
@@ -271,38 +266,70 @@ impl Builder<'_> {
 
     /// The key of a lookup as words of 8 bytes, the last one filled up with zeros.
     fn key(&mut self, known: &InstFacts, len: u32) -> Vec<Value> {
-        let own =
-            argument(known, 1, self.func).map(|bytes| (bytes.start, self.cells.within(bytes)));
-        let mut words = Vec::new();
-        for at in (0..len as i32).step_by(8) {
-            let end = (at + 8).min(len as i32);
-            let word = match &own {
-                Some((start, cells)) if !cells.is_empty() => {
-                    let bytes = start + at..start + end;
-                    let cells = self.cells.within(bytes);
-                    self.join_cells(start + at, cells, Ty::I64)
-                }
-                _ => self.key_word(known, at, end),
-            };
-            words.push(word);
-        }
+        let len = len as i32;
+        let words = (0..len).step_by(8);
         words
+            .map(|at| self.argument_word(known, 1, at..(at + 8).min(len)))
+            .collect()
     }
 
-    /// Bytes of a key in memory as a word.
-    fn key_word(&mut self, known: &InstFacts, mut at: i32, end: i32) -> Value {
-        let pointer = known.reg(Reg::R2);
-        let base = self.reg(known, Reg::R2);
+    /// Up to 8 bytes of the memory that argument `n` points to, as a word.
+    pub(super) fn argument_word(
+        &mut self,
+        known: &InstFacts,
+        n: usize,
+        bytes: Range<i32>,
+    ) -> Value {
+        if let Some(own) = argument(known, n, self.func) {
+            let cells = self.cells.within(own.clone());
+            if !cells.is_empty() {
+                let bytes = own.start + bytes.start..own.start + bytes.end;
+                return self.word_of_cells(cells, bytes);
+            }
+        }
+        self.word_of_memory(known, n, bytes)
+    }
+
+    fn word_of_cells(&mut self, cells: Range<usize>, bytes: Range<i32>) -> Value {
+        let (mut word, mut end) = (None, bytes.end);
+        for n in cells {
+            let cell = self.cells.all()[n];
+            if cell.end() <= bytes.start || cell.off >= bytes.end {
+                continue;
+            }
+            end = end.max(cell.end());
+            let mut part = self.emit.resize(self.vars[Reg::COUNT + n], Ty::I64);
+            let shift = (cell.off - bytes.start) * 8;
+            if shift != 0 {
+                let op = if shift > 0 { BinOp::Shl } else { BinOp::LShr };
+                part = self.emit.bin_with(op, part, shift.unsigned_abs().into());
+            }
+            word = Some(match word {
+                None => part,
+                Some(low) => self.emit.bin(BinOp::Or, low, part),
+            });
+        }
+        let word = word.unwrap_or(self.undefined);
+        let bits = (bytes.end - bytes.start) as u32 * 8;
+        if end == bytes.end || bits == 64 {
+            return word;
+        }
+        self.emit.bin_with(BinOp::And, word, (1 << bits) - 1)
+    }
+
+    fn word_of_memory(&mut self, known: &InstFacts, n: usize, bytes: Range<i32>) -> Value {
+        let pointer = known.reg(arg(n));
+        let base = self.reg(known, arg(n));
         let region = pointed(&pointer, ArgKind::MapKey).unwrap_or(Region::Any);
-        let (start, mut word) = (at, None);
-        while at < end {
+        let (mut at, mut word) = (bytes.start, None);
+        while at < bytes.end {
             let mut widths = [Ty::I64, Ty::I32, Ty::I16].into_iter();
             let ty = widths
-                .find(|ty| ty.bytes() as i32 <= end - at)
+                .find(|ty| ty.bytes() as i32 <= bytes.end - at)
                 .unwrap_or(Ty::I8);
             let part = self.emit.load(ty, region, base, at);
             let part = self.emit.resize(part, Ty::I64);
-            let shift = (at - start) as u64 * 8;
+            let shift = (at - bytes.start) as u64 * 8;
             word = Some(match word {
                 None => part,
                 Some(low) => {
@@ -350,6 +377,35 @@ impl Builder<'_> {
                 self.emit.select(inside, address, zero)
             }
         }
+    }
+
+    /// An element of an array that is found at run time.
+    fn array_of_shape(&mut self, known: &InstFacts, map: MapRef) -> Option<Value> {
+        let stride = self.shapes.value_size(map)?.next_multiple_of(8);
+        let one_copy = self.shapes.kind(map) == Some(MapType::Array);
+        let map = self.reg(known, Reg::R1);
+        let index = self.key(known, 4)[0];
+        let layout = |this: &mut Self, offset: usize| {
+            let at = (Map::OFFSET_LAYOUT + offset) as i32;
+            this.emit.load(Ty::I64, Region::MapIndex, map, at)
+        };
+        let entries = layout(self, offset_of!(HashLayout, set_count));
+        let inside = self.emit.cmp(Cmp::ULt, index, entries);
+        let values = layout(self, offset_of!(HashLayout, values));
+        let offset = self.emit.bin_with(BinOp::Mul, index, stride.into());
+        let mut address = self.emit.bin(BinOp::Add, values, offset);
+        let zero = self.emit.number(Ty::I64, 0);
+        if !one_copy {
+            let cpu = self.emit.load_env(Ty::I32, Env::OFFSET_CPU);
+            let cpu = self.emit.resize(cpu, Ty::I64);
+            let copies = layout(self, offset_of!(HashLayout, copies));
+            let has = self.emit.cmp(Cmp::ULt, cpu, copies);
+            let cpu = self.emit.select(has, cpu, zero);
+            let plane = layout(self, offset_of!(HashLayout, plane));
+            let plane = self.emit.bin(BinOp::Mul, cpu, plane);
+            address = self.emit.bin(BinOp::Add, address, plane);
+        }
+        Some(self.emit.select(inside, address, zero))
     }
 
     /// The distance of this CPU's values from CPU 0's. A CPU the map has no values for gets the first.

@@ -5,6 +5,7 @@
 mod cookies;
 mod events;
 mod harness;
+mod packet;
 mod redirects;
 mod strings;
 mod system;

@@ -74,6 +74,7 @@ impl UserDataplane {
             .cpus(options.cores.len().max(1) as u32)
             .tiering(Tiering::On)
             .specialise(options.specialise)
+            .time_per_burst(true)
             .build()
             .map_err(failed)?;
         let maps = SteeredMaps::new(vm.handle());
