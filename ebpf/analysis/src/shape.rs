@@ -49,7 +49,10 @@ impl Shapes {
             MapRef::Inner(_) | MapRef::Shaped(_) => {
                 self.of(map).is_none_or(|shape| class == Some(shape))
             }
-            MapRef::Values(_) => true,
+            MapRef::Values(len) => {
+                let def = class.and_then(|class| self.def(class));
+                def.is_some_and(|def| def.value_size >= len)
+            }
         }
     }
 

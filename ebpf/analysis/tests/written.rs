@@ -140,6 +140,49 @@ fn an_inner_map_may_be_any_map_like_it() {
     assert_eq!(written(&asm), [true, true, false, false]);
 }
 
+/// The value of map 0 or 2 in r8, by chance, and what `rest` does with it.
+fn after_either(rest: impl FnOnce(&mut Asm)) -> Vec<bool> {
+    let mut asm = Asm::new();
+    let (other, on) = (asm.label(), asm.label());
+    asm.call(HelperId::GET_PRANDOM_U32)
+        .jump_if(o::JEQ, 0, 0, other);
+    lookup(&mut asm, 0);
+    asm.mov(8, R(0)).jump(on).bind(other);
+    lookup(&mut asm, 2);
+    asm.mov(8, R(0)).bind(on).mov(6, 1);
+    rest(&mut asm);
+    asm.mov(0, 2).exit();
+    written(&asm)
+}
+
+#[test]
+fn where_paths_meet_it_is_the_map_of_one_of_them() {
+    let expected = [true, false, true, false];
+    let at_once = after_either(|asm| {
+        asm.store(MemSize::W, 8, 0, R(6));
+    });
+    assert_eq!(at_once, expected);
+    // After a branch, a call, and a copy.
+    let later = after_either(|asm| {
+        let on = asm.label();
+        asm.call(HelperId::GET_PRANDOM_U32)
+            .jump_if(o::JEQ, 0, 7, on)
+            .mov(6, 5)
+            .bind(on)
+            .mov(2, R(8))
+            .add(2, 4)
+            .store(MemSize::W, 2, 0, R(6));
+    });
+    assert_eq!(later, expected);
+    // Through the stack nobody follows it: it may be any map with such values.
+    let spilled = after_either(|asm| {
+        asm.store(MemSize::Dw, 10, -16, R(8))
+            .load(MemSize::Dw, 2, 10, -16)
+            .store(MemSize::W, 2, 0, R(6));
+    });
+    assert_eq!(spilled, [true, true, true, false]);
+}
+
 #[test]
 fn a_store_that_is_only_checked_may_go_anywhere() {
     let written = after_lookup(2, |asm| {

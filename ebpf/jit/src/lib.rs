@@ -43,7 +43,7 @@ pub use code_map::{CodeMap, Origin};
 pub use context::Context;
 pub use cranelift::Cranelift;
 pub use run::{run_burst, run_linked, run_timer};
-pub use squalus_ssa::support::{MapSet, Profile};
+pub use squalus_ssa::support::{Constants, MapSet, Profile};
 pub use squalus_ssa::{Pass, Passes, UnknownPass, has_changed};
 
 /// Why a program could not be compiled.
@@ -78,9 +78,9 @@ pub struct Options {
     pub check_facts: bool,
     /// The passes that are run.
     pub passes: Passes,
-    /// Maps, by their index, whose contents may become part of the code: nobody may change them from when it is
-    /// made until it is used no more.
-    pub constant: MapSet,
+    /// What may become part of the code: contents of maps, which nobody may change from when it is made until it is
+    /// used no more.
+    pub constant: Constants,
     /// What makes machine code of the result.
     pub backend: &'static dyn Backend,
 }
@@ -91,7 +91,7 @@ impl Default for Options {
             keep_text: false,
             check_facts: false,
             passes: Passes::ALL,
-            constant: MapSet::NONE,
+            constant: Constants::NONE,
             backend: &Cranelift,
         }
     }

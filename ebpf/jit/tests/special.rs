@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use squalus_isa::{
     HelperId, Insn, MapDef, MapFlags, MapType, MemSize, UpdateFlags, ValueFields, opcode as o,
 };
-use squalus_jit::{CompiledProgram, MapSet, Options, Pass, Passes};
+use squalus_jit::{CompiledProgram, Constants, MapSet, Options, Pass, Passes};
 use squalus_maps::{Map, MapEnv};
 use squalus_runtime::asm::{Asm, R};
 use squalus_ssa::ir::{Op, Region};
@@ -42,7 +42,10 @@ fn compile(loaded: &Loaded, passes: Passes) -> Vec<CompiledProgram> {
     let options = Options {
         keep_text: true,
         passes,
-        constant: constant(loaded),
+        constant: Constants {
+            maps: constant(loaded),
+            cpu: None,
+        },
         ..Options::default()
     };
     compile_all(loaded, options)
@@ -338,6 +341,30 @@ fn inner_maps_are_known_by_their_address() {
         !ops.iter()
             .any(|op| matches!(op, Op::Load { base, .. } if is_map(*base)))
     );
+}
+
+#[test]
+fn the_only_cpu_has_a_number() {
+    let mut asm = Asm::new();
+    asm.call(HelperId::GET_SMP_PROCESSOR_ID).add(0, 5).exit();
+    let loaded = link(&[asm.finish()], &[]);
+    for cpu in [None, Some(0)] {
+        let options = Options {
+            keep_text: true,
+            constant: Constants {
+                cpu,
+                ..Constants::NONE
+            },
+            ..Options::default()
+        };
+        let programs = compile_all(&loaded, options);
+        assert_eq!(run_jit(&loaded, &programs, &[0; 64]).result, Ok(5));
+        let (_, function) = programs[0].ssa().unwrap().last().unwrap();
+        let blocks = function.reverse_postorder().into_iter();
+        let mut insts = blocks.flat_map(|block| function.block(block).insts.clone());
+        let loads = insts.any(|inst| matches!(function.value(inst).op, Op::Load { .. }));
+        assert_eq!(loads, cpu.is_none());
+    }
 }
 
 proptest! {

@@ -134,6 +134,23 @@ impl Profile {
     }
 }
 
+/// What stays as it is for as long as code is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Constants {
+    /// Maps that nobody changes.
+    pub maps: MapSet,
+    /// The CPU that all runs are on, if it is the same for all.
+    pub cpu: Option<u32>,
+}
+
+impl Constants {
+    /// Nothing.
+    pub const NONE: Constants = Constants {
+        maps: MapSet::NONE,
+        cpu: None,
+    };
+}
+
 /// Some of a program's maps, by their indices. Those beyond [`MapSet::MOST`] are never in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MapSet(u128);

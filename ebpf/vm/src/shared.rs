@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use squalus_analysis::{Facts, analyse};
 use squalus_isa::UpdateFlags;
-use squalus_jit::{Pass, Tier};
+use squalus_jit::{Constants, Pass, Tier};
 use squalus_maps::{Map, MapEnv};
 use squalus_object::InitialTarget;
 use squalus_runtime::{Clock, Env, FibCell, FibReader, LinkedProgram, Rng, Timers, TraceLog};
@@ -117,7 +117,7 @@ impl Shared {
         let requests = Arc::<Requests>::default();
         let special = match (&code, &compiler) {
             (Some(slot), Some(compiler)) if settings.specialises() => {
-                special(compiler, &maps, slot, &requests)
+                special(compiler, (&maps, settings.cpus), slot, &requests)
             }
             _ => None,
         };
@@ -202,14 +202,18 @@ impl Shared {
 /// Watches the maps whose contents may be in the code, if there are any.
 fn special(
     compiler: &Compiler,
-    maps: &[Arc<Map>],
+    (maps, cpus): (&[Arc<Map>], u32),
     slot: &Arc<CodeSlot>,
     requests: &Arc<Requests>,
 ) -> Option<Arc<Special>> {
     let set = unwritten(&compiler.programs, &compiler.facts, maps);
+    let constants = Constants {
+        maps: set,
+        cpu: (cpus == 1).then_some(0),
+    };
     let requests = Arc::clone(requests);
     let withdrawn = move || requests.specialise();
-    (!set.is_empty()).then(|| Special::new((maps, set), slot, withdrawn))
+    (!set.is_empty()).then(|| Special::new((maps, constants), slot, withdrawn))
 }
 
 fn names<'a>(names: impl Iterator<Item = &'a str>) -> HashMap<String, usize> {

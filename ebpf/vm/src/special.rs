@@ -16,37 +16,37 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use squalus_analysis::Facts;
-use squalus_jit::MapSet;
+use squalus_jit::{Constants, MapSet};
 use squalus_maps::{Map, WriteHook};
 use squalus_runtime::LinkedProgram;
 
 use crate::native::Native;
 use crate::slot::CodeSlot;
 
-/// How long there must have been no write before code is made anew.
-pub(crate) const QUIET: Duration = Duration::from_millis(100);
-
 /// How long a writer waits for workers before it asks again whether they have gone on.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The maps whose contents may be in the code, and whether they are.
 pub(crate) struct Special {
-    maps: MapSet,
+    constants: Constants,
     slot: Arc<CodeSlot>,
+    writes: Arc<Writes>,
+    state: Mutex<State>,
+    /// Told when code was taken out of use.
+    withdrawn: Box<dyn Fn() + Send + Sync>,
+}
+
+/// What writers look at.
+#[derive(Default)]
+struct Writes {
     /// How many writes have begun, and how many are over.
     begun: AtomicU64,
     ended: AtomicU64,
     /// Whether some worker may run code with contents in it.
     in_use: AtomicBool,
-    /// When the last write was over, in milliseconds after `epoch`.
-    last: AtomicU64,
-    epoch: Instant,
-    state: Mutex<State>,
-    /// Told when code was taken out of use.
-    withdrawn: Box<dyn Fn() + Send + Sync>,
 }
 
 struct State {
@@ -65,18 +65,14 @@ pub(crate) struct Version(u64);
 impl Special {
     /// For these maps of a machine. `withdrawn` is called after code was taken out of use.
     pub fn new(
-        (maps, set): (&[Arc<Map>], MapSet),
+        (maps, constants): (&[Arc<Map>], Constants),
         slot: &Arc<CodeSlot>,
         withdrawn: impl Fn() + Send + Sync + 'static,
     ) -> Arc<Special> {
         let special = Arc::new(Special {
-            maps: set,
+            constants,
             slot: Arc::clone(slot),
-            begun: AtomicU64::new(0),
-            ended: AtomicU64::new(0),
-            in_use: AtomicBool::new(false),
-            last: AtomicU64::new(0),
-            epoch: Instant::now(),
+            writes: Arc::default(),
             state: Mutex::new(State {
                 general: slot.current(),
                 special: false,
@@ -85,8 +81,14 @@ impl Special {
             withdrawn: Box::new(withdrawn),
         });
         // The code keeps the maps: they may not keep the code.
-        let hook: Arc<dyn WriteHook> = Arc::new(Hook(Arc::downgrade(&special)));
-        let chosen = maps.iter().enumerate().filter(|(n, _)| set.has(*n));
+        let hook: Arc<dyn WriteHook> = Arc::new(Hook {
+            writes: Arc::clone(&special.writes),
+            special: Arc::downgrade(&special),
+        });
+        let chosen = maps
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| constants.maps.has(*n));
         for (_, map) in chosen {
             let first = map.set_write_hook(Arc::clone(&hook));
             assert!(first, "a map of one machine has one hook");
@@ -94,27 +96,20 @@ impl Special {
         special
     }
 
-    /// The maps whose contents may be in the code.
-    pub fn maps(&self) -> MapSet {
-        self.maps
+    /// What may be in the code.
+    pub fn constants(&self) -> Constants {
+        self.constants
     }
 
     /// The contents as they are now, unless a write is going on.
     pub fn version(&self) -> Option<Version> {
-        let ended = self.ended.load(SeqCst);
-        (self.begun.load(SeqCst) == ended).then_some(Version(ended))
+        let ended = self.writes.ended.load(SeqCst);
+        (self.writes.begun.load(SeqCst) == ended).then_some(Version(ended))
     }
 
     /// Whether contents are still as they were.
     pub fn is_current(&self, version: Version) -> bool {
-        self.begun.load(SeqCst) == version.0
-    }
-
-    /// For how long nobody has written, or since when there are maps; none while somebody writes.
-    pub fn quiet(&self) -> Option<Duration> {
-        self.version()?;
-        let last = Duration::from_millis(self.last.load(SeqCst));
-        Some(self.epoch.elapsed().saturating_sub(last))
+        self.writes.begun.load(SeqCst) == version.0
     }
 
     /// Installs code that has no contents in it.
@@ -130,10 +125,10 @@ impl Special {
     /// what is installed before they change. Returns whether it was installed.
     pub fn install(&self, native: &Arc<Native>, general: &Arc<Native>, version: Version) -> bool {
         let mut state = self.lock();
-        let before = self.in_use.swap(true, SeqCst);
+        let before = self.writes.in_use.swap(true, SeqCst);
         if !self.is_current(version) {
             // If there was such code before, its writer waits for the lock.
-            self.in_use.store(before, SeqCst);
+            self.writes.in_use.store(before, SeqCst);
             return false;
         }
         state.general = Arc::clone(general);
@@ -151,7 +146,7 @@ impl Special {
     /// Takes code with contents out of use, and waits until no worker runs it.
     fn withdraw(&self) {
         let mut state = self.lock();
-        if !self.in_use.load(SeqCst) {
+        if !self.writes.in_use.load(SeqCst) {
             // Another writer did it meanwhile.
             return;
         }
@@ -161,7 +156,7 @@ impl Special {
             state.withdrawals += 1;
         }
         while !self.slot.wait_for_workers(PATIENCE) {}
-        self.in_use.store(false, SeqCst);
+        self.writes.in_use.store(false, SeqCst);
         drop(state);
         (self.withdrawn)();
     }
@@ -172,27 +167,24 @@ impl Special {
     }
 }
 
-/// What maps tell of their writes.
-struct Hook(Weak<Special>);
+/// What maps tell of their writes. There are many writes at a time, so that this must take little.
+struct Hook {
+    writes: Arc<Writes>,
+    special: Weak<Special>,
+}
 
 impl WriteHook for Hook {
     fn begin(&self) {
-        let Some(special) = self.0.upgrade() else {
-            return;
-        };
-        special.begun.fetch_add(1, SeqCst);
-        if special.in_use.load(SeqCst) {
+        self.writes.begun.fetch_add(1, SeqCst);
+        if self.writes.in_use.load(SeqCst)
+            && let Some(special) = self.special.upgrade()
+        {
             special.withdraw();
         }
     }
 
     fn end(&self) {
-        let Some(special) = self.0.upgrade() else {
-            return;
-        };
-        let now = special.epoch.elapsed().as_millis() as u64;
-        special.last.store(now, SeqCst);
-        special.ended.fetch_add(1, SeqCst);
+        self.writes.ended.fetch_add(1, SeqCst);
     }
 }
 

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use squalus_analysis::Facts;
-use squalus_jit::{Context, JitError, MapSet, Options, Profile, Tier, has_changed};
+use squalus_jit::{Constants, Context, JitError, Options, Profile, Tier, has_changed};
 use squalus_runtime::LinkedProgram;
 
 use crate::native::{CodeSource, Native};
 use crate::shared::Shared;
 use crate::slot::CodeSlot;
-use crate::special::{QUIET, Special, Version};
+use crate::special::{Special, Version};
 
 /// Whether compiled programs are compiled again for the traffic they see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,8 +36,10 @@ const RUNS: u64 = 4000;
 const RECOUNT: Duration = Duration::from_secs(5);
 /// How long to wait for [`RUNS`] when there is code that is good for what ran before.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long there must have been no write before the contents of maps go into code.
+const QUIET: Duration = Duration::from_millis(100);
 /// How often counts are looked at while packets come, and while none do.
-const LOOK: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(64)];
+const LOOK: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(256)];
 
 /// What a machine's workers run ([`crate::Vm::code`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,13 +87,13 @@ impl Compiler {
 
     /// Compiles all programs, each as `tier` says for its number.
     pub fn compile<'a>(&'a self, tier: impl Fn(usize) -> Tier<'a>) -> Result<Native, JitError> {
-        self.compile_special(MapSet::NONE, tier)
+        self.compile_special(Constants::NONE, tier)
     }
 
-    /// As [`Compiler::compile`], with the contents of these maps in the code.
+    /// As [`Compiler::compile`], with these constants in the code.
     pub fn compile_special<'a>(
         &'a self,
-        constant: MapSet,
+        constant: Constants,
         tier: impl Fn(usize) -> Tier<'a>,
     ) -> Result<Native, JitError> {
         let source = |n: usize| CodeSource {
@@ -304,6 +306,8 @@ struct Tiers<'a> {
     first: Arc<Native>,
     hot: Option<Hot>,
     folded: Option<Folded>,
+    /// The contents that maps had when they were last looked at, if nobody was writing, and since when.
+    contents: (Option<Version>, Instant),
     /// Whether runs are being counted.
     counting: bool,
     /// When that began or ended.
@@ -345,6 +349,7 @@ impl<'a> Tiers<'a> {
             first: slot.current(),
             hot: None,
             folded: None,
+            contents: (None, Instant::now()),
             counting: counts,
             since: Instant::now(),
             seen: (0, LOOK[0]),
@@ -450,7 +455,7 @@ impl<'a> Tiers<'a> {
         let Some(special) = self.special.filter(|special| !special.state().0) else {
             return RECOUNT;
         };
-        if special.quiet().is_none_or(|quiet| quiet < QUIET && !asked) {
+        if !self.is_quiet(special) && !asked {
             return QUIET;
         }
         self.fold(special);
@@ -462,6 +467,15 @@ impl<'a> Tiers<'a> {
             true => RECOUNT,
             false => QUIET,
         }
+    }
+
+    /// Whether nobody has changed a map for a while.
+    fn is_quiet(&mut self, special: &Special) -> bool {
+        let version = special.version();
+        if version.is_none() || version != self.contents.0 {
+            self.contents = (version, Instant::now());
+        }
+        self.contents.1.elapsed() >= QUIET
     }
 
     /// Makes code with the contents that maps have now, unless there is such code or somebody changes them.
@@ -477,7 +491,7 @@ impl<'a> Tiers<'a> {
             Some(hot) => Tier::Hot(&hot.profiles[n]),
             None => Tier::Plain,
         };
-        match self.compiler.compile_special(special.maps(), tier) {
+        match self.compiler.compile_special(special.constants(), tier) {
             Ok(native) => {
                 self.folded = Some(Folded {
                     native: Arc::new(native),

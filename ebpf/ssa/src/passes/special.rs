@@ -6,6 +6,7 @@
 //! - A lookup in a hash of a few elements compares the key with each of them. In one of no elements it finds
 //!   nothing.
 //! - A reference in an array of maps is the inner map's address, and what that map is like is known.
+//! - The number of the CPU is that of the machine's only one.
 //! - A load from a value that is known, or from some value of a map whose values all agree there, is a number.
 //!
 //! For the last, the pass follows pointers: through additions, choices and block parameters, to one of a few
@@ -17,11 +18,12 @@ use std::sync::Arc;
 
 use squalus_isa::MapType;
 use squalus_maps::Map;
+use squalus_runtime::Env;
 
 use super::fold::known_zero;
 use super::rewrite::{Aliases, edges, predecessors};
 use crate::ir::{BinOp, Block, Cmp, Fixed, Function, Op, Order, Region, Ty, Value};
-use crate::support::MapSet;
+use crate::support::Constants;
 
 /// Hashes of more elements are searched: comparisons would take longer.
 const MOST_COMPARED: usize = 8;
@@ -33,7 +35,7 @@ const MOST_PLACES: usize = 64;
 /// The maps whose contents are constants.
 pub(super) struct Special<'a> {
     maps: &'a [Arc<Map>],
-    constant: MapSet,
+    constant: Constants,
     /// Inner maps whose addresses were put into the code.
     inner: Vec<Arc<Map>>,
     /// Where the values of maps begin, as far as that was asked.
@@ -41,7 +43,7 @@ pub(super) struct Special<'a> {
 }
 
 impl<'a> Special<'a> {
-    pub(super) fn new(maps: &'a [Arc<Map>], constant: MapSet) -> Special<'a> {
+    pub(super) fn new(maps: &'a [Arc<Map>], constant: Constants) -> Special<'a> {
         Special {
             maps,
             constant,
@@ -99,11 +101,11 @@ impl<'a> Special<'a> {
 
     fn map(&self, index: u32) -> Option<&'a Arc<Map>> {
         let map = self.maps.get(index as usize)?;
-        self.constant.has(index as usize).then_some(map)
+        self.constant.maps.has(index as usize).then_some(map)
     }
 
     fn constant_maps(&self) -> impl Iterator<Item = (usize, &'a Arc<Map>)> + use<'a> {
-        let constant = self.constant;
+        let constant = self.constant.maps;
         let maps = self.maps.iter().enumerate();
         maps.filter(move |(n, _)| constant.has(*n))
     }
@@ -154,6 +156,12 @@ impl<'a> Special<'a> {
         };
         let ty = function.ty(inst);
         match (region, order) {
+            (Region::Env, Order::Plain) => {
+                let is_cpu = off as usize == Env::OFFSET_CPU && ty == Ty::I32;
+                let env = Op::Fixed(Fixed::Env);
+                let cpu = self.constant.cpu.filter(|_| function.value(base).op == env);
+                cpu.filter(|_| is_cpu).map(u64::from)
+            }
             (Region::MapIndex, _) => {
                 let address = function.constant(base)?.wrapping_add_signed(off.into());
                 self.reference(address as usize, ty)
