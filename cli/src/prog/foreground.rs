@@ -14,7 +14,7 @@ use squalus_isa::Verdict;
 use squalus_object::Object;
 use squalus_port::PortRequest;
 use squalus_server::Termination;
-use squalus_vm::{EngineKind, VmBuilder};
+use squalus_vm::{EngineKind, Tiering, VmBuilder};
 
 use super::attach::AttachArgs;
 use super::place::ModeWord;
@@ -85,6 +85,7 @@ fn load(args: &AttachArgs, kind: EngineKind, object: Object, program: &str) -> R
     let vm = VmBuilder::new(object)
         .engine(kind)
         .cpus(cores.len().max(1) as u32)
+        .tiering(Tiering::On)
         .only(&names)
         .build()
         .with_context(|| {
