@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use squalus_bench::engines::CodeArgs;
 use squalus_bench::{ablation, exec, micro};
 
 use crate::objects;
+use crate::prog::profile;
 
 /// An experiment.
 #[derive(Debug, Subcommand)]
@@ -16,6 +18,8 @@ pub enum BenchCommand {
     Exec(ExecCommand),
     /// What each pass of the optimizer is worth: the same object with all, without each one, and with none.
     Ablation(AblationCommand),
+    /// Where the time goes in one case of `bench exec`, by source line, as `prog profile` shows it.
+    Profile(ProfileCommand),
     /// Small programs of all kinds: our engines beside the kernel and clang's native code.
     Micro(MicroCommand),
 }
@@ -46,6 +50,24 @@ pub struct AblationCommand {
     ablation: ablation::AblationArgs,
 }
 
+/// Options of `squalus bench profile`.
+#[derive(Debug, Args)]
+pub struct ProfileCommand {
+    /// The case.
+    #[arg(value_name = "CASE")]
+    case: String,
+    /// The object to look at; the built-in balancer if not given.
+    #[arg(long, value_name = "FILE")]
+    object: Option<PathBuf>,
+    /// How many sessions there are in turn.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    sessions: u32,
+    #[command(flatten)]
+    code: CodeArgs,
+    #[command(flatten)]
+    look: profile::LookArgs,
+}
+
 /// Options of `squalus bench micro`.
 #[derive(Debug, Args)]
 pub struct MicroCommand {
@@ -64,6 +86,7 @@ pub fn run(command: &BenchCommand) -> Result<()> {
     match command {
         BenchCommand::Exec(args) => run_exec(args),
         BenchCommand::Ablation(args) => run_ablation(args),
+        BenchCommand::Profile(args) => run_profile(args),
         BenchCommand::Micro(args) => run_micro(args),
     }
 }
@@ -80,6 +103,17 @@ fn run_ablation(args: &AblationCommand) -> Result<()> {
     let label = label(args.object.as_deref());
     let report = ablation::run(&args.ablation, &object, &label, progress)?;
     print(args.json, &report, ablation::Report::text)
+}
+
+fn run_profile(args: &ProfileCommand) -> Result<()> {
+    let object = objects::balancer(args.object.as_deref())?;
+    let code = CodeArgs {
+        keep_text: true,
+        ..args.code
+    };
+    let prepared = exec::Prepared::new(&object, &args.case, args.sessions, code)?;
+    let (vm, program) = (prepared.vm(), prepared.program());
+    profile::show(vm, &object, program, &prepared.frames, &args.look)
 }
 
 /// What an object is called in reports.

@@ -154,6 +154,9 @@ fn ssa_shows_what_passes_do() {
     let outcome = prog(&["disasm", &object, "--ssa", "--passes", "stack,simplify"]);
     assert_eq!(outcome.code, Some(0), "{outcome:#?}");
     assert_golden("ssa_loop.txt", &outcome.stdout);
+    let whole = prog(&["disasm", &object, "--ssa=simplify"]);
+    assert_eq!(whole.code, Some(0), "{whole:#?}");
+    assert!(whole.stdout.contains("\n-    "), "{whole:#?}");
     let only = prog(&["disasm", &object, "--ssa=simplify", "-j"]).json();
     let stages = only[0]["stages"].as_array().unwrap();
     assert_eq!(stages[0]["stage"], "build");
@@ -218,6 +221,14 @@ fn a_profile_finds_the_line_that_takes_the_time() {
     assert!(percent > 80.0, "{report}");
     let once = prog(&[&args[..], &["repeat", "700"]].concat()).json();
     assert_eq!(once["packets"], 700);
+}
+
+#[test]
+fn every_pass_is_in_the_documentation() {
+    let text = std::fs::read_to_string(root().join("docs/optimizer.md")).unwrap();
+    for pass in squalus_vm::Pass::ALL {
+        assert!(text.contains(&format!("\n| `{pass}` |")), "{pass}");
+    }
 }
 
 #[test]

@@ -48,6 +48,11 @@ pub trait Measure: Engine {
     /// # Errors
     /// If there is no such program, or the engine cannot time it on these frames.
     fn rounds<'a>(&'a self, program: &str, traffic: &'a Traffic) -> Result<Box<dyn Rounds + 'a>>;
+
+    /// Our machine, if it is ours.
+    fn vm(&self) -> Option<&Vm> {
+        None
+    }
 }
 
 /// A program that is being timed.
@@ -105,6 +110,10 @@ impl Rounds for KernelRounds<'_> {
 }
 
 impl Measure for Vm {
+    fn vm(&self) -> Option<&Vm> {
+        Some(self)
+    }
+
     fn rounds<'a>(&'a self, program: &str, traffic: &'a Traffic) -> Result<Box<dyn Rounds + 'a>> {
         Ok(Box::new(VmRounds {
             vm: self,

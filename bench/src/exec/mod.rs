@@ -228,6 +228,53 @@ impl<'a> Run<'a> {
     }
 }
 
+/// A balancer in our compiler, provisioned for a case, to look at what it does.
+pub struct Prepared {
+    subject: Subject,
+    /// The case's frames.
+    pub frames: Vec<Vec<u8>>,
+}
+
+impl Prepared {
+    /// # Errors
+    /// If there is no such case, or the engine cannot load the object.
+    pub fn new(object: &[u8], case: &str, sessions: u32, code: CodeArgs) -> Result<Prepared> {
+        let args = ExecArgs {
+            sessions: vec![sessions],
+            cases: vec![case.to_owned()],
+            engines: Vec::new(),
+            rounds: 1,
+            packets: 1,
+            code,
+            no_tiering: false,
+            no_specialise: false,
+        };
+        let case = args.check()?[0];
+        let traffic = case.traffic(sessions);
+        let frames = (0..traffic.len()).map(|n| traffic.frame(n).to_vec());
+        Ok(Prepared {
+            subject: Subject::new(&args, EngineName::Jit, object, case, sessions)?,
+            frames: frames.collect(),
+        })
+    }
+
+    /// The machine.
+    ///
+    /// # Panics
+    /// Never: it is ours.
+    #[must_use]
+    pub fn vm(&self) -> &Vm {
+        let vm = self.subject.balancer.dataplane().0.vm();
+        vm.expect("the subject was made for our compiler")
+    }
+
+    /// The program to run.
+    #[must_use]
+    pub fn program(&self) -> &'static str {
+        BALANCER_PROGRAM
+    }
+}
+
 /// A provisioned balancer in one engine.
 pub(crate) struct Subject {
     engine: EngineName,

@@ -13,7 +13,7 @@ mod loaded;
 mod machine;
 mod maps;
 mod place;
-mod profile;
+pub mod profile;
 mod recording;
 mod replay;
 mod run;

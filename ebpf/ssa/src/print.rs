@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use squalus_runtime::Env;
+
 use crate::ir::{Block, Fixed, Function, Op, Order, Reason, Region, Target, Terminator, Ty, Value};
 
 impl Display for Value {
@@ -91,12 +93,43 @@ impl Display for List<'_> {
     }
 }
 
+/// The name of a word of the environment.
+fn env_word(off: i32) -> Option<&'static str> {
+    const NAMES: [(usize, &str); 17] = [
+        (Env::OFFSET_DATA, "data"),
+        (Env::OFFSET_DATA_END, "data_end"),
+        (Env::OFFSET_DATA_META, "data_meta"),
+        (Env::OFFSET_REST, "rest"),
+        (Env::OFFSET_HARD_START, "hard_start"),
+        (Env::OFFSET_INGRESS_IFINDEX, "ingress_ifindex"),
+        (Env::OFFSET_RX_QUEUE_INDEX, "rx_queue_index"),
+        (Env::OFFSET_EGRESS_IFINDEX, "egress_ifindex"),
+        (Env::OFFSET_CPU, "cpu"),
+        (Env::OFFSET_NUMA_NODE, "numa_node"),
+        (Env::OFFSET_TAIL_CALLS, "tail_calls"),
+        (Env::OFFSET_NEXT_PROGRAM, "next_program"),
+        (Env::OFFSET_BUDGET, "budget"),
+        (Env::OFFSET_BUDGET_PER_RUN, "budget_per_run"),
+        (Env::OFFSET_SCRATCH, "scratch"),
+        (Env::OFFSET_BURST_TIME, "burst_time"),
+        (Env::OFFSET_RNG, "rng"),
+    ];
+    let name = NAMES
+        .iter()
+        .find(|(offset, _)| usize::try_from(off) == Ok(*offset));
+    name.map(|(_, name)| *name)
+}
+
 /// A place in memory.
 struct At<'a>(&'a Function, Region, Value, i32);
 
 impl Display for At<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let At(function, region, base, off) = *self;
+        let is_env = matches!(function.value(base).op, Op::Fixed(Fixed::Env));
+        if is_env && let Some(name) = env_word(off) {
+            return write!(f, "env.{name}");
+        }
         write!(f, "{region}[{}", Use(function, base))?;
         match off {
             0 => f.write_str("]"),

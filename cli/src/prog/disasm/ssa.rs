@@ -13,6 +13,8 @@ use super::super::compiled::Compiled;
 
 /// Lines around a change that are shown with it.
 const CONTEXT: usize = 3;
+/// More lines than any function has.
+const ALL: usize = u32::MAX as usize;
 
 /// A program's functions, stage by stage.
 #[derive(Serialize)]
@@ -86,7 +88,7 @@ impl<'a> View<'a> {
         }
         for stage in &self.stages {
             match self.only {
-                Some(only) if stage.stage == only => self.changes(stage, usize::MAX, &mut out),
+                Some(only) if stage.stage == only => self.changes(stage, ALL, &mut out),
                 Some(_) => {}
                 None => self.stage(stage, &mut out),
             }

@@ -12,6 +12,7 @@ use clap::Args;
 use squalus_bench::engines::{CodeArgs, EngineName};
 use squalus_object::Object;
 use squalus_port::Capture;
+use squalus_vm::Vm;
 
 use super::loaded::{self, Loaded};
 use super::run::Input;
@@ -40,6 +41,15 @@ pub struct ProfileArgs {
     /// The frames of this capture (pcap or pcapng), in turn.
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
+    #[command(flatten)]
+    code: CodeArgs,
+    #[command(flatten)]
+    look: LookArgs,
+}
+
+/// How to look, and what to show.
+#[derive(Debug, Args)]
+pub struct LookArgs {
     /// How long to run.
     #[arg(long, default_value_t = 2.0, value_name = "S")]
     seconds: f64,
@@ -49,8 +59,6 @@ pub struct ProfileArgs {
     /// How many source lines to show.
     #[arg(long, default_value_t = 15, value_name = "N")]
     lines: usize,
-    #[command(flatten)]
-    code: CodeArgs,
     /// Print JSON.
     #[arg(short, long)]
     json: bool,
@@ -71,16 +79,8 @@ pub fn run(args: &ProfileArgs) -> Result<bool> {
         args.pcap.as_deref(),
         &words,
     )?)?;
-    let plan = Plan {
-        seconds: Duration::try_from_secs_f64(args.seconds)
-            .ok()
-            .filter(|seconds| !seconds.is_zero())
-            .context("--seconds must be more than 0")?,
-        period: period(args.frequency)?,
-        packets: words
-            .repeats
-            .then(|| u64::from(words.repeat) * frames.len() as u64),
-    };
+    let packets = u64::from(words.repeat) * frames.len() as u64;
+    let plan = args.look.plan(words.repeats.then_some(packets))?;
     let bytes = loaded::read(&args.object)?;
     let wanted = words.program.as_deref();
     let code = CodeArgs {
@@ -94,15 +94,47 @@ pub fn run(args: &ProfileArgs) -> Result<bool> {
     let Loaded::Vm(vm) = &loaded else {
         unreachable!("the JIT is no kernel");
     };
-    let recording = record::record(vm, &program, &frames, &plan)?;
     let object = squalus_vm::for_host(Object::parse(&bytes)?)?;
-    let report = Report::of(vm, &object, &program, &recording);
-    if args.json {
-        super::print_json(&report)?;
-    } else {
-        super::print(&report.text(args.lines))?;
-    }
+    let recording = record::record(vm, &program, &frames, &plan)?;
+    args.look
+        .print(&Report::of(vm, &object, &program, &recording))?;
     Ok(true)
+}
+
+/// Profiles `program` of a machine that was made with [`CodeArgs::keep_text`] from the object in `bytes`, and prints
+/// what came of it.
+///
+/// # Errors
+/// If the frames cannot be used, or the kernel does not let the process be sampled.
+pub fn show(
+    vm: &Vm,
+    bytes: &[u8],
+    program: &str,
+    frames: &[Vec<u8>],
+    look: &LookArgs,
+) -> Result<()> {
+    let recording = record::record(vm, program, frames, &look.plan(None)?)?;
+    let object = squalus_vm::for_host(Object::parse(bytes)?)?;
+    look.print(&Report::of(vm, &object, program, &recording))
+}
+
+impl LookArgs {
+    fn plan(&self, packets: Option<u64>) -> Result<Plan> {
+        let seconds = Duration::try_from_secs_f64(self.seconds).ok();
+        let seconds = seconds.filter(|seconds| !seconds.is_zero());
+        Ok(Plan {
+            seconds: seconds.context("--seconds must be more than 0")?,
+            period: period(self.frequency)?,
+            packets,
+        })
+    }
+
+    fn print(&self, report: &Report) -> Result<()> {
+        match self.json {
+            true => super::print_json(report),
+            false => super::print(&report.text(self.lines)),
+        }
+    }
 }
 
 fn frames(input: Input) -> Result<Vec<Vec<u8>>> {

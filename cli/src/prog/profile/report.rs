@@ -128,7 +128,9 @@ impl Report {
             let _ = writeln!(out, "{} samples lost: take a lower --frequency", self.lost);
         }
         self.shares(&mut out);
-        out.push_str("\npercent  source\n");
+        out.push_str(
+            "\npercent  source line, and below it: percent, instruction, address, machine code\n",
+        );
         for line in self.lines.iter().take(lines) {
             line.write(&mut out);
         }
@@ -165,10 +167,12 @@ impl Line {
             let Instruction {
                 pc,
                 disasm,
+                slot,
                 percent,
                 ..
             } = inst;
-            let _ = writeln!(out, "         {percent:7.2} {pc:8x}:  {disasm}");
+            let slot = slot.map_or_else(String::new, |slot| slot.to_string());
+            let _ = writeln!(out, "         {percent:7.2} {slot:>6} {pc:>6x}:  {disasm}");
         }
     }
 }
