@@ -58,9 +58,13 @@ impl Frame {
     }
 
     /// The slots of which more is known than that they are zero or anything, and perhaps others.
-    pub(crate) fn notable(&self) -> impl Iterator<Item = &Value> {
-        let notable = self.0.iter().filter(|part| is_notable(part));
-        notable.flat_map(|part| part.iter())
+    pub(crate) fn notable(&self) -> impl Iterator<Item = (usize, &Value)> {
+        let notable = self
+            .0
+            .iter()
+            .enumerate()
+            .filter(|(_, part)| is_notable(part));
+        notable.flat_map(|(n, part)| (n * PART..).zip(part.iter()))
     }
 
     /// Sets one slot.

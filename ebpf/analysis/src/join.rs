@@ -69,19 +69,36 @@ impl<'a> Join<'a> {
             motion: Default::default(),
         };
         self.set_motion(&mut joined);
+        self.raise_rooms(&mut joined);
         joined.drop_rooms();
         joined
+    }
+
+    /// What is named here has at least the room that follows from where it is.
+    fn raise_rooms(&self, joined: &mut State) {
+        for group in &self.groups {
+            let Some(at) = (match group.name {
+                Name::Met { at, .. } => Some(usize::from(at)).filter(|&at| at < PLACES),
+                Name::Made(_) => None,
+            }) else {
+                continue;
+            };
+            if let Value::Packet { off, .. } = joined.place(at) {
+                let room = joined.packet - off.hi;
+                let known = joined.room_of(group.name).unwrap_or(i64::MIN);
+                if room > known {
+                    joined.set_room(group.name, room);
+                }
+            }
+        }
     }
 
     /// Finds out how places move, and bounds them by that.
     fn set_motion(&self, joined: &mut State) {
         let (old, new) = (self.old, self.new);
-        let meeting = Meeting {
-            old: &old.motion,
-            new: &new.motion,
-            head: self.how.around.map(|_| self.block),
-            widen: self.how.steps.is_some(),
-        };
+        let widen = self.how.steps.is_some();
+        let head = self.how.around.map(|_| self.block);
+        let meeting = Meeting::new(&old.motion, &new.motion, head, !widen);
         if meeting.is_still() {
             return;
         }
@@ -105,11 +122,10 @@ impl<'a> Join<'a> {
             let (a, b) = (old.frame.slot(slot), new.frame.slot(slot));
             add(Reg::COUNT + slot, a, b, joined.frame.slot(slot));
         }
-        if meeting.widen
-            && let Some(around) = self.how.around
-        {
+        if widen && let Some(around) = self.how.around {
             let of = |reg: Reg| joined.regs[reg.index()].extent();
-            motion.widen(&old.motion, self.block, &around.tests, of);
+            let tests: &[_] = if self.how.all { &[] } else { &around.tests };
+            motion.widen(&old.motion, self.block, tests, of);
         }
         for at in motion.places() {
             if let Some(range) = motion.line(at).and_then(|line| motion.range(&line)) {
@@ -129,7 +145,20 @@ impl<'a> Join<'a> {
         if self.how.steps.is_none() {
             return value.within(range);
         }
-        // Where bounds are widened, the range is what they are widened to.
+        // Where bounds are widened, the range is what they are widened to, as far as it has ends.
+        let wide = value.extent()?;
+        let range = Interval {
+            lo: if range.lo == i64::MIN {
+                wide.lo
+            } else {
+                range.lo
+            },
+            hi: if range.hi == i64::MAX {
+                wide.hi
+            } else {
+                range.hi
+            },
+        };
         match value {
             Value::Scalar(wide) => {
                 let bits = Scalar {
@@ -174,7 +203,8 @@ impl<'a> Join<'a> {
         };
         let written = match at {
             ..Reg::COUNT => around.writes & 1 << at != 0,
-            _ => around.writes_stack,
+            Reg::COUNT..PLACES => around.writes_slots & 1 << (at - Reg::COUNT) != 0,
+            _ => true,
         };
         Joining {
             steps: self.how.steps.filter(|_| written),
@@ -274,7 +304,7 @@ fn named_at(at: u32, value: &Value) -> bool {
 fn moving_slots(meeting: &Meeting<'_>, old: &State, new: &State) -> Vec<usize> {
     let known = meeting.old.places().chain(meeting.new.places());
     let known = known.filter_map(|at| at.checked_sub(Reg::COUNT));
-    let mut slots: Vec<usize> = match meeting.rounds_between() {
+    let mut slots: Vec<usize> = match meeting.between {
         Some(_) => known.chain(old.frame.differing(&new.frame)).collect(),
         None => known.collect(),
     };

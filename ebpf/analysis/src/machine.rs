@@ -9,7 +9,7 @@ use squalus_isa::{
 use squalus_runtime::{CtxField, LinkedProgram, STACK_SIZE, ctx_field};
 
 use crate::compare::{Test, refine};
-use crate::motion::Line;
+use crate::motion::{Line, SLOW_STEP};
 use crate::shape::Shapes;
 use crate::solve::{Refusal, Summary};
 use crate::value::Base;
@@ -534,7 +534,9 @@ fn moved_line(
         let whole = width == Width::W64 || matches!(b, Value::Scalar(_)) && b == value;
         return line_of(state, src).filter(|_| whole);
     }
-    let by = b.scalar().as_constant()?;
+    let Some(by) = b.scalar().as_constant() else {
+        return sum_line(state, (width, op), dst, src, (a, b, value));
+    };
     let by = match (width, op) {
         (Width::W64, AluOp::Add) => by.cast_signed(),
         (Width::W64, AluOp::Sub) => by.cast_signed().checked_neg()?,
@@ -551,7 +553,32 @@ fn moved_line(
     } else if std::mem::discriminant(&a) != std::mem::discriminant(&value) {
         return None;
     }
-    state.motion.shifted(dst.index(), by)
+    let line = state.motion.shifted(dst.index(), by)?;
+    let range = a.extent()?;
+    let exact = |x: i64| x.checked_add(by).is_some();
+    (line.is_slow() && by.abs() <= SLOW_STEP || exact(range.lo) && exact(range.hi)).then_some(line)
+}
+
+/// How the sum of two registers moves.
+fn sum_line(
+    state: &State,
+    (width, op): (Width, AluOp),
+    dst: Reg,
+    src: Operand,
+    (a, b, value): (Value, Value, Value),
+) -> Option<Line> {
+    let (Width::W64, AluOp::Add, Operand::Reg(src)) = (width, op, src) else {
+        return None;
+    };
+    let (x, y) = (a.extent()?, b.extent()?);
+    // A pointer that is tracked is where the sum says; numbers must not wrap around.
+    let pointer = !matches!(value, Value::Scalar(_));
+    let exact = x.lo.checked_add(y.lo).is_some() && x.hi.checked_add(y.hi).is_some();
+    let numbers = matches!((a, b), (Value::Scalar(_), Value::Scalar(_)));
+    let exact = pointer || numbers && exact;
+    exact
+        .then(|| state.motion.sum((dst.index(), x), (src.index(), y)))
+        .flatten()
 }
 
 fn alu(state: &mut State, (width, op): (Width, AluOp), dst: Reg, src: Operand, fresh: Name) {

@@ -11,7 +11,8 @@
 //! were joined, whatever was guessed: a wrong step makes the range of starts wider, and grows it in each
 //! round, until the line is given up.
 //!
-//! Sums are those of numbers, without wrapping: all parts are bounded so that they cannot.
+//! Sums are those of numbers, without wrapping: no number of rounds that is possible makes a place wrap around
+//! that moves slowly, and one that moves faster is on a line only as long as its bounds say that it does not.
 
 use squalus_isa::{Operand, Reg};
 
@@ -19,8 +20,11 @@ use crate::Interval;
 
 /// No loop goes round so often: at a round a nanosecond, it would take hours for one packet.
 const MAX_ROUNDS: i64 = 1 << 44;
-const MAX_STEP: i64 = 1 << 16;
-const MAX_START: i64 = 1 << 61;
+/// Greatest step that no number of rounds makes wrap around.
+pub(crate) const SLOW_STEP: i64 = 1 << 16;
+const MAX_STEP: i64 = 1 << 40;
+/// What starts as far away may start anywhere farther away.
+const FAR: i64 = 1 << 61;
 /// Most loops that a place can move in.
 const TERMS: usize = 3;
 
@@ -58,10 +62,36 @@ impl Line {
     }
 
     /// The line, unless it is beyond what is tracked.
-    fn limited(self) -> Option<Line> {
-        let known = -MAX_START <= self.start.lo && self.start.hi <= MAX_START;
+    fn limited(mut self) -> Option<Line> {
+        self.start.lo = self.start.lo.max(-FAR);
+        self.start.hi = self.start.hi.min(FAR);
+        let known =
+            self.has_least() && self.start.lo < FAR || self.has_most() && self.start.hi > -FAR;
         let slow = |term: &Term| term.step.abs() <= MAX_STEP;
         (known && self.terms.iter().all(slow)).then_some(self)
+    }
+
+    const fn has_least(&self) -> bool {
+        self.start.lo > -FAR
+    }
+
+    const fn has_most(&self) -> bool {
+        self.start.hi < FAR
+    }
+
+    /// Whether no number of rounds makes the place wrap around.
+    pub(crate) fn is_slow(&self) -> bool {
+        let bounded = self.has_least() && self.has_most();
+        bounded && self.terms().all(|term| term.step.abs() <= SLOW_STEP)
+    }
+
+    /// The line, starting in an interval that holds `start`, and ends at nothing where it grew beyond `old`.
+    fn widened(mut self, old: Interval, start: Interval) -> Option<Line> {
+        self.start = Interval {
+            lo: if start.lo < old.lo { -FAR } else { start.lo },
+            hi: if start.hi > old.hi { FAR } else { start.hi },
+        };
+        self.limited()
     }
 
     fn moves(&self) -> bool {
@@ -80,22 +110,31 @@ impl Line {
 
     /// The line with another step in one loop.
     fn with_step(&self, head: Head, step: i64) -> Option<Line> {
-        let others = self.terms().filter(|term| term.head != head);
-        let own = (step != 0).then_some(Term { head, step });
-        let mut all: Vec<Term> = others.chain(own).collect();
-        all.sort_unstable_by_key(|term| term.head);
-        if all.len() > TERMS {
-            return None;
-        }
         let mut terms = [Term::default(); TERMS];
-        terms[..all.len()].copy_from_slice(&all);
+        let mut count = 0;
+        let others = self.terms().filter(|term| term.head != head);
+        for term in others.chain((step != 0).then_some(Term { head, step })) {
+            *terms.get_mut(count)? = term;
+            count += 1;
+        }
+        terms[..count].sort_unstable_by_key(|term| term.head);
         Line { terms, ..*self }.limited()
     }
 
     fn shifted(&self, by: i64) -> Option<Line> {
-        let start = plus(self.start, Interval::at(by))?;
+        let start = start_plus(self.start, Interval::at(by))?;
         Line { start, ..*self }.limited()
     }
+}
+
+/// Where a place starts that is moved; what is far away stays so.
+fn start_plus(start: Interval, by: Interval) -> Option<Interval> {
+    let moved = plus(start, by)?;
+    let is_far = |x: i64| !(-FAR < x && x < FAR);
+    Some(Interval {
+        lo: if is_far(start.lo) { start.lo } else { moved.lo },
+        hi: if is_far(start.hi) { start.hi } else { moved.hi },
+    })
 }
 
 fn plus(a: Interval, b: Interval) -> Option<Interval> {
@@ -185,6 +224,26 @@ impl Motion {
         self.line(at)?.shifted(by)
     }
 
+    /// How the sum of two places moves that lie within ranges, if one of them does.
+    pub(crate) fn sum(&self, (a, x): (usize, Interval), (b, y): (usize, Interval)) -> Option<Line> {
+        let still = |at: usize, range| Line::still(at as u16, range);
+        let (a, b) = match (self.line(a), self.line(b)) {
+            (None, None) => return None,
+            (Some(a), None) => (a, still(b, y)?),
+            (None, Some(b)) => (b, still(a, x)?),
+            (Some(a), Some(b)) => (a, b),
+        };
+        let start = match b.has_least() && b.has_most() {
+            true => start_plus(a.start, b.start)?,
+            false => start_plus(b.start, a.start).filter(|_| a.has_least() && a.has_most())?,
+        };
+        let both = b.terms().try_fold(a, |sum, term| {
+            let step = sum.step(term.head).checked_add(term.step)?;
+            sum.with_step(term.head, step)
+        })?;
+        Line { start, ..both }.limited()
+    }
+
     /// Forgets how the places move that pass a test.
     pub(crate) fn forget(&mut self, test: impl Fn(usize) -> bool) {
         self.lines.retain(|line| !test(line.at.into()));
@@ -220,7 +279,7 @@ impl Motion {
                 if step == 0 {
                     return true;
                 }
-                let start = times(range, step).and_then(|moved| plus(line.start, moved));
+                let start = times(range, step).and_then(|moved| start_plus(line.start, moved));
                 let left = line.with_step(head, 0).zip(start);
                 let left = left.and_then(|(left, start)| Line { start, ..left }.limited());
                 let left = left.filter(Line::moves);
@@ -231,6 +290,15 @@ impl Motion {
 
     /// Where a place can be.
     pub(crate) fn range(&self, line: &Line) -> Option<Interval> {
+        let sum = self.sum_of(line)?;
+        Some(Interval {
+            lo: if line.has_least() { sum.lo } else { i64::MIN },
+            hi: if line.has_most() { sum.hi } else { i64::MAX },
+        })
+    }
+
+    /// The sum of the line's parts, where those that are far away are taken to be no farther.
+    fn sum_of(&self, line: &Line) -> Option<Interval> {
         line.terms().try_fold(line.start, |sum, term| {
             plus(sum, times(self.rounds(term.head)?, term.step)?)
         })
@@ -246,14 +314,20 @@ impl Motion {
             let Some(known) = self.rounds(term.head) else {
                 continue;
             };
-            let Some(others) = self.range(&line).zip(times(known, term.step)) else {
+            let Some(others) = self.sum_of(&line).zip(times(known, term.step)) else {
                 continue;
             };
             // The range of all but this term, from which the rounds follow.
             let (all, own) = others;
-            let clip = |x: i64| x.clamp(-2 * MAX_START, 2 * MAX_START);
-            let lo = clip(range.lo.saturating_sub(all.hi - own.hi));
-            let hi = clip(range.hi.saturating_sub(all.lo - own.lo));
+            let clip = |x: i64| x.clamp(-2 * FAR, 2 * FAR);
+            let lo = match line.has_most() {
+                true => clip(range.lo.saturating_sub(all.hi - own.hi)),
+                false => -2 * FAR,
+            };
+            let hi = match line.has_least() {
+                true => clip(range.hi.saturating_sub(all.lo - own.lo)),
+                false => 2 * FAR,
+            };
             let (least, greatest) = match term.step > 0 {
                 true => (div_up(lo, term.step), hi.div_euclid(term.step)),
                 false => (div_up(-hi, -term.step), (-lo).div_euclid(-term.step)),
@@ -288,7 +362,7 @@ impl Motion {
         heads.try_fold(own.start, |start, head| {
             match own.step(head) - line.step(head) {
                 0 => Some(start),
-                by => plus(start, times(self.rounds(head)?, by)?),
+                by => start_plus(start, times(self.rounds(head)?, by)?),
             }
         })
     }
@@ -315,22 +389,31 @@ pub(crate) struct Meeting<'a> {
     pub(crate) new: &'a Motion,
     /// The loop's head that they meet at, if it is one.
     pub(crate) head: Option<Head>,
-    /// Whether what still grows is to be given up, or to jump to a bound.
-    pub(crate) widen: bool,
+    /// How many more rounds the new motion has gone, if that is known and not none.
+    pub(crate) between: Option<i64>,
 }
 
-impl Meeting<'_> {
+impl<'a> Meeting<'a> {
+    /// Two motions that meet, at the head of a loop if there is one; with `find`, what moves in it is to be found.
+    pub(crate) fn new(
+        old: &'a Motion,
+        new: &'a Motion,
+        head: Option<Head>,
+        find: bool,
+    ) -> Meeting<'a> {
+        let rounds = |motion: &Motion| motion.rounds(head.filter(|_| find)?)?.as_constant();
+        let between = rounds(new).zip(rounds(old)).map(|(new, old)| new - old);
+        Meeting {
+            old,
+            new,
+            head,
+            between: between.filter(|&between| between != 0),
+        }
+    }
+
     /// Whether nothing moves, and nothing can be found to move.
     pub(crate) fn is_still(&self) -> bool {
         self.old.rounds.is_empty() || self.new.rounds.is_empty()
-    }
-
-    /// How many more rounds the new motion has gone, if that is known and not none.
-    pub(crate) fn rounds_between(&self) -> Option<i64> {
-        let head = self.head.filter(|_| !self.widen)?;
-        let exact = |motion: &Motion| motion.rounds(head)?.as_constant();
-        let between = exact(self.new)? - exact(self.old)?;
-        (between != 0).then_some(between)
     }
 
     /// The rounds of both; no lines yet.
@@ -353,15 +436,21 @@ impl Meeting<'_> {
         new: Option<Interval>,
         grows: Grows,
     ) -> Option<Line> {
-        let own = self.old.line(at).or_else(|| Line::still(at as u16, old?))?;
-        let added = self.new.line(at);
+        let known = (self.old.line(at), self.new.line(at));
+        match known {
+            (None, None) if self.between.is_none() || old == new => return None,
+            (Some(a), Some(b)) if a == b => return Some(a),
+            _ => {}
+        }
+        let own = known.0.or_else(|| Line::still(at as u16, old?))?;
+        let added = known.1;
         let added = added.iter().flat_map(Line::terms);
         let mut line = added
             .filter(|term| own.step(term.head) == 0)
             .try_fold(own, |line, term| line.with_step(term.head, term.step))?;
         let starts = |line: &Line| Some((self.old.start(line, old)?, self.new.start(line, new)?));
         let (mut from, mut to) = starts(&line)?;
-        if let (Some(between), Some(head)) = (self.rounds_between(), self.head)
+        if let (Some(between), Some(head)) = (self.between, self.head)
             && line.step(head) == 0
             && to.lo - from.lo == to.hi - from.hi
             && (to.lo - from.lo) % between == 0
@@ -374,8 +463,8 @@ impl Meeting<'_> {
         // A line that still grows is given up for good.
         match grows {
             Grows::Freely => Some(line),
-            Grows::ByTerms => (own.start == start).then_some(line),
-            Grows::Never => (self.old.line(at) == Some(line)).then_some(line),
+            Grows::ByTerms => line.widened(own.start, start),
+            Grows::Never => (known.0 == Some(line)).then_some(line),
         }
     }
 }
@@ -414,12 +503,17 @@ impl Motion {
         if range.hi <= old.hi {
             return;
         }
+        // What moves itself bounds nothing.
+        let of = |reg: Reg| match self.line(reg.index()) {
+            Some(line) if line.step(head) != 0 => None,
+            _ => of(reg),
+        };
         let direct = tests.iter().filter_map(|test| {
             let line = self.line(test.reg.index())?;
-            self.least_bound(&line, head, bound(test.with, &of)?, range.hi)
+            self.least_bound(&line, head, bound(test.with, of)?, range.hi)
         });
         let next = direct.min().or_else(|| {
-            let all = tests.iter().filter_map(|test| bound(test.with, &of));
+            let all = tests.iter().filter_map(|test| bound(test.with, of));
             let lines = |to| self.lines.iter().map(move |line| (line, to));
             let all = all.flat_map(lines);
             let bounds = all.filter_map(|(line, to)| self.least_bound(line, head, to, range.hi));
@@ -433,7 +527,9 @@ impl Motion {
     fn least_bound(&self, line: &Line, head: Head, to: Interval, least: i64) -> Option<i64> {
         let step = line.step(head);
         let own = times(self.rounds(head)?, step)?;
-        let all = self.range(line)?;
+        let all = self
+            .sum_of(line)
+            .filter(|_| line.has_least() && line.has_most())?;
         let (lo, hi) = (all.lo - own.lo, all.hi - own.hi);
         let rounds = |beside: i64| match step {
             0 => None,
@@ -451,5 +547,28 @@ fn bound(with: Operand, of: impl Fn(Reg) -> Option<Interval>) -> Option<Interval
         Operand::Imm(imm) => Interval::at(imm.into()),
         Operand::Reg(reg) => of(reg)?,
     };
-    (-MAX_START <= bound.lo && bound.hi <= MAX_START).then_some(bound)
+    (-FAR <= bound.lo && bound.hi <= FAR).then_some(bound)
+}
+
+impl std::fmt::Debug for Motion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for rounds in &self.rounds {
+            write!(
+                f,
+                " rounds{}={}..={}",
+                rounds.head, rounds.range.lo, rounds.range.hi
+            )?;
+        }
+        for line in &self.lines {
+            write!(
+                f,
+                " place{}=({}..={})",
+                line.at, line.start.lo, line.start.hi
+            )?;
+            for term in line.terms() {
+                write!(f, "{:+}*rounds{}", term.step, term.head)?;
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,7 +1,7 @@
 //! Which loops a block is in.
 
-use squalus_isa::{Inst, Operand};
-use squalus_runtime::LinkedProgram;
+use squalus_isa::{Inst, Operand, Reg};
+use squalus_runtime::{LinkedProgram, STACK_SIZE};
 
 use crate::Cfg;
 use crate::live::{Regs, effect};
@@ -13,8 +13,8 @@ pub(crate) struct Loop {
     blocks: Vec<bool>,
     /// Registers that it writes.
     pub(crate) writes: Regs,
-    /// Whether it may write stack frames.
-    pub(crate) writes_stack: bool,
+    /// Slots of the function's frame that it writes by the frame pointer, a bit each. By others it may write more.
+    pub(crate) writes_slots: u64,
     /// Comparisons in it.
     pub(crate) tests: Vec<LoopTest>,
 }
@@ -105,12 +105,12 @@ fn describe(program: &LinkedProgram, cfg: &Cfg, blocks: Vec<bool>) -> Loop {
         for decoded in &program.insts()[block.first..block.end] {
             found.writes |= effect(&decoded.inst).1;
             match decoded.inst {
-                Inst::Store { .. } | Inst::Call(_) => found.writes_stack = true,
-                Inst::Atomic { src, .. } => {
-                    found.writes_stack = true;
-                    // What it fetches goes there, or into `r0`.
-                    found.writes |= 1 | 1 << src.index();
+                Inst::Store { base, off, .. } if base == Reg::FP => {
+                    let slot = (i64::from(off) + STACK_SIZE as i64).div_euclid(8);
+                    found.writes_slots |= u32::try_from(slot).map_or(0, |slot| 1 << (slot % 64));
                 }
+                // What it fetches goes there, or into `r0`.
+                Inst::Atomic { src, .. } => found.writes |= 1 | 1 << src.index(),
                 Inst::JumpIf { dst, src, .. } => {
                     found.tests.push(LoopTest {
                         reg: dst,

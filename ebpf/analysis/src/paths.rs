@@ -15,8 +15,9 @@ pub(crate) struct Limits {
     pub(crate) apart: usize,
     /// Into so many states the others are joined, by what kinds of values the registers hold.
     pub(crate) kinds: usize,
-    /// Whether known numbers in registers are such kinds too.
-    pub(crate) numbers: bool,
+    /// Whether known numbers in registers are such kinds too, and whether pointers are kept that nothing seems to
+    /// use any more.
+    pub(crate) thorough: bool,
     /// So many states all blocks may have more than one each.
     pub(crate) all: usize,
 }
@@ -27,19 +28,19 @@ impl Limits {
         Limits {
             apart: 0,
             kinds: 8,
-            numbers: false,
+            thorough: false,
             all: 8_000,
         },
         Limits {
             apart: 6,
             kinds: 12,
-            numbers: true,
+            thorough: true,
             all: 8_000,
         },
         Limits {
             apart: 80,
             kinds: 40,
-            numbers: true,
+            thorough: true,
             all: 16_000,
         },
     ];
@@ -66,6 +67,7 @@ impl Paths {
         state: State,
         block: u32,
         limits: &mut Limits,
+        in_loop: bool,
         how: impl Fn(u32) -> Joining<'a>,
     ) -> Option<usize> {
         if self.states.iter().any(|known| known.includes(&state)) {
@@ -75,7 +77,7 @@ impl Paths {
             limits.all -= 1;
             return Some(self.push(state));
         }
-        let kind = state.kind(limits.numbers);
+        let kind = state.kind(limits.thorough, in_loop);
         let place = self
             .joined
             .iter()

@@ -191,7 +191,8 @@ impl Scalar {
                 joined.mask
             } else {
                 // Low bits that are known stay known: what moves by a multiple of four does.
-                low_ones(joined.possible()) & !low_zeroes(joined.mask)
+                let next = steps.iter().find(|&&s| s >= joined.possible());
+                low_ones(next.copied().unwrap_or(u64::MAX)) & !low_zeroes(joined.mask)
             },
             ..joined
         };
@@ -373,7 +374,7 @@ impl Scalar {
 
     fn shl(&self, amount: &Scalar, limit: u64) -> Scalar {
         let Some(k) = masked(amount, limit) else {
-            return Scalar::TOP;
+            return self.shl_within(amount, limit).unwrap_or(Scalar::TOP);
         };
         let bits = Scalar::from_bits(self.value << k, self.mask << k);
         if self.umax <= u64::MAX >> k {
@@ -383,9 +384,22 @@ impl Scalar {
         bits
     }
 
+    /// The number shifted left by an amount of which bounds are known.
+    fn shl_within(&self, amount: &Scalar, limit: u64) -> Option<Scalar> {
+        let (least, most) = in_limit(amount, limit)?;
+        let zeros = u64::from(self.trailing_zeros()) + least;
+        let low = Scalar::from_bits(0, u64::MAX.checked_shl(zeros as u32).unwrap_or(0));
+        if self.umax > u64::MAX >> most {
+            return Some(low);
+        }
+        low.intersect(&Scalar::between(self.umin << least, self.umax << most))
+    }
+
     fn shr(&self, amount: &Scalar, limit: u64) -> Scalar {
         let Some(k) = masked(amount, limit) else {
-            return Scalar::between(0, self.umax);
+            let range = in_limit(amount, limit);
+            let (least, most) = range.unwrap_or((0, limit));
+            return Scalar::between(self.umin >> most, self.umax >> least);
         };
         let bits = Scalar::from_bits(self.value >> k, self.mask >> k);
         let range = Scalar::between(self.umin >> k, self.umax >> k);
@@ -476,6 +490,11 @@ fn fold(width: Width, op: AluOp, a: u64, b: u64) -> Option<u64> {
 /// A shift amount that is known, masked as the hardware masks it.
 fn masked(amount: &Scalar, limit: u64) -> Option<u64> {
     (amount.mask & limit == 0).then_some(amount.value & limit)
+}
+
+/// Bounds of a shift amount that is not masked.
+fn in_limit(amount: &Scalar, limit: u64) -> Option<(u64, u64)> {
+    (amount.umax <= limit).then_some((amount.umin, amount.umax))
 }
 
 /// All ones up to the highest one of `x`.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use squalus_isa::{CallTarget, Decoded, HelperId, Inst, MapFlags, MapType, Operand, Reg};
 use squalus_runtime::{ArgKind, LinkedProgram, SourceLine, proto};
 
-use crate::live::{Regs, live};
+use crate::live::{Regs, live, live_slots};
 use crate::machine::{Effect, FrameRead, Machine, branch};
 use crate::nest::Nest;
 use crate::paths::{Limits, Paths};
@@ -16,7 +16,9 @@ use crate::{
 };
 
 /// Joins at a loop head before bounds are widened.
-const LOOP_JOINS: u32 = 3;
+const LOOP_JOINS: u32 = 2;
+/// Joins at a loop head before bounds are widened that the loop does not seem to move.
+const LOOP_JOINS_ALL: u32 = 16;
 /// Joins at any other block before bounds are widened.
 const JOINS: u32 = 60;
 
@@ -178,13 +180,14 @@ struct Solver<'a> {
     entries: Vec<Paths>,
     limits: Limits,
     live: Vec<Regs>,
+    live_slots: Vec<u64>,
     /// What was found of the access of each instruction, on all paths so far.
     accesses: Vec<Option<(Access, bool)>>,
     exit_joins: Vec<u32>,
     callers: Vec<BTreeSet<usize>>,
     /// States to go on from: order and number of the block, number of the state.
     pending: BTreeSet<(u32, usize, usize)>,
-    steps: Vec<u64>,
+    steps: Steps,
     nest: Nest,
 }
 
@@ -207,11 +210,12 @@ impl<'a> Solver<'a> {
             entries: vec![Paths::default(); cfg.blocks().len()],
             limits,
             live: live(program.insts(), cfg),
+            live_slots: live_slots(program.insts(), cfg),
             accesses: vec![None; program.insts().len()],
             exit_joins: vec![0; cfg.functions()],
             callers: vec![BTreeSet::new(); cfg.functions()],
             pending: BTreeSet::new(),
-            steps: steps(program),
+            steps: Steps::new(program),
             nest: Nest::new(program, cfg),
         }
     }
@@ -294,13 +298,23 @@ impl<'a> Solver<'a> {
         }
         let limit = if around.is_some() { LOOP_JOINS } else { JOINS };
         let how = |joins| Joining {
-            steps: (joins >= limit).then_some(&*self.steps),
+            steps: (joins >= limit).then(|| self.steps.after(joins - limit)),
             around,
-            all: joins >= JOINS,
+            all: joins
+                >= if around.is_some() {
+                    LOOP_JOINS_ALL
+                } else {
+                    JOINS
+                },
             shapes: &self.machine.shapes,
         };
+        if !self.limits.thorough {
+            state.keep_pointers(self.live_slots[to]);
+        }
         state.keep(self.live[to]);
-        if let Some(path) = self.entries[to].add(state, head, &mut self.limits, how) {
+        if let Some(path) =
+            self.entries[to].add(state, head, &mut self.limits, around.is_some(), how)
+        {
             self.pending.insert((block.order, to, path));
         }
     }
@@ -384,7 +398,7 @@ impl<'a> Solver<'a> {
             }
             Some(known) => {
                 let how = Joining {
-                    steps: (*joins >= JOINS).then_some(&self.steps),
+                    steps: (*joins >= JOINS).then_some(self.steps.after(0)),
                     around: None,
                     all: true,
                     shapes: &self.machine.shapes,
@@ -600,9 +614,14 @@ fn summaries(program: &LinkedProgram, cfg: &Cfg) -> Vec<Summary> {
     summaries
 }
 
-/// Bounds that widening stops at: those the program itself compares with, and the usual widths.
-fn steps(program: &LinkedProgram) -> Vec<u64> {
-    let mut steps = vec![
+/// Bounds that widening stops at.
+struct Steps {
+    /// Those the program itself compares with, and the usual widths.
+    all: Vec<u64>,
+}
+
+impl Steps {
+    const WIDTHS: [u64; 6] = [
         0xff,
         0xffff,
         0x7fff_ffff,
@@ -610,17 +629,30 @@ fn steps(program: &LinkedProgram) -> Vec<u64> {
         u64::MAX >> 1,
         u64::MAX,
     ];
-    for decoded in program.insts() {
-        if let Inst::JumpIf {
-            src: Operand::Imm(imm),
-            ..
-        } = decoded.inst
-        {
-            let k = i64::from(imm).cast_unsigned();
-            steps.extend([k.wrapping_sub(1), k, k.wrapping_add(1)]);
+
+    fn new(program: &LinkedProgram) -> Steps {
+        let mut all = Steps::WIDTHS.to_vec();
+        for decoded in program.insts() {
+            if let Inst::JumpIf {
+                src: Operand::Imm(imm),
+                ..
+            } = decoded.inst
+            {
+                let k = i64::from(imm).cast_unsigned();
+                all.extend([k.wrapping_sub(1), k, k.wrapping_add(1)]);
+            }
+        }
+        all.sort_unstable();
+        all.dedup();
+        Steps { all }
+    }
+
+    /// The bounds after bounds were widened so often: fewer and fewer.
+    fn after(&self, times: u32) -> &[u64] {
+        match times {
+            0..4 => &self.all,
+            4..6 => &Steps::WIDTHS,
+            _ => &Steps::WIDTHS[3..],
         }
     }
-    steps.sort_unstable();
-    steps.dedup();
-    steps
 }

@@ -11,8 +11,6 @@
 //! A function also knows the frames of its callers, as far as no function on the way can have several: a
 //! pointer that it was given leads there. What it did to them goes back with its result.
 
-use std::hash::{Hash, Hasher};
-
 use squalus_isa::Reg;
 use squalus_runtime::STACK_SIZE;
 
@@ -273,7 +271,8 @@ impl State {
 
     fn is_held(&self, name: Name) -> bool {
         let frames = self.outer.iter().flat_map(|outer| outer.frame.notable());
-        let mut places = self.regs.iter().chain(self.frame.notable()).chain(frames);
+        let slots = self.frame.notable().chain(frames).map(|(_, slot)| slot);
+        let mut places = self.regs.iter().chain(slots);
         places.any(|place| place.has_name(name))
     }
 
@@ -308,7 +307,7 @@ impl State {
         found.ok().map(|n| self.rooms[n].1)
     }
 
-    fn set_room(&mut self, name: Name, room: i64) {
+    pub(crate) fn set_room(&mut self, name: Name, room: i64) {
         match self.rooms.binary_search_by_key(&name, |(held, _)| *held) {
             Ok(n) => self.rooms[n].1 = room,
             Err(n) => self.rooms.insert(n, (name, room)),
@@ -553,6 +552,17 @@ impl State {
         self.drop_rooms();
     }
 
+    /// Forgets the pointers in slots that are not in the set.
+    pub(crate) fn keep_pointers(&mut self, slots: u64) {
+        let dead = self.frame.notable();
+        let dead = dead.filter(|(slot, value)| value.kind() != 0 && slots & 1 << slot == 0);
+        let dead: Vec<usize> = dead.map(|(slot, _)| slot).collect();
+        for slot in dead {
+            self.frame.set(slot, Value::TOP);
+            self.motion.set(Reg::COUNT + slot, None);
+        }
+    }
+
     /// Forgets what is known of names that nobody holds.
     pub(crate) fn drop_rooms(&mut self) {
         if self.rooms.is_empty() {
@@ -563,25 +573,28 @@ impl State {
         self.rooms = rooms;
     }
 
-    /// Stands for the kinds of values in registers and stack slots, and for the numbers that are known: states
-    /// of different kinds are better not joined.
-    pub(crate) fn kind(&self, numbers: bool) -> u64 {
-        let mut hasher = std::hash::DefaultHasher::new();
-        for place in self.regs.iter() {
-            std::mem::discriminant(place).hash(&mut hasher);
-            place.null_name().is_some().hash(&mut hasher);
-            if numbers {
-                place.scalar().as_constant().hash(&mut hasher);
+    /// Stands for the kinds of values in registers and stack slots, and for how long the packet is: states of
+    /// different kinds are better not joined. With `numbers`, known numbers in registers are such kinds too; in
+    /// a loop, which counts, neither are they nor is the packet's length.
+    pub(crate) fn kind(&self, numbers: bool, in_loop: bool) -> u64 {
+        let mut hasher = Hasher(0);
+        for place in &self.regs {
+            hasher.add(place.kind());
+            if numbers && let Some(number) = place.scalar().as_constant() {
+                hasher.add(number);
             }
         }
-        for slot in self.frame.slots() {
-            std::mem::discriminant(slot).hash(&mut hasher);
-            slot.null_name().is_some().hash(&mut hasher);
+        let outer = self.outer.iter().map(|outer| &outer.frame);
+        for (n, frame) in std::iter::once(&self.frame).chain(outer).enumerate() {
+            let pointers = frame.notable().filter(|(_, value)| value.kind() != 0);
+            pointers.for_each(|(slot, value)| {
+                hasher.add((n * SLOTS + slot) as u64 | value.kind() << 32)
+            });
         }
-        for slot in self.outer.iter().flat_map(|outer| outer.frame.slots()) {
-            std::mem::discriminant(slot).hash(&mut hasher);
+        if !in_loop {
+            hasher.add(self.packet.cast_unsigned());
         }
-        hasher.finish()
+        hasher.0
     }
 
     /// Whether every machine state in `other` is known to be in this one too.
@@ -628,6 +641,16 @@ pub(crate) fn anchor(pointer: &Value) -> Option<(Option<Name>, i64)> {
     }
 }
 
+/// A quick hash of few numbers.
+struct Hasher(u64);
+
+impl Hasher {
+    fn add(&mut self, number: u64) {
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(ODD);
+    }
+}
+
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let unknown = Value::TOP;
@@ -641,7 +664,7 @@ impl std::fmt::Debug for State {
                 write!(f, "fp{off}={place:?} ")?;
             }
         }
-        write!(f, "packet>={}", self.packet)?;
+        write!(f, "{:?} packet>={}", self.motion, self.packet)?;
         for (name, room) in &self.rooms {
             write!(f, " {name:?}>={room}")?;
         }

@@ -223,6 +223,24 @@ impl Value {
         Value::Scalar(Scalar::constant(value))
     }
 
+    /// Stands for the kind of value.
+    pub(crate) const fn kind(&self) -> u64 {
+        let null = self.null_name().is_some() as u64;
+        null << 4
+            | match self {
+                Value::Scalar(_) => 0,
+                Value::Ctx(_) => 1,
+                Value::Stack { .. } => 2,
+                Value::Packet { .. } => 3,
+                Value::PacketEnd => 4,
+                Value::Map { .. } => 5,
+                Value::MapValue { .. } => 6,
+                Value::Function(_) => 7,
+                Value::MapKey { .. } => 8,
+                Value::Record { .. } => 9,
+            }
+    }
+
     /// As a number: anything, for pointers.
     #[must_use]
     pub const fn scalar(&self) -> Scalar {
