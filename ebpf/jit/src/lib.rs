@@ -14,6 +14,7 @@
 //! compiled code calls, and [`run_linked`], whose caller promises that the environment is valid and that
 //! programs, maps and facts belong together.
 
+mod ahead;
 mod backend;
 mod checks;
 mod code_map;
@@ -38,6 +39,7 @@ use squalus_ssa::ir::Function;
 use memory::CodeMemory;
 use run::Entry;
 
+pub use ahead::Lookahead;
 pub use backend::{Backend, Calls, Code, Module, Refused};
 pub use code_map::{CodeMap, Origin};
 pub use context::Context;
@@ -140,6 +142,8 @@ impl<'a> Tier<'a> {
 pub struct CompiledProgram {
     code: CodeMemory,
     entry: usize,
+    /// Where the code starts that announces the program's lookups, if there is any.
+    ahead: Option<usize>,
     /// Where the code of functions starts that timers may call, by their slots.
     callbacks: Vec<(usize, usize)>,
     text: Option<Text>,
@@ -214,6 +218,12 @@ impl CompiledProgram {
         &self.context
     }
 
+    /// Whether the lookups of a burst can be announced before it is run ([`run_burst`]).
+    #[must_use]
+    pub fn announces(&self) -> bool {
+        self.ahead.is_some()
+    }
+
     /// What timers know the program by.
     fn owner(&self) -> u64 {
         std::ptr::from_ref(&*self.context).addr() as u64
@@ -232,6 +242,13 @@ impl CompiledProgram {
         // SAFETY: at this offset starts the code of the program's first function, generated with this
         // signature and the host's C calling convention; the memory lives as long as `self`.
         unsafe { std::mem::transmute::<*const u8, Entry>(self.code.at(self.entry)) }
+    }
+
+    /// The code that announces the program's lookups.
+    fn ahead(&self) -> Option<Entry> {
+        let start = self.ahead?;
+        // SAFETY: as in `entry`, with the function at this offset.
+        Some(unsafe { std::mem::transmute::<*const u8, Entry>(self.code.at(start)) })
     }
 }
 
@@ -288,7 +305,7 @@ pub fn compile_tier(
     };
     let mut ssa = Vec::new();
     let start = Instant::now();
-    let functions = functions(input, options, &mut ssa)?;
+    let (functions, ahead) = functions(input, options, &mut ssa)?;
     let ssa_time = start.elapsed();
     let maps: Vec<usize> = context.maps.iter().map(address).collect();
     let module = Module {
@@ -300,11 +317,15 @@ pub fn compile_tier(
     let code = options.backend.generate(&module);
     let code = code.map_err(|refused| JitError::Codegen {
         program: program.name().to_owned(),
-        slot: program.subprograms()[refused.func].start,
+        slot: program
+            .subprograms()
+            .get(refused.func)
+            .map_or(0, |f| f.start),
         reason: refused.reason,
     })?;
     Ok(CompiledProgram {
         entry: code.starts[0],
+        ahead: ahead.map(|func| code.starts[func]),
         callbacks: callbacks(program, facts, &code),
         code: CodeMemory::new(&code.bytes)?,
         text: options.keep_text.then(|| Text {
@@ -318,20 +339,28 @@ pub fn compile_tier(
     })
 }
 
-/// All functions of a program after all passes.
+/// All functions of a program after all passes, and which of them announces lookups: one behind the program's own.
 fn functions(
     input: Input<'_>,
     options: Options,
     text: &mut Vec<(String, Function)>,
-) -> Result<Vec<Option<Function>>, JitError> {
+) -> Result<(Vec<Option<Function>>, Option<usize>), JitError> {
     let cfg = input.facts.cfg();
     let reached = |func: FuncId| input.facts.entry(cfg.entry(func)).is_some();
-    (0..cfg.functions() as FuncId)
-        .map(|func| {
-            let function = reached(func).then(|| optimized(input, func, options, text));
-            function.transpose()
-        })
-        .collect()
+    let mut functions = Vec::new();
+    let mut announcing = None;
+    for func in 0..cfg.functions() as FuncId {
+        let mut function = None;
+        if reached(func) {
+            let (optimized, ahead) = optimized(input, func, options, text)?;
+            function = Some(optimized);
+            announcing = announcing.or(ahead);
+        }
+        functions.push(function);
+    }
+    let ahead = announcing.as_ref().map(|_| functions.len());
+    functions.extend(announcing.map(Some));
+    Ok((functions, ahead))
 }
 
 /// Where the code of functions starts that timers may call, by their slots.
@@ -358,14 +387,14 @@ fn calls() -> Calls {
     }
 }
 
-/// The code of a function after all passes. What it was before and after each of them goes to `text` if
-/// that is kept.
+/// The code of a function after all passes, and of the one that announces its lookups. What it was before and
+/// after each of them goes to `text` if that is kept.
 fn optimized(
     input: Input<'_>,
     func: FuncId,
     options: Options,
     text: &mut Vec<(String, Function)>,
-) -> Result<Function, JitError> {
+) -> Result<(Function, Option<Function>), JitError> {
     let malformed = |pass: &str, error: squalus_ssa::Malformed| JitError::Codegen {
         program: input.program.name().to_owned(),
         slot: input.program.subprograms()[func as usize].start,
@@ -383,6 +412,11 @@ fn optimized(
     };
     each("build", &function);
     let (maps, constant) = (input.program.maps(), options.constant);
-    squalus_ssa::optimize(&mut function, maps, constant, options.passes, each);
-    result.map(|()| function)
+    let look_ahead = match func {
+        0 => ahead::look_ahead as unsafe extern "C" fn(_, _, _, _) -> _ as usize,
+        _ => 0,
+    };
+    let passes = options.passes;
+    let ahead = squalus_ssa::optimize(&mut function, maps, constant, passes, look_ahead, each);
+    result.map(|()| (function, ahead))
 }

@@ -3,9 +3,11 @@
 //! Entering a program costs a balancer a tenth of its time, so what a burst has in common is done once, and a
 //! frame costs little more than its two copies into the environment and back.
 
+use squalus_maps::Ahead;
 use squalus_runtime::{Due, Env, Frame, FrameRef, MAX_CALL_FRAMES, Timers, TrapReason};
 
 use crate::CompiledProgram;
+use crate::ahead::{BURST, Lookahead};
 
 /// What compiled functions return, in two registers.
 #[repr(C)]
@@ -41,6 +43,8 @@ pub(crate) struct RunState {
     pub(crate) depth: u64,
     programs: *const CompiledProgram,
     count: usize,
+    /// Where lookups are announced, while they are.
+    pub(crate) announced: *mut Vec<Ahead>,
 }
 
 impl RunState {
@@ -55,6 +59,7 @@ impl RunState {
             depth: 0,
             programs: programs.as_ptr(),
             count: programs.len(),
+            announced: std::ptr::null_mut(),
         }
     }
 }
@@ -81,7 +86,7 @@ pub unsafe fn run_linked(programs: &[CompiledProgram], entry: usize, env: *mut E
 
 /// Runs program number `entry` on each frame as [`run_linked`] does, [`Env::begin`] included, and gives what
 /// the program made of it back to the frame. `each` hears the frame's number, the frame, the environment as
-/// the run left it, and `r0`, or why the run was ended.
+/// the run left it, and `r0`, or why the run was ended. `lookahead` is the worker's own.
 ///
 /// # Safety
 /// As [`run_linked`], for each frame.
@@ -90,40 +95,55 @@ pub unsafe fn run_burst<'a>(
     programs: &[CompiledProgram],
     entry: usize,
     env: &mut Env,
+    lookahead: &mut Lookahead,
     frames: &mut [FrameRef<'a>],
     mut each: impl FnMut(usize, &mut FrameRef<'a>, &Env, Result<u64, TrapReason>),
 ) {
     let mut state = RunState::new(programs);
     let state = &raw mut state;
     let env = &raw mut *env;
-    let code = programs.get(entry).map(CompiledProgram::entry);
+    let program = programs.get(entry);
+    let code = program.map(CompiledProgram::entry);
+    let ahead = program.and_then(CompiledProgram::ahead);
     // SAFETY: the environment is borrowed for the whole burst, and the state lives as long. The code was
     // compiled for this signature; the rest is the caller's promise. The environment's frame begins as the
     // frame's, and only the `adjust_*` functions change it.
     unsafe {
         (*env).scratch[0] = state.expose_provenance() as u64;
-        for n in 0..frames.len() {
-            if let Some(next) = frames.get(n + 1) {
-                next.prefetch();
+        for (first, frames) in (0..).step_by(BURST).zip(frames.chunks_mut(BURST)) {
+            let trial = ahead.map(|ahead| {
+                let trial = lookahead.begin(frames.len());
+                if trial.look {
+                    lookahead.announce(ahead, env, state, frames);
+                }
+                trial
+            });
+            for n in 0..frames.len() {
+                if let Some(next) = frames.get(n + 1) {
+                    next.prefetch();
+                }
+                let frame = &mut frames[n];
+                (*env).begin(frame.raw());
+                (*state).frames[0] = 0;
+                let mut ended = match code {
+                    Some(code) => code(env),
+                    None => dispatch(env, state, entry),
+                };
+                if ended.status == Outcome::TAIL_CALL {
+                    ended = dispatch(env, state, (*env).next_program as usize);
+                }
+                let value = match (*env).trap {
+                    0 => Ok(ended.value),
+                    _ => Err(trapped(env, state)),
+                };
+                // The programs hold their maps, and the worker its inner maps.
+                (*env).end();
+                frame.set_raw((*env).frame);
+                each(first + n, frame, &*env, value);
             }
-            let frame = &mut frames[n];
-            (*env).begin(frame.raw());
-            (*state).frames[0] = 0;
-            let mut ended = match code {
-                Some(code) => code(env),
-                None => dispatch(env, state, entry),
-            };
-            if ended.status == Outcome::TAIL_CALL {
-                ended = dispatch(env, state, (*env).next_program as usize);
+            if let Some(trial) = trial {
+                lookahead.end(trial, frames.len());
             }
-            let value = match (*env).trap {
-                0 => Ok(ended.value),
-                _ => Err(trapped(env, state)),
-            };
-            // The programs hold their maps, and the worker its inner maps.
-            (*env).end();
-            frame.set_raw((*env).frame);
-            each(n, frame, &*env, value);
         }
         (*env).scratch[0] = 0;
     }

@@ -150,6 +150,21 @@ impl Hash {
         self.entries.value(slot, cpu)
     }
 
+    /// The set where `key` is at home, and its tag there.
+    ///
+    /// # Safety
+    /// `key` is readable for the key size.
+    pub(crate) unsafe fn home(&self, key: *const u8) -> (&Set, u8) {
+        // SAFETY: the caller's.
+        let at = unsafe { with_key!(self.entries, key, |key| self.index.hashed(key)) };
+        (self.index.set(at.home), at.tag)
+    }
+
+    /// Address of the first slot, and bytes between slots.
+    pub(crate) fn slots(&self) -> (usize, usize) {
+        self.entries.slots()
+    }
+
     /// Where things are, for compiled code. Not for maps of maps.
     pub(crate) fn layout(&self) -> HashLayout {
         HashLayout::new(&self.index, &self.entries, self.lru.as_ref())

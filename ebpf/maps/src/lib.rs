@@ -14,6 +14,7 @@
 //! A pointer returned by a lookup stays valid memory while the map lives; after its element is deleted it
 //! may come to hold another element's value, also as in the kernel.
 
+mod ahead;
 mod arena;
 mod array;
 mod batch;
@@ -52,6 +53,7 @@ use std::sync::Arc;
 
 use squalus_isa::{Errno, MapDef, MapFlags, MapType};
 
+pub use ahead::Ahead;
 pub use array::ArrayBase;
 pub use batch::{Batch, BatchError};
 pub use inline::HashLayout;

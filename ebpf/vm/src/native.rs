@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use squalus_analysis::Facts;
 use squalus_jit::{
-    CompiledProgram, Context, JitError, Options, Tier, compile_tier, run_burst, run_timer,
+    CompiledProgram, Context, JitError, Lookahead, Options, Tier, compile_tier, run_burst,
+    run_timer,
 };
 use squalus_runtime::{Due, Env, FrameRef, LinkedProgram, Timers, TrapReason};
 
@@ -61,12 +62,13 @@ impl Native {
         &self,
         entry: usize,
         env: &mut Env,
+        lookahead: &mut Lookahead,
         frames: &mut [FrameRef<'a>],
         each: impl FnMut(usize, &mut FrameRef<'a>, &Env, Result<u64, TrapReason>),
     ) {
         // SAFETY: environment and frames are borrowed for all runs; `compile` made the programs from their
         // own facts; the rest is the caller's promise.
-        unsafe { run_burst(&self.programs, entry, env, frames, each) };
+        unsafe { run_burst(&self.programs, entry, env, lookahead, frames, each) };
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use squalus_interp::Interp;
 use squalus_isa::Verdict;
+use squalus_jit::Lookahead;
 use squalus_maps::{Cursor, Target};
 use squalus_runtime::{Due, Env, FrameRef, Timers, Trap, TrapReason};
 
@@ -95,6 +96,7 @@ pub struct Worker {
 struct Runs {
     env: Box<Env>,
     interp: Interp,
+    lookahead: Lookahead,
     stats: Arc<WorkerStats>,
     last_trap: Option<Trap>,
 }
@@ -120,6 +122,7 @@ impl Worker {
             runs: Runs {
                 env: Box::new(shared.env(cpu)),
                 interp,
+                lookahead: Lookahead::default(),
                 stats: Arc::default(),
                 last_trap: None,
             },
@@ -335,7 +338,8 @@ impl Runs {
             // quiescent point pass before this returns.
             unsafe {
                 let native = code.get();
-                native.run_burst(entry, &mut self.env, frames, |n, frame, env, ended| {
+                let (env, lookahead) = (&mut self.env, &mut self.lookahead);
+                native.run_burst(entry, env, lookahead, frames, |n, frame, env, ended| {
                     let value =
                         ended.unwrap_or_else(|reason| trapped(native_trap(env, entry, reason)));
                     if value as u32 == Verdict::Redirect as u32 {
