@@ -31,10 +31,10 @@ pub(super) fn run(function: &mut Function) {
         if let Some(places) = Places::of(function, env, &loops[n]) {
             added.extend(Hoist::new(function, env, &loops[n], places).run());
         }
-        // The new blocks belong to the loops around that have what they lead to.
+        // The new blocks belong to the loops around that have what they lead to, which may be new too.
         let head = loops[n].head;
         for around in loops[n + 1..].iter_mut().filter(|around| around.has(head)) {
-            for &(block, to) in added.iter().rev() {
+            for &(block, to) in &added {
                 if around.has(to) {
                     around.blocks.push(block);
                 }
