@@ -84,12 +84,19 @@ impl Image {
             self.code.assembly += &format!("function {caller}:\n{text}\n");
         }
         let base = self.code.bytes.len();
+        let mut addresses = Vec::new();
         for reloc in compiled.buffer.relocs() {
             let FinalizedRelocTarget::ExternalName(ExternalName::User(name)) = reloc.target else {
                 return Err(format!("unknown relocation {:?}", reloc.kind));
             };
-            let UserExternalName { index, .. } =
+            let UserExternalName { index, namespace } =
                 codegen.func.params.user_named_funcs()[name].clone();
+            if reloc.kind == Reloc::Abs8 && namespace >= lower::ADDRESS {
+                let upper = u64::from(namespace - lower::ADDRESS) << 32;
+                let address = (upper | u64::from(index)).wrapping_add_signed(reloc.addend);
+                addresses.push((base + reloc.offset as usize, address));
+                continue;
+            }
             self.calls.push(Fixup {
                 caller,
                 at: base + reloc.offset as usize,
@@ -102,6 +109,9 @@ impl Image {
         self.add_origins(marks, base);
         let data = compiled.buffer.data();
         self.code.bytes.extend_from_slice(data);
+        for (at, address) in addresses {
+            self.code.bytes[at..at + 8].copy_from_slice(&address.to_le_bytes());
+        }
         Ok(base + marks.last().map_or(data.len(), |mark| mark.end as usize))
     }
 

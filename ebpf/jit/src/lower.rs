@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use cranelift_codegen::ir::condcodes::CondCode as _;
 use cranelift_codegen::ir::{
     self, AbiParam, AliasRegion, AliasRegionData, AtomicRmwOp, BlockArg, ExtFuncData, ExternalName,
-    FuncRef, InstBuilder, MemFlagsData, SigRef, Signature, SourceLoc, StackSlot, StackSlotData,
-    StackSlotKind, Type, UserExternalName, UserFuncName, Value as Ir,
+    FuncRef, GlobalValueData, InstBuilder, MemFlagsData, SigRef, Signature, SourceLoc, StackSlot,
+    StackSlotData, StackSlotKind, Type, UserExternalName, UserFuncName, Value as Ir,
     condcodes::IntCC,
     types::{I8, I16, I32, I64, I128},
 };
@@ -32,6 +32,12 @@ fn plain(order: Order) -> bool {
 /// What code comes from that ends runs after failed checks.
 pub(crate) const NO_SLOT: u32 = u32::MAX - 1;
 
+/// Names of symbols that stand for addresses begin with this plus the upper half of the address, and go on
+/// with the lower one.
+pub(crate) const ADDRESS: u32 = 1 << 31;
+/// Numbers that are taken for addresses: those too large for an instruction, and not larger than user space.
+const ADDRESSES: std::ops::Range<u64> = 1 << 32..1 << 47;
+
 /// A function under construction.
 struct Lowering<'a, 'b> {
     function: &'a Function,
@@ -41,6 +47,8 @@ struct Lowering<'a, 'b> {
     values: Vec<Option<Ir>>,
     /// Numbers and addresses made in the current block.
     fixed: HashMap<Value, Ir>,
+    /// Addresses made in the current block.
+    addresses: HashMap<Value, Ir>,
     /// Values that are also used with zeros above them.
     extended: HashSet<Value>,
     /// Loads of these, with the zeros.
@@ -78,6 +86,7 @@ pub(crate) fn lower(
         env,
         values: vec![None; function.values.len()],
         fixed: HashMap::new(),
+        addresses: HashMap::new(),
         extended: extended(function),
         wide: HashMap::new(),
         blocks: vec![None; function.blocks.len()],
@@ -218,6 +227,7 @@ impl Lowering<'_, '_> {
     fn switch(&mut self, block: ir::Block) {
         self.b.switch_to_block(block);
         self.fixed.clear();
+        self.addresses.clear();
     }
 
     fn block(&self, block: Block) -> ir::Block {
@@ -336,6 +346,29 @@ impl Lowering<'_, '_> {
         made
     }
 
+    /// A value that is used as an address. The code generator makes a large number anew for each access, and
+    /// leaves some behind that nobody uses; the address of a symbol it makes once a block.
+    fn address(&mut self, value: Value) -> Ir {
+        let number = match self.function.constant(value) {
+            Some(number) if ADDRESSES.contains(&number) && cfg!(target_arch = "x86_64") => number,
+            _ => return self.value(value),
+        };
+        if let Some(&made) = self.addresses.get(&value) {
+            return made;
+        }
+        let name = UserExternalName::new(ADDRESS + (number >> 32) as u32, number as u32);
+        let name = self.b.func.declare_imported_user_function(name);
+        let symbol = self.b.create_global_value(GlobalValueData::Symbol {
+            name: ExternalName::user(name),
+            offset: 0.into(),
+            colocated: false,
+            tls: false,
+        });
+        let made = self.b.ins().symbol_value(I64, symbol);
+        self.addresses.insert(value, made);
+        made
+    }
+
     fn inst(&mut self, inst: Value) -> Option<Ir> {
         let data = self.function.value(inst);
         let width = ty(data.ty);
@@ -372,7 +405,7 @@ impl Lowering<'_, '_> {
                 off,
                 order,
             } => {
-                let base = self.value(*base);
+                let base = self.address(*base);
                 let flags = self.regions.flags(*region);
                 if !plain(*order) {
                     let address = self.b.ins().iadd_imm_s(base, i64::from(*off));
@@ -396,7 +429,7 @@ impl Lowering<'_, '_> {
                 off,
                 value,
             } => {
-                let (base, value) = (self.value(*base), self.value(*value));
+                let (base, value) = (self.address(*base), self.value(*value));
                 let flags = self.regions.flags(*region);
                 self.b.ins().store(flags, value, base, *off);
                 return None;
