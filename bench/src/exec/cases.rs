@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
 use squalus_abi::{Address, Be16, FlowKey, flags};
-use squalus_core::{Action, NewReal, ServerId, VipKey};
+use squalus_core::{Action, Config, NewReal, ServerId, Sources, VipKey};
 use squalus_dataplane::{Controller, Dataplane};
 use squalus_isa::Verdict;
 use squalus_runtime::Rng;
@@ -197,6 +197,18 @@ impl Kind {
             _ => 0,
         };
         first + session % u32::from(REALS) + 1
+    }
+}
+
+/// A balancer with addresses of its own, which objects that encapsulate in UDP use as sources.
+#[must_use]
+pub fn config() -> Config {
+    Config {
+        sources: Sources {
+            v4: Some(Ipv4Addr::new(10, 250, 0, 1)),
+            v6: Some(Ipv6Addr::new(0xfc00, 250, 0, 0, 0, 0, 0, 1)),
+        },
+        ..Config::default()
     }
 }
 

@@ -296,11 +296,11 @@ impl Subject {
         // A kernel table of N entries evicts before it holds N; with a quarter more it holds them all.
         let entries = (u64::from(sessions) * 5 / 4).max(1000);
         let settings = Settings {
+            balancer: cases::config(),
             sessions: SessionTables {
                 entries,
                 cpus: vec![0],
             },
-            ..Settings::default()
         };
         let mut balancer = Controller::load(Offline(loaded), settings)?;
         cases::provision(&mut balancer)?;
