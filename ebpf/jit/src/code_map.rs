@@ -94,6 +94,11 @@ fn symbols(
             let place = values.base..values.base + len;
             symbols.push((place, format!("values of map[{name}]")));
         }
+        if let Some(hash) = map.hash_layout() {
+            symbols.push(point(hash.sets as usize, &format!("sets of map[{name}]")));
+            symbols.push(point(hash.slots as usize, &format!("slots of map[{name}]")));
+            symbols.push(point(hash.now as usize, &format!("stamp of map[{name}]")));
+        }
     }
     for value in functions.iter().flatten().flat_map(|f| &f.values) {
         if let Op::Native { function, name, .. } = &value.op

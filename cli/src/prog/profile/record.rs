@@ -13,11 +13,13 @@ use squalus_runtime::{FrameRef, PACKET_HEADROOM};
 use squalus_vm::{MachineCode, Vm, Worker};
 
 /// Frames of a burst, as the data plane runs them.
-const BURST: usize = 64;
+pub const BURST: usize = 64;
 /// Room behind a frame, as drivers leave.
 const TAILROOM: usize = 320;
 /// Bursts between two looks at the samples that came.
 const BETWEEN: usize = 256;
+/// Bursts whose time is kept.
+const KEPT: usize = 1 << 20;
 /// Packets before code is compiled for them: more than are counted.
 const WARM_UP: u64 = 20_000;
 
@@ -38,8 +40,8 @@ pub struct Recording {
     pub code: Vec<MachineCode>,
     pub packets: u64,
     pub verdicts: BTreeMap<&'static str, u64>,
-    /// Time in bursts.
-    pub time: Duration,
+    /// Nanoseconds of full bursts, as far as they were kept.
+    pub bursts: Vec<u32>,
     /// Samples that there was no room for.
     pub lost: u64,
 }
@@ -60,7 +62,7 @@ pub fn record(vm: &Vm, program: &str, frames: &[Vec<u8>], plan: &Plan) -> Result
             code: Vec::new(),
             packets: 0,
             verdicts: BTreeMap::new(),
-            time: Duration::ZERO,
+            bursts: Vec::new(),
             lost: 0,
         },
     };
@@ -93,6 +95,7 @@ impl Recorder<'_> {
         self.worker.pause();
         self.vm.settle();
         self.bursts.clear();
+        self.recording.bursts.clear();
         self.recording.verdicts.clear();
         Ok(())
     }
@@ -105,10 +108,12 @@ impl Recorder<'_> {
         loop {
             self.keep_code()?;
             for _ in 0..BETWEEN {
-                let left = plan
-                    .packets
-                    .map_or(u64::MAX, |all| all - self.recording.packets);
-                let done = self.run(&mut burst, left.min(BURST as u64) as usize)?;
+                let left = plan.packets.map(|all| all - self.recording.packets);
+                let done = match left {
+                    Some(0) => break,
+                    Some(left) => self.run(&mut burst, left.min(BURST as u64) as usize)?,
+                    None => self.run(&mut burst, BURST)?,
+                };
                 self.recording.packets += done as u64;
             }
             self.recording.lost += sampler.drain(&mut samples);
@@ -158,7 +163,12 @@ impl Recorder<'_> {
         let mut verdicts = [Verdict::Aborted; BURST];
         let start = Sampler::now();
         self.worker.run_burst(burst, &mut verdicts);
-        self.bursts.push((start, Sampler::now()));
+        let end = Sampler::now();
+        self.bursts.push((start, end));
+        if count == BURST && self.recording.bursts.len() < KEPT {
+            let nanos = u32::try_from(end - start).unwrap_or(u32::MAX);
+            self.recording.bursts.push(nanos);
+        }
         for verdict in &verdicts[..count] {
             *self.recording.verdicts.entry(verdict.name()).or_default() += 1;
         }
@@ -178,7 +188,6 @@ impl Recorder<'_> {
                 *count.or_default() += 1;
             }
         }
-        let nanos = self.bursts.drain(..).map(|(start, end)| end - start);
-        self.recording.time += Duration::from_nanos(nanos.sum());
+        self.bursts.clear();
     }
 }

@@ -9,7 +9,7 @@ use squalus_object::{Object, Program};
 use squalus_vm::Vm;
 
 use super::super::machine::{MachineInst, disassemble};
-use super::record::Recording;
+use super::record::{BURST, Recording};
 use super::symbols::Symbols;
 
 /// Machine instructions shown of a source line.
@@ -22,8 +22,9 @@ const FUNCTIONS: usize = 4;
 pub struct Report {
     program: String,
     packets: u64,
-    /// Mean of one packet in nanoseconds, entering the program included.
-    ns_per_packet: f64,
+    /// Of the median burst, in nanoseconds; entering the program and looking at the clock twice a burst included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ns_per_packet: Option<f64>,
     verdicts: BTreeMap<&'static str, u64>,
     samples: u64,
     #[serde(skip_serializing_if = "is_zero")]
@@ -32,6 +33,12 @@ pub struct Report {
     lines: Vec<Line>,
     /// Everything else that the programs ran, those first that took most.
     outside: Vec<Outside>,
+}
+
+fn median(numbers: &[u32]) -> Option<u32> {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied()
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -104,7 +111,7 @@ impl Report {
         Report {
             program: program.to_owned(),
             packets: recording.packets,
-            ns_per_packet: recording.time.as_nanos() as f64 / recording.packets.max(1) as f64,
+            ns_per_packet: median(&recording.bursts).map(|burst| f64::from(burst) / BURST as f64),
             verdicts: recording.verdicts.clone(),
             samples,
             lost: recording.lost,
@@ -114,10 +121,11 @@ impl Report {
     }
 
     pub fn text(&self, lines: usize) -> String {
-        let mut out = format!(
-            "program {}: {} packets, {:.1} ns each; {} samples\n",
-            self.program, self.packets, self.ns_per_packet, self.samples
-        );
+        let mut out = format!("program {}: {} packets", self.program, self.packets);
+        if let Some(nanos) = self.ns_per_packet {
+            let _ = write!(out, ", {nanos:.1} ns each (median)");
+        }
+        let _ = writeln!(out, "; {} samples", self.samples);
         let verdicts: Vec<String> = self
             .verdicts
             .iter()
