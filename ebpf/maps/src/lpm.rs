@@ -4,13 +4,18 @@
 //! two prefixes part and none of the map's ends there, an *intermediate* node without a value joins them;
 //! it always has two children.
 //!
+//! A table for all values of the first bits of a key says where the way down from the root has led after these
+//! bits. So a lookup needs no step for them: in tries with about as many prefixes as the table has entries, one
+//! or two steps in all.
+//!
 //! Writers take a lock; readers do not. A node is filled before one store makes it reachable, and a removed
-//! node is used again only after the sequence number was counted up. A reader that walked through nodes
-//! while that happened sees the number changed and starts again. Adding prefixes disturbs no reader.
+//! node is used again only after the table no longer leads there and the sequence number was counted up. A
+//! reader that walked through nodes while that happened sees the number changed and starts again. Adding
+//! prefixes disturbs no reader.
 
 use std::cmp::min;
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use squalus_isa::{Errno, MapDef, UpdateFlags};
 
@@ -34,6 +39,9 @@ pub(crate) struct Trie {
     max_prefix: u32,
     max_entries: u32,
     root: AtomicU32,
+    /// Entries ([`Shortcut`]) by the first `bits` bits of a key.
+    table: Arena,
+    bits: u32,
     seq: AtomicU32,
     live: AtomicU32,
     nodes: Pool,
@@ -67,6 +75,30 @@ impl<const W: usize> Prefix<W> {
     }
 }
 
+/// Where the way to keys that begin alike leads: the link to the first node that is as long as what is known of
+/// them, and the link of the longest prefix with a value before it, packed into a word. Both 0 if there is none.
+#[derive(Clone, Copy)]
+struct Shortcut {
+    link: u32,
+    found: u32,
+}
+
+impl Shortcut {
+    fn of(word: u64) -> Shortcut {
+        Shortcut {
+            link: word as u32,
+            found: (word >> 32) as u32,
+        }
+    }
+
+    fn word(self) -> u64 {
+        u64::from(self.found) << 32 | u64::from(self.link)
+    }
+}
+
+/// The table has at most so many bits: it stays in the first level of the cache, mostly.
+const MOST_BITS: u32 = 10;
+
 /// The last three nodes on the way to a key.
 #[derive(Clone, Copy, Default)]
 struct Path {
@@ -84,6 +116,8 @@ impl Trie {
         // Every intermediate node joins two others, so there are fewer of them than entries; two more are
         // needed while a change is under way.
         let capacity = min(u64::from(def.max_entries) * 2 + 2, u64::from(INTERMEDIATE)) as u32;
+        let bits = def.max_entries.max(2).ilog2().min(MOST_BITS);
+        let bits = bits.min(data_len as u32 * 8);
         Ok(Trie {
             arena: Arena::new(stride * capacity as usize, colour)?,
             stride,
@@ -93,6 +127,8 @@ impl Trie {
             max_prefix: data_len as u32 * 8,
             max_entries: def.max_entries,
             root: AtomicU32::new(0),
+            table: Arena::new(size_of::<AtomicU64>() << bits, colour.wrapping_add(1))?,
+            bits,
             seq: AtomicU32::new(0),
             live: AtomicU32::new(0),
             nodes: Pool::new(capacity)?,
@@ -354,8 +390,13 @@ impl Trie {
 
     #[inline(always)]
     fn walk<const W: usize>(&self, key: &Prefix<W>) -> Option<u32> {
-        let mut found = None;
-        let mut link = self.root.load(Ordering::Acquire);
+        let (mut link, mut found) = (self.root.load(Ordering::Acquire), None);
+        if key.len >= self.bits {
+            let shortcut = self.shortcut((key.words[0] >> (64 - self.bits)) as u32);
+            let shortcut = Shortcut::of(shortcut.load(Ordering::Acquire));
+            link = shortcut.link;
+            found = shortcut.found.checked_sub(1);
+        }
         let mut depth = None;
         while let Some(node) = link.checked_sub(1) {
             let (len, has_value) = self.len_of(node);
@@ -446,6 +487,64 @@ impl Trie {
     }
 }
 
+/// The table. Who changes it holds the lock.
+impl Trie {
+    #[inline]
+    fn shortcut(&self, number: u32) -> &AtomicU64 {
+        let at = self.table.at(number as usize * size_of::<AtomicU64>());
+        // SAFETY: numbers have at most `bits` bits, and only such words live here.
+        unsafe { &*at.cast::<AtomicU64>() }
+    }
+
+    /// Brings up to date what goes through a node, on the way to keys that begin with `word`, or through the root.
+    fn refresh(&self, word: u64, node: Option<u32>) {
+        let len = node.map_or(0, |node| self.len_of(node).0);
+        let through = self.numbers(word, len);
+        self.refresh_below(through, self.root.load(Ordering::Relaxed), 0);
+    }
+
+    /// The entries for keys that begin with the first `len` bits of `word`.
+    fn numbers(&self, word: u64, len: u32) -> Range<u32> {
+        let free = self.bits - min(len, self.bits);
+        let first = (word >> (64 - self.bits)) as u32 >> free << free;
+        first..first + (1 << free)
+    }
+
+    /// Brings entries up to date, all of which lie below a link.
+    fn refresh_below(&self, entries: Range<u32>, link: u32, found: u32) {
+        let set = |entries: Range<u32>, shortcut: Shortcut| {
+            for number in entries {
+                self.shortcut(number)
+                    .store(shortcut.word(), Ordering::Release);
+            }
+        };
+        let node = link.checked_sub(1);
+        let Some((node, (len, has_value))) = node
+            .map(|node| (node, self.len_of(node)))
+            .filter(|(_, (len, _))| *len < self.bits)
+        else {
+            return set(entries, Shortcut { link, found });
+        };
+        let own = self.numbers(self.data_word(node, 0), len);
+        let none = Shortcut { link: 0, found };
+        let (start, end) = (own.start.max(entries.start), own.end.min(entries.end));
+        if start >= end {
+            return set(entries, none);
+        }
+        set(entries.start..start, none);
+        set(end..entries.end, none);
+        let found = if has_value { link } else { found };
+        let middle = own.start + (own.end - own.start) / 2;
+        let below = |entries: Range<u32>, side: usize| {
+            if !entries.is_empty() {
+                self.refresh_below(entries, self.child(node, side), found);
+            }
+        };
+        below(start..end.min(middle), 0);
+        below(start.max(middle)..end, 1);
+    }
+}
+
 /// Changes. The caller holds the lock.
 impl Trie {
     fn lock(&self) -> MutexGuard<'_, ()> {
@@ -459,18 +558,23 @@ impl Trie {
             self.add(flags)?;
             let link = self.link(path.last, |len| key.bit(len));
             link.store(new + 1, Ordering::Release);
+            self.refresh(key.words[0], path.last);
             return Ok(());
         };
         let link = self.link(path.parent, |len| key.bit(len));
         let (len, has_value) = self.len_of(node);
         let common = self.common(node, len, key);
         if common == len {
-            return self.link_instead(link, node, has_value, new, flags);
+            self.link_instead(link, node, has_value, new, flags)?;
+            self.refresh(key.words[0], path.parent);
+            self.free(&[node]);
+            return Ok(());
         }
         self.add(flags)?;
         if common == key.len {
             self.set_child(new, self.data_bit(node, common), node);
             link.store(new + 1, Ordering::Release);
+            self.refresh(key.words[0], path.parent);
             return Ok(());
         }
         let Some(joint) = self.nodes.pop() else {
@@ -493,6 +597,7 @@ impl Trie {
         self.set_child(joint, key.bit(common), new);
         self.set_child(joint, 1 - key.bit(common), node);
         link.store(joint + 1, Ordering::Release);
+        self.refresh(key.words[0], path.parent);
         Ok(())
     }
 
@@ -521,7 +626,6 @@ impl Trie {
             self.head(new).child[side].store(child, Ordering::Relaxed);
         }
         link.store(new + 1, Ordering::Release);
-        self.free(&[node]);
         Ok(())
     }
 
@@ -548,6 +652,7 @@ impl Trie {
         if !children.contains(&0) {
             let len = self.len_of(node).0 | INTERMEDIATE;
             self.head(node).len.store(len, Ordering::Release);
+            self.refresh(self.data_word(node, 0), Some(node));
             return;
         }
         let joint = path.parent.filter(|&parent| !self.len_of(parent).1);
@@ -557,15 +662,17 @@ impl Trie {
             let sibling = self.child(joint, usize::from(left));
             self.link(path.above, side)
                 .store(sibling, Ordering::Release);
+            self.refresh(self.data_word(node, 0), path.above);
             self.free(&[joint, node]);
             return;
         }
         let only = children[0] | children[1];
         self.link(path.parent, side).store(only, Ordering::Release);
+        self.refresh(self.data_word(node, 0), path.parent);
         self.free(&[node]);
     }
 
-    /// Lets unreachable nodes be used again, after readers can notice.
+    /// Lets nodes be used again that neither links nor the table lead to, after readers can notice.
     fn free(&self, nodes: &[u32]) {
         let seq = self.seq.load(Ordering::Relaxed);
         self.seq.store(seq.wrapping_add(1), Ordering::Release);
@@ -581,12 +688,16 @@ mod tests {
     use squalus_isa::{MapFlags, MapType};
 
     fn trie() -> Trie {
+        trie_of(100)
+    }
+
+    fn trie_of(max_entries: u32) -> Trie {
         let def = MapDef {
             name: "t".into(),
             kind: MapType::LpmTrie,
             key_size: 8,
             value_size: 4,
-            max_entries: 100,
+            max_entries,
             flags: MapFlags::NO_PREALLOC,
             inner: None,
             extra: 0,
@@ -630,6 +741,54 @@ mod tests {
         assert_eq!(get(&trie, 24, [10, 1, 2, 3]), Some(3));
         assert_eq!(get(&trie, 16, [10, 1, 2, 3]), Some(2));
         assert_eq!(get(&trie, 33, [10, 1, 2, 3]), None);
+    }
+
+    /// Against a list of all prefixes, with tables smaller and larger than what is in use.
+    #[test]
+    fn shortcuts_lead_where_the_way_does() {
+        for max_entries in [1, 2, 40, 5000] {
+            let trie = trie_of(max_entries);
+            let mut all = std::collections::BTreeMap::new();
+            let mut state = 1_u64;
+            let mut random = |below: u32| {
+                state = state
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
+                (state >> 40) as u32 % below
+            };
+            for round in 0..3000 {
+                let len = random(33);
+                // Few bits differ, so that prefixes contain each other.
+                let address = (random(64) << 26 | random(4) << 14 | random(4)) & mask(len);
+                if random(3) != 0 && all.len() < max_entries as usize {
+                    insert(&trie, len, address.to_be_bytes(), round);
+                    all.insert((len, address), round);
+                } else {
+                    let key = key(len, address.to_be_bytes());
+                    // SAFETY: the key has its size.
+                    let deleted = unsafe { trie.delete(key.as_ptr()) };
+                    assert_eq!(deleted.is_ok(), all.remove(&(len, address)).is_some());
+                }
+                for _ in 0..4 {
+                    let (len, address) = (
+                        32 - random(2) * random(33),
+                        random(64) << 26 | random(4) << 14,
+                    );
+                    let holds = |(prefix, _): &(&(u32, u32), &u32)| {
+                        prefix.0 <= len && address & mask(prefix.0) == prefix.1
+                    };
+                    let want = all.iter().filter(holds).max_by_key(|(prefix, _)| prefix.0);
+                    assert_eq!(
+                        get(&trie, len, address.to_be_bytes()),
+                        want.map(|(_, value)| *value)
+                    );
+                }
+            }
+        }
+    }
+
+    fn mask(len: u32) -> u32 {
+        u32::MAX.checked_shl(32 - len).unwrap_or(0)
     }
 
     #[test]
