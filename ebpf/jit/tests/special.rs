@@ -234,6 +234,49 @@ fn a_map_that_a_program_writes_is_left_alone() {
     assert_ne!(left(&compile(&loaded, Passes::ALL)[0]).0, 0);
 }
 
+/// Whether the value under 12 bytes of the packet has a flag; 99 if there is none.
+fn flag_program(flag: i32) -> Vec<Insn> {
+    let mut asm = Asm::new();
+    let (found, out) = (asm.label(), asm.label());
+    packet(&mut asm);
+    asm.load(MemSize::Dw, 3, 6, 0)
+        .store(MemSize::Dw, 10, -16, R(3))
+        .load(MemSize::W, 3, 6, 8)
+        .store(MemSize::W, 10, -8, R(3))
+        .map(1, 0)
+        .mov(2, R(10))
+        .add(2, -16)
+        .call(HelperId::MAP_LOOKUP_ELEM)
+        .jump_if(o::JNE, 0, 0, found)
+        .mov(0, 99)
+        .exit()
+        .bind(found)
+        .load(MemSize::W, 3, 0, 0)
+        .mov(0, 0)
+        .alu(o::AND, 3, flag)
+        .jump_if(o::JEQ, 3, 0, out)
+        .mov(0, 1)
+        .bind(out)
+        .exit();
+    asm.finish()
+}
+
+#[test]
+fn a_flag_that_no_value_has_is_not_looked_for() {
+    for (flag, loads) in [(4, 0), (2, 1), (8, 0)] {
+        let loaded = link(&[flag_program(flag)], &[def(HASH, 12, 12, 64)]);
+        for (n, flags) in [(1, 8), (2, 9), (3, 10)] {
+            let (key, value) = entry(n, 12, flags);
+            update(&loaded.maps[0], &key, &value);
+        }
+        for (n, flags) in [(1, 8), (2, 9), (3, 10)] {
+            let has = u64::from(flags & flag as u32 != 0);
+            assert_eq!(agree(&loaded, &frame(&entry(n, 12, 0).0)), has);
+        }
+        assert_eq!(left(&compile(&loaded, Passes::ALL)[0]), (0, loads));
+    }
+}
+
 /// The flag of an element whose index a byte of the packet says; if it is 5, the element's number.
 fn indexed_program() -> Vec<Insn> {
     let mut asm = Asm::new();

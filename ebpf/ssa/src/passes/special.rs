@@ -7,7 +7,8 @@
 //!   nothing.
 //! - A reference in an array of maps is the inner map's address, and what that map is like is known.
 //! - The number of the CPU is that of the machine's only one.
-//! - A load from a value that is known, or from some value of a map whose values all agree there, is a number.
+//! - A load from a value that is known, or from some value of a map whose values all agree there, is a number. Where
+//!   they differ, what is computed from it may still be one: no VIP has a flag, though they have different ones.
 //!
 //! For the last, the pass follows pointers: through additions, choices and block parameters, to one of a few
 //! addresses or to any value of a map, in each case at a known offset. Null is left out: nothing is ever loaded
@@ -20,9 +21,9 @@ use squalus_isa::MapType;
 use squalus_maps::Map;
 use squalus_runtime::Env;
 
-use super::fold::known_zero;
+use super::fold::{calculate, compare, known_zero};
 use super::rewrite::{Aliases, edges, predecessors};
-use crate::ir::{BinOp, Block, Cmp, Fixed, Function, Op, Order, Region, Ty, Value};
+use crate::ir::{BinOp, Block, Cmp, Fixed, Function, Op, Order, Region, Ty, UnOp, Value};
 use crate::support::Constants;
 
 /// Hashes of more elements are searched: comparisons would take longer.
@@ -31,6 +32,10 @@ const MOST_COMPARED: usize = 8;
 const MOST_ASKED: usize = 1 << 14;
 /// Pointers to one of more places are not followed.
 const MOST_PLACES: usize = 64;
+/// What can be one of more numbers is taken to be any.
+const MOST_NUMBERS: usize = 8;
+/// How many operations after a load are looked at.
+const MOST_DEEP: u32 = 6;
 
 /// The maps whose contents are constants.
 pub(super) struct Special<'a> {
@@ -40,6 +45,8 @@ pub(super) struct Special<'a> {
     inner: Vec<Arc<Map>>,
     /// Where the values of maps begin, as far as that was asked.
     values: HashMap<usize, Option<Vec<usize>>>,
+    /// What lies at places, as far as that was asked.
+    contents: HashMap<(Place, Ty), Option<Vec<u64>>>,
 }
 
 impl<'a> Special<'a> {
@@ -49,6 +56,7 @@ impl<'a> Special<'a> {
             constant,
             inner: Vec::new(),
             values: HashMap::new(),
+            contents: HashMap::new(),
         }
     }
 
@@ -90,8 +98,9 @@ impl<'a> Special<'a> {
         for block in function.reverse_postorder() {
             for at in 0..function.block(block).insts.len() {
                 let inst = function.block(block).insts[at];
-                if let Some(number) = self.load(function, &mut places, inst) {
-                    let number = function.number(function.ty(inst), number);
+                let numbers = self.numbers(function, &mut places, inst, 0);
+                if let Some([number]) = numbers.as_deref() {
+                    let number = function.number(function.ty(inst), *number);
                     aliases.set(inst, number);
                 }
             }
@@ -143,8 +152,46 @@ impl<'a> Special<'a> {
         Some(found)
     }
 
-    /// The number that a load gives.
-    fn load(&mut self, function: &Function, places: &mut Places, inst: Value) -> Option<u64> {
+    /// The numbers that a value can be: few ones, of which each is there once.
+    fn numbers(
+        &mut self,
+        function: &Function,
+        places: &mut Places,
+        value: Value,
+        depth: u32,
+    ) -> Option<Vec<u64>> {
+        if depth == MOST_DEEP {
+            return None;
+        }
+        let of = |this: &mut Self, places: &mut Places, value| {
+            this.numbers(function, places, value, depth + 1)
+        };
+        let ty = function.ty(value);
+        let mut numbers = match function.value(value).op {
+            Op::Load { .. } => return self.load(function, places, value),
+            Op::Bin(op, a, b) => {
+                let b = function.constant(b)?;
+                let numbers = of(self, places, a)?.into_iter();
+                numbers.map(|a| calculate(op, ty, a, b)).collect()
+            }
+            Op::Cmp(op, a, b) => {
+                let (ty, b) = (function.ty(a), function.constant(b)?);
+                let numbers = of(self, places, a)?.into_iter();
+                numbers.map(|a| compare(op, ty, a, b).into()).collect()
+            }
+            Op::Un(UnOp::ZeroExtend | UnOp::Truncate, a) => {
+                let numbers = of(self, places, a)?.into_iter();
+                numbers.map(|a| a & ty.mask()).collect::<Vec<u64>>()
+            }
+            _ => return None,
+        };
+        numbers.sort_unstable();
+        numbers.dedup();
+        Some(numbers)
+    }
+
+    /// The numbers that a load can give.
+    fn load(&mut self, function: &Function, places: &mut Places, inst: Value) -> Option<Vec<u64>> {
         let Op::Load {
             region,
             base,
@@ -160,15 +207,21 @@ impl<'a> Special<'a> {
                 let is_cpu = off as usize == Env::OFFSET_CPU && ty == Ty::I32;
                 let env = Op::Fixed(Fixed::Env);
                 let cpu = self.constant.cpu.filter(|_| function.value(base).op == env);
-                cpu.filter(|_| is_cpu).map(u64::from)
+                cpu.filter(|_| is_cpu).map(|cpu| vec![cpu.into()])
             }
             (Region::MapIndex, _) => {
                 let address = function.constant(base)?.wrapping_add_signed(off.into());
-                self.reference(address as usize, ty)
+                self.reference(address as usize, ty).map(|word| vec![word])
             }
             (Region::MapValue(_) | Region::Any, Order::Plain) => {
                 let place = places.of(function, self, base)?;
-                self.content(&place.moved(off.into()), ty)
+                let asked = (place.moved(off.into()), ty);
+                if let Some(known) = self.contents.get(&asked) {
+                    return known.clone();
+                }
+                let found = self.contents(&asked.0, ty);
+                self.contents.insert(asked, found.clone());
+                found
             }
             _ => None,
         }
@@ -199,8 +252,8 @@ impl<'a> Special<'a> {
         })
     }
 
-    /// The number that lies at a place.
-    fn content(&mut self, place: &Place, ty: Ty) -> Option<u64> {
+    /// The numbers that lie at a place.
+    fn contents(&mut self, place: &Place, ty: Ty) -> Option<Vec<u64>> {
         let len = ty.bytes() as usize;
         let mut maps: Vec<&Arc<Map>> = match place {
             Place::OneOf(_) => self.constant_maps().map(|(_, map)| map).collect(),
@@ -210,17 +263,21 @@ impl<'a> Special<'a> {
             Place::OneOf(addresses) => (&**addresses, 0),
             Place::AnyOf(map, off) => (self.values_of(*map)?, *off),
         };
-        let mut contents = addresses.iter().map(|address| {
+        let mut numbers = Vec::new();
+        for address in addresses {
             let address = address.wrapping_add(off as usize);
             let found = maps.iter().position(|map| map.contains(address, len))?;
             // Most often the next address is in the same map.
             maps.swap(0, found);
-            maps[0].peek_value(address, len)
-        });
-        let first = contents.next()??;
-        contents
-            .all(|content| content == Some(first))
-            .then_some(first)
+            let number = maps[0].peek_value(address, len)?;
+            if !numbers.contains(&number) {
+                numbers.push(number);
+            }
+            if numbers.len() > MOST_NUMBERS {
+                return None;
+            }
+        }
+        (!numbers.is_empty()).then_some(numbers)
     }
 
     fn values_of(&mut self, map: usize) -> Option<&[usize]> {
@@ -308,7 +365,7 @@ impl Compare<'_> {
 }
 
 /// Where a pointer that is not null leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Place {
     /// To one of these addresses.
     OneOf(Vec<usize>),
