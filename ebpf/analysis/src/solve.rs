@@ -187,6 +187,8 @@ struct Solver<'a> {
     callers: Vec<BTreeSet<usize>>,
     /// States to go on from: order and number of the block, number of the state.
     pending: BTreeSet<(u32, usize, usize)>,
+    /// As `pending`: heads of loops that go round again.
+    again: BTreeSet<(u32, usize, usize)>,
     steps: Steps,
     nest: Nest,
 }
@@ -215,6 +217,7 @@ impl<'a> Solver<'a> {
             exit_joins: vec![0; cfg.functions()],
             callers: vec![BTreeSet::new(); cfg.functions()],
             pending: BTreeSet::new(),
+            again: BTreeSet::new(),
             steps: Steps::new(program),
             nest: Nest::new(program, cfg),
         }
@@ -223,10 +226,27 @@ impl<'a> Solver<'a> {
     fn solve(&mut self) -> Result<(), AnalysisError> {
         let start = State::entry(0, Value::Ctx(0));
         self.flow(None, self.machine.cfg.entry(0), start);
-        while let Some((_, block, path)) = self.pending.pop_first() {
+        while let Some((block, path)) = self.next() {
             self.visit(block, path)?;
         }
         Ok(())
+    }
+
+    /// What to go on from: the last loop that goes round again, after what is left to do in it.
+    fn next(&mut self) -> Option<(usize, usize)> {
+        let Some(&again) = self.again.last() else {
+            let (_, block, path) = self.pending.pop_first()?;
+            return Some((block, path));
+        };
+        let around = self.nest.headed_by(again.1);
+        let inside = |block: usize| around.is_some_and(|around| around.contains(block));
+        let mut pending = self.pending.iter();
+        if let Some(&found) = pending.find(|(_, block, _)| inside(*block)) {
+            self.pending.remove(&found);
+            return Some((found.1, found.2));
+        }
+        self.again.remove(&again);
+        Some((again.1, again.2))
     }
 
     fn visit(&mut self, number: usize, path: usize) -> Result<(), AnalysisError> {
@@ -315,7 +335,13 @@ impl<'a> Solver<'a> {
         if let Some(path) =
             self.entries[to].add(state, head, &mut self.limits, around.is_some(), how)
         {
-            self.pending.insert((block.order, to, path));
+            let again = around.is_some_and(|around| from.is_some_and(|from| around.contains(from)));
+            let open = if again {
+                &mut self.again
+            } else {
+                &mut self.pending
+            };
+            open.insert((block.order, to, path));
         }
     }
 

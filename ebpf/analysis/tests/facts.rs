@@ -196,6 +196,89 @@ fn loop_counters_keep_their_bounds() {
     assert_eq!(known.reg(r1), Value::Scalar(Scalar::between(0, 15)));
 }
 
+/// A loop of `rounds` rounds in which r2 moves by `by` from `fp + from` and is stored through.
+fn beside(rounds: i32, from: i32, by: i32, narrow: bool) -> Access {
+    let mut asm = Asm::new();
+    let again = asm.label();
+    asm.mov(1, 3 * rounds)
+        .mov(2, R(10))
+        .add(2, from)
+        .bind(again)
+        .store(MemSize::B, 2, 0, 1)
+        .add(2, by);
+    match narrow {
+        true => asm.alu32(o::ADD, 1, -3),
+        false => asm.add(1, -3),
+    };
+    asm.jump_if(o::JNE, 1, 0, again).mov(0, 0).exit();
+    let (program, facts) = facts(&asm, &[]);
+    let insts = program.insts().iter();
+    let mut stores = insts
+        .zip(0..)
+        .filter(|(d, _)| matches!(d.inst, Inst::Store { .. }));
+    let (_, store) = stores.next().expect("there is a store");
+    let known = facts.inst(store).expect("it is reached");
+    known.access.expect("it is an access")
+}
+
+#[test]
+fn what_moves_beside_a_counter_is_bounded_by_it() {
+    let proved = Access::Proved(Area::Stack);
+    for narrow in [false, true] {
+        assert_eq!(beside(64, -512, 8, narrow), proved);
+        assert_eq!(beside(512, -1, -1, narrow), proved);
+        assert_ne!(beside(65, -512, 8, narrow), proved);
+        assert_ne!(beside(513, -1, -1, narrow), proved);
+        // The counter leaps over its end.
+        assert_ne!(beside(64, -512, 9, narrow), proved);
+    }
+}
+
+#[test]
+fn a_second_comparison_with_the_end_is_decided_by_the_first() {
+    let mut asm = Asm::new();
+    let (short, out) = (asm.label(), asm.label());
+    packet(&mut asm);
+    // r1 is the payload or null, as an inlined function returns it.
+    asm.mov(3, R(7))
+        .add(3, 14)
+        .mov(1, 0)
+        .jump_if(o::JGT, 3, R(8), short)
+        .mov(1, R(7))
+        .bind(short)
+        .jump_if(o::JGT, 3, R(8), out)
+        .load(MemSize::B, 0, 1, 13)
+        .load(MemSize::B, 0, 1, 14);
+    end(&mut asm, out);
+    let (program, facts) = facts(&asm, &[]);
+    assert_eq!(accesses(&program, &facts), [PACKET, CHECKED]);
+}
+
+#[test]
+fn a_packet_that_changes_in_the_loop_bounds_nothing() {
+    for (helper, proved) in [(None, true), (Some(HelperId::XDP_ADJUST_TAIL), false)] {
+        let mut asm = Asm::new();
+        let (again, out) = (asm.label(), asm.label());
+        packet(&mut asm);
+        require(&mut asm, 7, 32, out);
+        asm.store(MemSize::Dw, 10, -8, 0)
+            .mov(9, R(7))
+            .bind(again)
+            .load(MemSize::B, 0, 9, 0);
+        if let Some(helper) = helper {
+            asm.mov(1, R(6)).mov(2, -1).call(helper);
+        }
+        asm.add(9, 1)
+            .load(MemSize::Dw, 1, 10, -8)
+            .add(1, 1)
+            .store(MemSize::Dw, 10, -8, R(1))
+            .jump_if(o::JLT, 1, 32, again);
+        end(&mut asm, out);
+        let (program, facts) = facts(&asm, &[]);
+        assert_eq!(accesses(&program, &facts) == [PACKET], proved);
+    }
+}
+
 fn lookup(asm: &mut Asm, map: u32) {
     asm.store(MemSize::W, 10, -4, 1)
         .mov(2, R(10))

@@ -231,7 +231,14 @@ impl Chaos {
         if at_head {
             self.test(narrow, cond, counter, end, out);
         }
+        let slot = self.chance(30).then(|| -8 * (1 + self.below(3) as i16));
+        if let Some(slot) = slot {
+            self.code.store(MemSize::Dw, 10, slot, R(counter));
+        }
         self.block(depth, 4);
+        if let Some(slot) = slot {
+            self.code.load(MemSize::Dw, counter, 10, slot);
+        }
         if self.chance(60) {
             let by = self.pick(&[1, 2, 4, 8, -8, 3]);
             self.code.add(beside, by);
@@ -299,7 +306,9 @@ impl Chaos {
     }
 
     fn stack_access(&mut self) {
-        let (reg, off) = (self.reg(), -8 * (1 + self.below(20) as i16));
+        // Mostly few slots, so that they are read again, and written in parts.
+        let slots = self.pick(&[3, 3, 20]);
+        let (reg, off) = (self.reg(), -8 * (1 + self.below(slots) as i16));
         let (size, byte) = (self.pick(&SIZES), self.below(4) as i16);
         match self.below(6) {
             0 | 1 => drop(self.code.store(MemSize::Dw, 10, off, R(reg))),
