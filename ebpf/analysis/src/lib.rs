@@ -15,8 +15,11 @@
 //! - *Packet bounds* hold for pointers related to the compared one: see [`State`].
 //! - *Pointers that can be null* are so together with their copies: they share a [`Name`].
 //! - *Places depend on each other*: a pointer is set only where a number says so. Blocks keep the states of
-//!   different paths apart, as many as it takes to prove everything, within limits. Facts say what holds on all
+//!   different paths apart, at first those with other kinds of values, at last as many as it takes to prove
+//!   everything, within limits. Facts say what holds on all
 //!   paths; names in them mean nothing across registers.
+//! - *Loops* end by a comparison of a counter, while the pointers that move beside it are compared with nothing:
+//!   the rounds of a loop bound both, see `motion`.
 //! - *Subprograms* know the frames of their callers, unless recursion gives one function several. A callee
 //!   cannot change its caller's stack unless it writes through a pointer to it, or through a pointer of
 //!   unknown origin; then the caller forgets its whole frame.

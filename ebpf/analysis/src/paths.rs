@@ -4,6 +4,9 @@
 //! is long only where its version is six. One state cannot say that. So a block keeps the states of
 //! different paths apart, as long as they are few; what comes after is joined into one more state, which is
 //! widened, so that every analysis ends.
+//!
+//! Most programs are proved by keeping apart only states with other kinds of values, or another known length of
+//! the packet; the rest is tried if something is left to be checked.
 
 use crate::State;
 use crate::value::Joining;
