@@ -159,13 +159,13 @@ impl Trie {
     /// # Safety
     /// `key` is readable for the key size.
     pub(crate) unsafe fn lookup(&self, key: *const u8) -> *mut u8 {
-        // SAFETY (of all): the caller's. Data of one or two words, as addresses have, is kept in registers.
-        let found = match self.data_words {
-            1 => self.longest(&unsafe { self.prefix::<1>(key) }, |node| self.value(node)),
-            2 => self.longest(&unsafe { self.prefix::<2>(key) }, |node| self.value(node)),
-            _ => {
-                let key = unsafe { self.prefix::<MOST_WORDS>(key) };
-                self.longest(&key, |node| self.value(node))
+        let value = |node| self.value(node);
+        // SAFETY: the caller's. Data of one or two words, as addresses have, is kept in registers.
+        let found = unsafe {
+            match self.data_words {
+                1 => self.longest(&self.prefix::<1>(key), value),
+                2 => self.longest(&self.prefix::<2>(key), value),
+                _ => self.longest(&self.prefix::<MOST_WORDS>(key), value),
             }
         };
         found.unwrap_or(std::ptr::null_mut())
