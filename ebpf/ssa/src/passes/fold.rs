@@ -119,7 +119,7 @@ impl Fold<'_> {
             BinOp::Add | BinOp::Sub | BinOp::Or | BinOp::Xor if number == 0 => {
                 Some(Folded::Value(a))
             }
-            BinOp::Shl | BinOp::LShr | BinOp::AShr | BinOp::RotL if number % bits == 0 => {
+            BinOp::Shl | BinOp::LShr | BinOp::AShr | BinOp::RotL if number.is_multiple_of(bits) => {
                 Some(Folded::Value(a))
             }
             BinOp::Mul | BinOp::And if number == 0 => self.number(0),
