@@ -224,6 +224,24 @@ fn a_profile_finds_the_line_that_takes_the_time() {
 }
 
 #[test]
+fn a_balancer_is_profiled_with_its_vips() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_squalus"));
+    command.args(["bench", "profile", "tcp_v4_syn", "--seconds", "0.2", "-j"]);
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    if stderr.contains("perf_event_paranoid") {
+        eprintln!("SKIPPED: {stderr}");
+        return;
+    }
+    let report: Value = serde_json::from_slice(&output.stdout).expect(&stderr);
+    // What has no VIP would be passed.
+    assert_eq!(report["verdicts"]["XDP_TX"], report["packets"], "{report}");
+    let lines = report["lines"].as_array().unwrap();
+    let sources = lines.iter().filter_map(|line| line["source"].as_str());
+    assert!(sources.clone().any(|source| source.contains("balancer/src/")));
+}
+
+#[test]
 fn every_pass_is_in_the_documentation() {
     let text = std::fs::read_to_string(root().join("docs/optimizer.md")).unwrap();
     for pass in squalus_vm::Pass::ALL {
