@@ -61,7 +61,8 @@ fn behind(function: &Function, edge: &Target) -> Target {
     }
 }
 
-/// For each block, whether it only leads on, and nobody else uses its parameters.
+/// For each block, whether it only leads on, and nobody else uses its parameters. Numbers that it passes on are
+/// made in it: on an edge they would be made before the branch, whichever way it goes.
 fn passed(function: &Function) -> Vec<bool> {
     let order = function.reverse_postorder();
     let mut passed = vec![false; function.blocks.len()];
@@ -69,7 +70,13 @@ fn passed(function: &Function) -> Vec<bool> {
         let data = function.block(block);
         let leads_on = matches!(&data.end, Some(Terminator::Jump(to))
             if to.block != block && function.block(to.block).cold == data.cold);
-        passed[block.0 as usize] = data.insts.is_empty() && leads_on;
+        let makes = |end: &Terminator| {
+            let mut makes = false;
+            end.uses(|arg| makes |= matches!(function.value(arg).op, Op::Fixed(_)));
+            makes
+        };
+        let makes = data.end.as_ref().is_some_and(makes);
+        passed[block.0 as usize] = data.insts.is_empty() && leads_on && !makes;
     }
     let mut home = vec![None; function.values.len()];
     for &block in &order {
