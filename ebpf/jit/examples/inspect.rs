@@ -1,6 +1,6 @@
 //! Analyses and compiles the XDP programs of object files and says how well that went.
 //!
-//! `cargo run -p squalus-jit --example inspect -- OBJECT... [--facts] [--clif] [--asm]`
+//! `cargo run -p squalus-jit --example inspect -- OBJECT... [--facts] [--clif]`
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let facts = analyse(program)?;
             let analysed = start.elapsed();
             let options = Options {
-                keep_text: has("--clif") || has("--asm"),
+                keep_text: has("--clif"),
                 ..Options::default()
             };
             let start = Instant::now();
@@ -40,9 +40,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             if has("--clif") {
                 println!("{}", compiled.clif().unwrap_or_default());
-            }
-            if has("--asm") {
-                println!("{}", compiled.disassembly().unwrap_or_default());
             }
         }
     }

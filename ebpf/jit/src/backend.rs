@@ -46,8 +46,6 @@ pub struct Code {
     pub intermediate: String,
     /// Which bytes come from which eBPF instruction, in order, if wanted.
     pub origins: Vec<Origin>,
-    /// Disassembly, if wanted.
-    pub assembly: String,
 }
 
 /// A function that no code could be made of.

@@ -72,7 +72,6 @@ impl Image {
     ) -> Result<usize, String> {
         let caller = function.id as usize;
         let mut codegen = Context::for_function(lower::lower(function, module, isa, builder));
-        codegen.set_disasm(module.keep_text);
         if module.keep_text {
             self.code.intermediate += &format!("{}\n", codegen.func.display());
         }
@@ -80,9 +79,6 @@ impl Image {
             .compile(isa, &mut ControlPlane::default())
             .map_err(|error| error.inner.to_string())?;
         let compiled = codegen.compiled_code().ok_or("no code came out")?;
-        if let Some(text) = &compiled.vcode {
-            self.code.assembly += &format!("function {caller}:\n{text}\n");
-        }
         let base = self.code.bytes.len();
         let mut addresses = Vec::new();
         for reloc in compiled.buffer.relocs() {

@@ -72,7 +72,7 @@ pub enum JitError {
 /// Optional output of [`compile_with`].
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Keep the intermediate code, a disassembly of the machine code, and where it comes from.
+    /// Keep the intermediate code, and what the machine code comes from.
     pub keep_text: bool,
     /// Compare every fact about a register with the register when an instruction is reached, and end the
     /// run with [`squalus_runtime::TrapReason::Unsupported`] if it is false. Facts are used for nothing
@@ -155,7 +155,6 @@ struct Text {
     ssa: Vec<(String, Function)>,
     map: CodeMap,
     clif: String,
-    assembly: String,
 }
 
 impl CompiledProgram {
@@ -204,12 +203,6 @@ impl CompiledProgram {
     #[must_use]
     pub fn clif(&self) -> Option<&str> {
         self.text.as_ref().map(|text| &*text.clif)
-    }
-
-    /// The machine code as text, if it was kept.
-    #[must_use]
-    pub fn disassembly(&self) -> Option<&str> {
-        self.text.as_ref().map(|text| &*text.assembly)
     }
 
     /// What it has in common with other code of the same program.
@@ -332,7 +325,6 @@ pub fn compile_tier(
             ssa,
             map: CodeMap::new(&functions, &context.maps, module.calls, &code),
             clif: code.intermediate,
-            assembly: code.assembly,
         }),
         ssa_time,
         context: Arc::clone(context),
