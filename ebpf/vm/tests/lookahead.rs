@@ -79,8 +79,16 @@ fn remembering() -> Vec<Insn> {
     c.finish()
 }
 
-/// Runs the bursts and tells of everything that can be seen of them.
-fn seen(vm: &Vm, maps: &[&str]) -> (Vec<Verdict>, Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) {
+/// Everything that can be seen of a few bursts.
+#[derive(PartialEq)]
+struct Seen {
+    verdicts: Vec<Verdict>,
+    packets: Vec<u8>,
+    /// Keys and values of all maps.
+    entries: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+fn seen(vm: &Vm, maps: &[&str]) -> Seen {
     let mut worker = vm
         .worker(&squalus_engine::Engine::programs(vm)[0], 0)
         .unwrap();
@@ -119,7 +127,11 @@ fn seen(vm: &Vm, maps: &[&str]) -> (Vec<Verdict>, Vec<u8>, Vec<(Vec<u8>, Vec<u8>
         }
     }
     contents.sort();
-    (all, bytes, contents)
+    Seen {
+        verdicts: all,
+        packets: bytes,
+        entries: contents,
+    }
 }
 
 #[test]
@@ -135,7 +147,9 @@ fn a_program_that_remembers_does_the_same() {
     };
     let maps = ["count", "sessions"];
     let expected = seen(&vm(EngineKind::Interp, Passes::ALL), &maps);
-    assert!(expected.0.contains(&Verdict::Tx) && expected.0.contains(&Verdict::Pass));
+    for verdict in [Verdict::Tx, Verdict::Pass] {
+        assert!(expected.verdicts.contains(&verdict), "{verdict}");
+    }
     for passes in [
         Passes::ALL,
         Passes::NONE.with(Pass::Prefetch),
