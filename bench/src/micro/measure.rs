@@ -130,13 +130,13 @@ impl Subject {
     pub fn timer<'a>(&'a mut self, frames: &'a [Vec<u8>]) -> Result<Timer<'a>> {
         let bursts = Bursts::of(frames);
         Ok(match self {
-            Subject::Kernel(engine) => Timer::Kernel(engine.stopwatch(ENTRY, frames)?),
-            Subject::Userspace(vm) => Timer::Userspace(Buffers {
+            Subject::Kernel(engine) => Timer::Kernel(Box::new(engine.stopwatch(ENTRY, frames)?)),
+            Subject::Userspace(vm) => Timer::Userspace(Box::new(Buffers {
                 worker: vm.worker(ENTRY, 0)?,
                 bytes: vec![0; bursts.frames * BUFFER],
                 verdicts: vec![Verdict::Aborted; bursts.frames],
                 frames,
-            }),
+            })),
             Subject::Native(native) => Timer::Native(native, bursts),
             Subject::Rbpf(program) => Timer::Rbpf(program, bursts, frames),
         })
@@ -146,9 +146,9 @@ impl Subject {
 /// A program that is being timed.
 pub enum Timer<'a> {
     /// In the kernel.
-    Kernel(Stopwatch<'a>),
+    Kernel(Box<Stopwatch<'a>>),
     /// In one of our engines.
-    Userspace(Buffers<'a>),
+    Userspace(Box<Buffers<'a>>),
     /// As native code.
     Native(&'a mut Native, Bursts),
     /// In rbpf.
