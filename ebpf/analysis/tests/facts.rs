@@ -255,6 +255,61 @@ fn a_second_comparison_with_the_end_is_decided_by_the_first() {
 }
 
 #[test]
+fn a_failed_comparison_bounds_the_packet_from_above() {
+    // Whether a packet that ends before byte 14 can end at these.
+    for (end_at, possible) in [(12, true), (13, true), (14, false)] {
+        let mut asm = Asm::new();
+        let (short, out) = (asm.label(), asm.label());
+        packet(&mut asm);
+        asm.mov(3, R(7))
+            .mov(4, R(7))
+            .add(3, 14)
+            .add(4, end_at)
+            .jump_if(o::JGT, 3, R(8), short)
+            .jump(out)
+            .bind(short)
+            .jump_if(o::JGT, 4, R(8), out)
+            .mov(0, 1);
+        end(&mut asm, out);
+        let (program, facts) = facts(&asm, &[]);
+        let insts = program.insts().iter().enumerate();
+        let ones = insts.filter(|(_, d)| format!("{:?}", d.inst).contains("Imm(1)"));
+        let reached: Vec<bool> = ones.map(|(n, _)| facts.inst(n).is_some()).collect();
+        assert_eq!(reached, [possible], "{end_at}");
+    }
+}
+
+#[test]
+fn a_pointer_that_was_lost_does_not_move_any_more() {
+    let mut asm = Asm::new();
+    let (again, on) = (asm.label(), asm.label());
+    packet(&mut asm);
+    asm.store(MemSize::Dw, 10, -8, 0)
+        .mov(9, R(7))
+        .bind(again)
+        .mov(1, R(6))
+        .mov(2, -1)
+        .call(HelperId::XDP_ADJUST_TAIL)
+        .jump_eq(0, 0, on)
+        .bind(on)
+        // The old address, as a number.
+        .mov(2, R(9))
+        .load(MemSize::W, 9, 6, 0)
+        .load(MemSize::Dw, 8, 10, -8)
+        .alu(o::ADD, 9, R(8))
+        .add(9, 1)
+        .add(8, 1)
+        .store(MemSize::Dw, 10, -8, R(8))
+        .jump_if(o::JLT, 8, 16, again)
+        .mov(0, 2)
+        .exit();
+    let (program, facts) = facts(&asm, &[]);
+    let known = facts.inst(program.index_of(9).expect("there are so many"));
+    let r9 = Reg::new(9).expect("r9 exists");
+    assert_eq!(known.expect("it is reached").reg(r9), Value::TOP);
+}
+
+#[test]
 fn a_packet_that_changes_in_the_loop_bounds_nothing() {
     for (helper, proved) in [(None, true), (Some(HelperId::XDP_ADJUST_TAIL), false)] {
         let mut asm = Asm::new();

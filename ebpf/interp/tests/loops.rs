@@ -117,6 +117,11 @@ impl Chaos {
                 let mask = self.constant();
                 self.code.alu(o::AND, reg, mask);
             }
+            5 if self.chance(30) => {
+                let near = self.pick(&[i64::MIN, i64::MAX, -1, 1 << 32, 1 << 61, -1 << 61]);
+                let number = near.wrapping_add(i64::from(self.below(7)) - 3);
+                self.code.imm64(reg, number.cast_unsigned());
+            }
             5 => {
                 let off = self.below(8) * 4;
                 self.code.map_value(reg, 0, off);
