@@ -238,7 +238,11 @@ fn a_balancer_is_profiled_with_its_vips() {
     assert_eq!(report["verdicts"]["XDP_TX"], report["packets"], "{report}");
     let lines = report["lines"].as_array().unwrap();
     let sources = lines.iter().filter_map(|line| line["source"].as_str());
-    assert!(sources.clone().any(|source| source.contains("balancer/src/")));
+    assert!(
+        sources
+            .clone()
+            .any(|source| source.contains("balancer/src/"))
+    );
 }
 
 #[test]
@@ -267,6 +271,10 @@ fn passes_are_chosen_by_name() {
         "all,-inline",
     ]);
     assert_eq!(outcome.code, Some(2));
+    let interpreted = ["--engine", "interp", "--passes", "none"];
+    let refused = prog(&[&["run", &object, "--frame", &zeroes], &interpreted[..]].concat());
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("--passes is for compiled code"));
     for said in ["there is no pass `inline`", "\n  merge "] {
         assert!(outcome.stderr.contains(said), "{outcome:#?}");
     }

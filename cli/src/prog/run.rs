@@ -3,12 +3,13 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde::Serialize;
 use squalus_bench::engines::{CodeArgs, EngineName};
 use squalus_engine::TestRun;
 use squalus_object::Object;
+use squalus_vm::Passes;
 
 use super::capture;
 use super::dump::{self, MapDump, NoTypes, Wanted};
@@ -63,6 +64,11 @@ pub struct RunArgs {
 /// If the object or the frame cannot be used.
 pub fn run(args: &RunArgs) -> Result<bool> {
     let words = Words::parse(&args.words)?;
+    ensure!(
+        args.engine == EngineName::Jit || args.code.passes == Passes::ALL,
+        "--passes is for compiled code: it does not go with --engine {}",
+        args.engine.name()
+    );
     let input = Input::of(args.frame.as_deref(), args.pcap.as_deref(), &words)?;
     let bytes = loaded::read(&args.object)?;
     let wanted = words.program.as_deref();
