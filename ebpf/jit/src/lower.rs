@@ -346,7 +346,7 @@ impl Lowering<'_, '_> {
         made
     }
 
-    /// A value that is used as an address. The code generator makes a large number anew for each access, and
+    /// A value that is used as an address, or as a part of one. The code generator makes a large number anew for each access, and
     /// leaves some behind that nobody uses; the address of a symbol it makes once a block.
     fn address(&mut self, value: Value) -> Ir {
         let number = match self.function.constant(value) {
@@ -462,7 +462,12 @@ impl Lowering<'_, '_> {
     }
 
     fn bin(&mut self, op: BinOp, x: Value, y: Value) -> Ir {
-        let (a, b) = (self.value(x), self.value(y));
+        let a = self.value(x);
+        // What is added to a large number is an address.
+        let b = match op {
+            BinOp::Add => self.address(y),
+            _ => self.value(y),
+        };
         let divisor = self.function.constant(y);
         if op == BinOp::And && divisor == Some(0xffff_ffff) {
             // Moving 32 bits clears the others; the mask would have to come from memory.
