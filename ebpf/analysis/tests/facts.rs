@@ -290,10 +290,13 @@ fn a_pointer_that_was_lost_does_not_move_any_more() {
         .mov(1, R(6))
         .mov(2, -1)
         .call(HelperId::XDP_ADJUST_TAIL)
+        .mov(3, 0)
         .jump_eq(0, 0, on)
+        .mov(3, 1)
         .bind(on)
         // The old address, as a number.
         .mov(2, R(9))
+        .store(MemSize::B, 10, -16, R(3))
         .load(MemSize::W, 9, 6, 0)
         .load(MemSize::Dw, 8, 10, -8)
         .alu(o::ADD, 9, R(8))
@@ -304,7 +307,7 @@ fn a_pointer_that_was_lost_does_not_move_any_more() {
         .mov(0, 2)
         .exit();
     let (program, facts) = facts(&asm, &[]);
-    let known = facts.inst(program.index_of(9).expect("there are so many"));
+    let known = facts.inst(program.index_of(11).expect("there are so many"));
     let r9 = Reg::new(9).expect("r9 exists");
     assert_eq!(known.expect("it is reached").reg(r9), Value::TOP);
 }
