@@ -331,18 +331,16 @@ fn traffic(worker: &mut squalus_vm::Worker, progress: &Progress) -> u64 {
                 (done..=begun).contains(&first),
                 "{first} is not in {done}..={begun}"
             );
-            assert!(
-                first == second || first == second + 1,
-                "{second} without {first}"
-            );
+            assert!(first >= second, "{second} without {first}");
             assert!(first >= before, "{first} after {before}");
             before = first;
             let (vip, value) = (word(frame, 0), [word(frame, 32), word(frame, 40)]);
             match vip {
                 THERE => assert!((done..=begun).contains(&value[0]) && value[0] >= second),
                 COMING if value[0] != NONE as u64 => {
+                    // Between the two loads it may go and come again, on any machine.
                     assert!(value[0].is_multiple_of(2) && value[0] <= begun);
-                    assert_eq!(value[1], value[0] + 1);
+                    assert!(value[1] % 2 == 1 && value[1] <= begun + 1);
                 }
                 COMING => {}
                 _ => assert_eq!(value[0], NONE as u64),
@@ -357,7 +355,6 @@ fn traffic(worker: &mut squalus_vm::Worker, progress: &Progress) -> u64 {
 /// A change of two maps, one after the other, and of two VIPs.
 fn change(maps: &Maps, progress: &Progress, n: u64) {
     progress.begun.store(n, SeqCst);
-    // A value of two words may be seen half written, on any machine: this one is put in anew.
     if n.is_multiple_of(2) {
         set_vip(maps, COMING, n);
     } else if n > 1 {
