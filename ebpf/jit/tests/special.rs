@@ -1,4 +1,5 @@
 //! Programs that have the contents of maps in their code.
+#![allow(clippy::unwrap_used, reason = "a failed setup fails the test")]
 
 mod common;
 
