@@ -108,10 +108,7 @@ impl Rng {
     pub const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     /// Shifts and factors that mix the state. The number is the upper half of the result, mixed with itself
     /// shifted by 31.
-    pub const MIX: [(u32, u64); 2] = [
-        (30, 0xbf58_476d_1ce4_e5b9),
-        (27, 0x94d0_49bb_1331_11eb),
-    ];
+    pub const MIX: [(u32, u64); 2] = [(30, 0xbf58_476d_1ce4_e5b9), (27, 0x94d0_49bb_1331_11eb)];
 
     /// The next number.
     pub const fn next_u32(&mut self) -> u32 {
