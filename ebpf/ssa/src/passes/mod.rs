@@ -1,5 +1,6 @@
 //! The passes, their names and their order.
 
+mod choose;
 mod combine;
 mod dead;
 mod fold;

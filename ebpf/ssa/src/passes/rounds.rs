@@ -3,11 +3,12 @@
 //! If a parameter of a loop's head begins with a number and moves by the same distance each round, and a branch on it
 //! that no round goes around leaves the loop, then the loop can be gone through beforehand: it ends after so many
 //! rounds, or earlier. The budget is then not taken from in each round, but once where the loop is left, as much as
-//! the parameter has moved.
+//! the parameter has moved. What the parameter is compared with need not be a number: it is enough that it is not
+//! greater than one.
 
 use squalus_runtime::{Env, TrapReason};
 
-use super::fold::{calculate, compare};
+use super::fold::{calculate, compare, known_zero, negated};
 use super::loops::Loop;
 use crate::build::Emitter;
 use crate::dominators::Dominators;
@@ -15,8 +16,8 @@ use crate::ir::{
     BinOp, Block, Cmp, Fixed, Function, Op, Reason, Region, Target, Terminator, Ty, UnOp, Value,
 };
 
-/// More rounds than this are counted one by one.
-const MOST: u64 = 4096;
+/// More rounds than this are not gone through beforehand, and counted one by one.
+pub(super) const MOST: u64 = 4096;
 /// How many operations lie between a parameter and a condition at most.
 const DEPTH: u32 = 8;
 
@@ -32,7 +33,7 @@ pub(super) fn run(
         return Vec::new();
     };
     let counters = function.block(of.head).params.len();
-    let Some(counter) =
+    let Some(mut counter) =
         (0..counters).find_map(|n| Counter::find(function, dominators, before, of, n))
     else {
         return Vec::new();
@@ -40,9 +41,12 @@ pub(super) fn run(
     let data = function.block_mut(of.head);
     data.insts
         .retain(|inst| *inst != charge.trap && *inst != charge.store);
-    leaving(function, of)
-        .into_iter()
-        .map(|(from, to)| (counter.charge(function, from, to), to))
+    let has_next = |block: &Block| function.block(*block).insts.contains(&counter.next);
+    let home = of.blocks.iter().copied().find(has_next);
+    counter.home = home;
+    let edges = leaving(function, of).into_iter();
+    edges
+        .map(|(from, to)| (counter.charge(function, dominators, from, to), to))
         .collect()
 }
 
@@ -95,8 +99,21 @@ fn leaving(function: &Function, of: &Loop) -> Vec<(Block, Block)> {
 struct Counter {
     param: Value,
     first: u64,
-    /// Not 0.
+    /// What it is in the next round, and the block that knows it.
+    next: Value,
+    home: Option<Block>,
+    /// The branch that leaves the loop at the latest.
+    last: Block,
+    rounds: Rounds,
+}
+
+/// The rounds that a branch lets a loop make.
+struct Rounds {
+    /// How far the parameter moves in each; not 0.
     step: i64,
+    /// How many they are if it is this branch that leaves the loop, if that is known. In any case they are so few
+    /// that the parameter doesn't come around.
+    count: Option<u64>,
 }
 
 impl Counter {
@@ -136,19 +153,28 @@ impl Counter {
                 .all(|&latch| dominators.dominates(*block, latch))
         };
         let mut tests = of.blocks.iter().copied().filter(every);
-        let step = tests.find_map(|block| {
+        let (last, rounds) = tests.find_map(|block| {
             let test = Test::at(function, of, block)?;
-            test.rounds(function, param, first, next)
-        });
+            Some((block, test.rounds(function, param, first, next)?))
+        })?;
         Some(Counter {
             param,
             first,
-            step: step?,
+            next,
+            home: None,
+            last,
+            rounds,
         })
     }
 
     /// Puts a block on an edge that takes from the budget: a piece for each time the loop's head was come to.
-    fn charge(&self, function: &mut Function, from: Block, to: Block) -> Block {
+    fn charge(
+        &self,
+        function: &mut Function,
+        dominators: &Dominators,
+        from: Block,
+        to: Block,
+    ) -> Block {
         let block = function.make_block();
         let (slot, cold) = (function.block(from).end_slot, function.block(to).cold);
         let mut arguments = Vec::new();
@@ -160,12 +186,22 @@ impl Counter {
         }
         let made = std::mem::replace(function, Function::new(function.id));
         let mut emit = Emitter::at(made, block, slot);
-        let rounds = self.rounds(&mut emit);
+        let has_next = self
+            .home
+            .is_some_and(|home| dominators.dominates(home, from));
+        let pieces = match self.rounds.count.filter(|_| from == self.last) {
+            Some(count) => emit.number(Ty::I64, count),
+            // The loop then need not keep what the parameter was.
+            None if has_next => self.moves(&mut emit, self.next),
+            None => {
+                let moves = self.moves(&mut emit, self.param);
+                emit.moved(moves, 1)
+            }
+        };
         let left = emit.load_env(Ty::I64, Env::OFFSET_BUDGET);
-        let short = emit.cmp(Cmp::ULe, left, rounds);
+        let short = emit.cmp(Cmp::ULt, left, pieces);
         emit.trap_if(short, TrapReason::Budget);
-        let left = emit.bin(BinOp::Sub, left, rounds);
-        let left = emit.moved(left, -1);
+        let left = emit.bin(BinOp::Sub, left, pieces);
         emit.store(Region::Env, emit.env, Env::OFFSET_BUDGET as i32, left);
         let args = arguments;
         emit.end(Terminator::Jump(Target { block: to, args }));
@@ -174,15 +210,15 @@ impl Counter {
         block
     }
 
-    /// How often the parameter has moved.
-    fn rounds(&self, emit: &mut Emitter) -> Value {
+    /// How often the parameter has moved when it is `now`.
+    fn moves(&self, emit: &mut Emitter, now: Value) -> Value {
         let first = emit.number(emit.function.ty(self.param), self.first);
-        let moved = match self.step > 0 {
-            true => emit.bin(BinOp::Sub, self.param, first),
-            false => emit.bin(BinOp::Sub, first, self.param),
+        let moved = match self.rounds.step > 0 {
+            true => emit.bin(BinOp::Sub, now, first),
+            false => emit.bin(BinOp::Sub, first, now),
         };
         let moved = emit.resize(moved, Ty::I64);
-        match self.step.unsigned_abs() {
+        match self.rounds.step.unsigned_abs() {
             1 => moved,
             step if step.is_power_of_two() => {
                 emit.bin_with(BinOp::LShr, moved, step.trailing_zeros().into())
@@ -214,28 +250,71 @@ impl Test {
         }
     }
 
-    /// The distance that a parameter moves each round, if it leaves the loop before long.
-    fn rounds(&self, function: &Function, param: Value, first: u64, next: Value) -> Option<i64> {
+    /// The rounds of a loop that this branch leaves before long, if a parameter moves by the same distance in each.
+    fn rounds(&self, function: &Function, param: Value, first: u64, next: Value) -> Option<Rounds> {
         let ty = function.ty(param);
         let distance = |now: u64, then: u64| {
             let shift = 64 - ty.bits();
             (then.wrapping_sub(now) << shift).cast_signed() >> shift
         };
+        let exact = evaluate(function, self.condition, (param, first), DEPTH).is_some();
+        let limit = if exact {
+            None
+        } else {
+            Some(self.limit(function)?)
+        };
         let (mut now, mut step) = (first, None);
-        for _ in 0..MOST {
-            let holds = evaluate(function, self.condition, (param, now), DEPTH)? != 0;
+        for count in 1..=MOST {
+            let leaves = match limit {
+                None => {
+                    let holds = evaluate(function, self.condition, (param, now), DEPTH)?;
+                    (holds != 0) == self.leaves_if
+                }
+                Some((op, a, most)) => {
+                    let a = evaluate(function, a, (param, now), DEPTH)?;
+                    compare(op, Ty::I64, a, most)
+                }
+            };
             let then = evaluate(function, next, (param, now), DEPTH)?;
             let moved = distance(now, then);
             if moved == 0 || step.is_some_and(|step| step != moved) {
                 return None;
             }
             step = Some(moved);
-            if holds == self.leaves_if {
-                return step;
+            if leaves {
+                let way = u128::from(moved.unsigned_abs()) * u128::from(count);
+                return (way <= ty.mask().into()).then_some(Rounds {
+                    step: moved,
+                    count: exact.then_some(count),
+                });
             }
             now = then;
         }
         None
+    }
+
+    /// The loop is left at the latest when this comparison of a value with a number holds.
+    fn limit(&self, function: &Function) -> Option<(Cmp, Value, u64)> {
+        let Op::Cmp(op, a, limit) = function.value(self.condition).op else {
+            return None;
+        };
+        let leaves = if self.leaves_if { op } else { negated(op) };
+        matches!(leaves, Cmp::UGe | Cmp::UGt).then(|| (leaves, a, most(function, limit)))
+    }
+}
+
+/// The greatest number that a value can be, as far as that is easily seen.
+fn most(function: &Function, value: Value) -> u64 {
+    let mask = function.ty(value).mask();
+    let by_bits = mask & !known_zero(function, value, 0);
+    match function.value(value).op {
+        Op::Un(UnOp::ZeroExtend, x) => most(function, x),
+        Op::Bin(BinOp::Add, a, b) => function
+            .constant(b)
+            .and_then(|b| most(function, a).checked_add(b))
+            .filter(|sum| *sum <= mask)
+            .unwrap_or(by_bits),
+        _ => by_bits,
     }
 }
 
@@ -299,6 +378,8 @@ mod tests {
             (0, 1, 100_000, false),
             (0, 2, 9, false),
             (0, 0, 9, false),
+            // It comes around.
+            (0, 0x1000_0001, (100 * 0x1000_0001) & 0xffff_ffff, false),
         ] {
             let mut function = counting(first, step, last);
             let of = loops(&function).remove(0);
@@ -306,6 +387,42 @@ mod tests {
             let added = run(&mut function, &dominators, &before, &of);
             crate::verify(&function).unwrap();
             assert_eq!(added.len(), usize::from(few), "{function}");
+            let charge = Charge::find(&function, of.head);
+            assert_eq!(charge.is_none(), few, "{function}");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_cannot_be_great_is_enough() {
+        for (mask, few) in [(127, true), (0xffff, false)] {
+            let mut emit = Emitter::new(0);
+            let [head, out] = [(); 2].map(|()| emit.function.make_block());
+            let some = emit.load(Ty::I64, Region::Packet, emit.env, 0);
+            let some = emit.bin_with(BinOp::And, some, mask);
+            let limit = emit.moved(some, 32);
+            let mut enter = target(head);
+            enter.args.push(emit.number(Ty::I64, 0));
+            emit.end(Terminator::Jump(enter));
+            let param = emit.function.make(Op::Param, Ty::I64, 0);
+            emit.function.block_mut(head).params.push(param);
+            emit.block = head;
+            emit.charge();
+            let next = emit.moved(param, 1);
+            let condition = emit.cmp(Cmp::ULt, next, limit);
+            let mut then = target(head);
+            then.args.push(next);
+            emit.end(Terminator::Branch {
+                condition,
+                then,
+                other: target(out),
+            });
+            emit.block = out;
+            emit.end(Terminator::Return(next));
+            let mut function = emit.function;
+            let of = loops(&function).remove(0);
+            let (dominators, before) = (Dominators::new(&function), predecessors(&function));
+            run(&mut function, &dominators, &before, &of);
+            crate::verify(&function).unwrap();
             let charge = Charge::find(&function, of.head);
             assert_eq!(charge.is_none(), few, "{function}");
         }
