@@ -89,14 +89,15 @@ fn is_asked(function: &Function, x: Value, y: Value) -> Option<bool> {
     }
 }
 
-/// Whether the lesser or greater of two values that are compared is chosen.
-fn is_extreme(function: &Function, op: Cmp, compared: [Value; 2], mut chosen: [Value; 2]) -> bool {
-    for value in &mut chosen {
-        if let Op::Un(UnOp::ZeroExtend, narrow) = function.value(*value).op {
-            *value = narrow;
+/// Whether the lesser or greater of two values that are compared is chosen, in whatever width.
+fn is_extreme(function: &Function, op: Cmp, compared: [Value; 2], chosen: [Value; 2]) -> bool {
+    let any_width = |mut value| {
+        while let Op::Un(UnOp::ZeroExtend | UnOp::Truncate, of) = function.value(value).op {
+            value = of;
         }
-    }
-    let [a, b] = compared;
+        value
+    };
+    let ([a, b], chosen) = (compared.map(any_width), chosen.map(any_width));
     !matches!(op, Cmp::Eq | Cmp::Ne) && (chosen == [a, b] || chosen == [b, a])
 }
 
