@@ -1,10 +1,12 @@
 //! Machine code by Cranelift.
 
+use std::ops::Range;
+
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{ExternalName, UserExternalName};
 use cranelift_codegen::isa::TargetIsa;
-use cranelift_codegen::{Context, Final, FinalizedRelocTarget, MachSrcLoc};
+use cranelift_codegen::{CompiledCode, Context, Final, FinalizedRelocTarget, MachSrcLoc};
 use cranelift_frontend::FunctionBuilderContext;
 use squalus_ssa::ir::Function;
 
@@ -28,16 +30,47 @@ unsafe impl Backend for Cranelift {
         let mut builder = FunctionBuilderContext::new();
         for (func, function) in module.functions.iter().enumerate() {
             image.align();
-            image.code.starts.push(image.code.bytes.len());
-            let mut end = image.code.bytes.len();
+            let mut place = image.code.bytes.len()..image.code.bytes.len();
             if let Some(function) = function {
                 let added = image.add(function, module, &*isa, &mut builder);
-                end = added.map_err(|reason| Refused { func, reason })?;
+                place = added.map_err(|reason| Refused { func, reason })?;
             }
-            image.code.ends.push(end);
+            image.code.starts.push(place.start);
+            image.code.ends.push(place.end);
         }
         image.link()
     }
+}
+
+/// Bytes of a cache line. Processors fetch decoded instructions by such lines, too.
+const LINE: usize = 64;
+/// What functions are aligned to at least.
+const STEP: usize = 16;
+
+/// How far behind the beginning of a line a function begins best, so that few loops that fit into one line lie in
+/// two: a short one would take twice as long there. The code generator knows nothing of lines.
+fn best_shift(compiled: &CompiledCode) -> usize {
+    let loops = short_loops(compiled);
+    let split = |shift: &usize| {
+        let lines = |place: usize| (place + shift) / LINE;
+        let loops = loops.iter();
+        loops
+            .filter(|own| lines(own.start) != lines(own.end - 1))
+            .count()
+    };
+    (0..LINE).step_by(STEP).min_by_key(split).unwrap_or(0)
+}
+
+/// Where the loops are that fit into one line.
+fn short_loops(compiled: &CompiledCode) -> Vec<Range<usize>> {
+    let (starts, edges) = compiled.get_code_bb_layout();
+    let end_of = |block: usize| {
+        let next = starts.iter().copied().filter(|start| *start > block).min();
+        next.unwrap_or(compiled.buffer.data().len())
+    };
+    let back = edges.into_iter().filter(|(from, to)| to <= from);
+    let loops = back.map(|(from, to)| to..end_of(from));
+    loops.filter(|own| own.len() <= LINE).collect()
 }
 
 /// Machine code of all functions, one after the other.
@@ -59,17 +92,17 @@ struct Fixup {
 impl Image {
     fn align(&mut self) {
         let bytes = &mut self.code.bytes;
-        bytes.resize(bytes.len().next_multiple_of(64), 0);
+        bytes.resize(bytes.len().next_multiple_of(LINE), 0);
     }
 
-    /// Appends a function, and returns where its code ends: constants come after it.
+    /// Appends a function, and returns where its code is: constants come after it.
     fn add(
         &mut self,
         function: &Function,
         module: &Module<'_>,
         isa: &dyn TargetIsa,
         builder: &mut FunctionBuilderContext,
-    ) -> Result<usize, String> {
+    ) -> Result<Range<usize>, String> {
         let caller = function.id as usize;
         let mut codegen = Context::for_function(lower::lower(function, module, isa, builder));
         if module.keep_text {
@@ -79,7 +112,8 @@ impl Image {
             .compile(isa, &mut ControlPlane::default())
             .map_err(|error| error.inner.to_string())?;
         let compiled = codegen.compiled_code().ok_or("no code came out")?;
-        let base = self.code.bytes.len();
+        let base = self.code.bytes.len() + best_shift(compiled);
+        self.code.bytes.resize(base, 0);
         let mut addresses = Vec::new();
         for reloc in compiled.buffer.relocs() {
             let FinalizedRelocTarget::ExternalName(ExternalName::User(name)) = reloc.target else {
@@ -108,7 +142,8 @@ impl Image {
         for (at, address) in addresses {
             self.code.bytes[at..at + 8].copy_from_slice(&address.to_le_bytes());
         }
-        Ok(base + marks.last().map_or(data.len(), |mark| mark.end as usize))
+        let end = base + marks.last().map_or(data.len(), |mark| mark.end as usize);
+        Ok(base..end)
     }
 
     /// Says what the code of a function at `base` comes from. What has lost its mark comes from what is before it.

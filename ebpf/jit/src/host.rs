@@ -30,6 +30,7 @@ pub(crate) fn isa() -> Result<OwnedTargetIsa, JitError> {
         ("enable_verifier", verify),
         ("is_pic", "false"),
         ("unwind_info", "false"),
+        ("machine_code_cfg_info", "true"),
         ("preserve_frame_pointers", "false"),
         ("enable_probestack", "false"),
         ("enable_heap_access_spectre_mitigation", "false"),
