@@ -5,9 +5,7 @@
 //! halves of a value. The first store waits for the second, so nothing in between may look at its bytes.
 //! Only memory that nobody else sees is treated so.
 
-use std::ops::Range;
-
-use super::fold::offset;
+use super::place::{Place, place};
 use crate::ir::{BinOp, Function, Op, Order, Region, Ty, UnOp, Value};
 
 /// How many stores wait at once at most.
@@ -27,36 +25,6 @@ pub(super) fn run(function: &mut Function) {
             insts.into_iter().for_each(|inst| pass.inst(inst));
             function.block_mut(block).insts = pass.out;
         }
-    }
-}
-
-/// A range of bytes at a known distance from a base.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    region: Region,
-    base: Value,
-    off: i64,
-    ty: Ty,
-}
-
-impl Place {
-    fn bytes(&self) -> Range<i64> {
-        self.off..self.off + i64::from(self.ty.bytes())
-    }
-
-    fn may_overlap(&self, other: &Place) -> bool {
-        let apart = || {
-            let (a, b) = (self.bytes(), other.bytes());
-            self.base == other.base && (a.end <= b.start || b.end <= a.start)
-        };
-        self.region.overlaps(other.region) && !apart()
-    }
-
-    fn is_followed_by(&self, next: &Place) -> bool {
-        self.region == next.region
-            && self.base == next.base
-            && self.ty == next.ty
-            && self.bytes().end == next.off
     }
 }
 
@@ -108,14 +76,8 @@ impl Combine<'_> {
 
     fn store(&mut self, inst: Value, region: Region, base: Value, off: i32, value: Value) {
         let ty = self.function.ty(value);
-        let (root, distance) = offset(self.function, base);
-        let off = distance.cast_signed().wrapping_add(off.into());
-        let place = Place {
-            region,
-            base: root,
-            off,
-            ty,
-        };
+        let place = Place::new(self.function, region, base, off, ty);
+        let off = place.off;
         if let Some(earlier) = self.neighbour(&place) {
             let low = off.min(earlier.place.off);
             let halves = if low == off {
@@ -128,7 +90,7 @@ impl Combine<'_> {
                 let overtaken = |store: &Waiting| store.place.may_overlap(&place);
                 self.waiting
                     .retain(|store| store.inst != earlier.inst && !overtaken(store));
-                return self.put(inst, region, (root, low), whole);
+                return self.put(inst, region, (place.base, low), whole);
             }
         }
         self.waiting
@@ -265,27 +227,6 @@ impl Combine<'_> {
     }
 }
 
-/// Where an ordinary load reads.
-fn place(function: &Function, load: Value) -> Option<Place> {
-    let data = function.value(load);
-    let Op::Load {
-        region,
-        base,
-        off,
-        order: Order::Plain,
-    } = data.op
-    else {
-        return None;
-    };
-    let (base, distance) = offset(function, base);
-    Some(Place {
-        region,
-        base,
-        off: distance.cast_signed().wrapping_add(off.into()),
-        ty: data.ty,
-    })
-}
-
 /// Whether an instruction may change these bytes, or must not be passed.
 fn changes(function: &Function, inst: Value, bytes: &Place) -> bool {
     match &function.value(inst).op {
@@ -295,13 +236,7 @@ fn changes(function: &Function, inst: Value, bytes: &Place) -> bool {
             off,
             value,
         } => {
-            let (base, distance) = offset(function, *base);
-            let stored = Place {
-                region: *region,
-                base,
-                off: distance.cast_signed().wrapping_add((*off).into()),
-                ty: function.ty(*value),
-            };
+            let stored = Place::new(function, *region, *base, *off, function.ty(*value));
             stored.may_overlap(bytes)
         }
         Op::Native { effect, .. } => effect.writes.iter().any(|r| r.overlaps(bytes.region)),

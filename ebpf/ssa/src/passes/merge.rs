@@ -1,6 +1,6 @@
 //! Loads of neighbouring bytes that are put together are one load.
 
-use super::fold::offset;
+use super::place::{Place, place};
 use crate::ir::{BinOp, Function, Op, Order, Region, Ty, UnOp, Value};
 
 /// Goes over all blocks.
@@ -83,8 +83,8 @@ fn merged(function: &Function, before: &[Value], inst: Value) -> Option<Merged> 
         .windows(2)
         .all(|pair| pair[0].off - pair[1].off == size);
     let first = match (rising, falling) {
-        (true, _) => places[0],
-        (_, true) if ty == Ty::I8 => places[places.len() - 1],
+        (true, _) => 0,
+        (_, true) if ty == Ty::I8 => parts.len() - 1,
         _ => return None,
     };
     let earliest = before
@@ -95,13 +95,13 @@ fn merged(function: &Function, before: &[Value], inst: Value) -> Option<Merged> 
         .all(|part| before[earliest..].contains(&part.load));
     let disturbed = before[earliest..]
         .iter()
-        .any(|&value| changes_memory(function, value, first.region));
+        .any(|&value| changes_memory(function, value, places[first].region));
     if !all_here || disturbed {
         return None;
     }
     let Op::Load {
         region, base, off, ..
-    } = function.value(first.load).op
+    } = function.value(parts[first].load).op
     else {
         return None;
     };
@@ -136,36 +136,6 @@ fn collect(function: &Function, value: Value, shift: u64, parts: &mut Vec<Part>)
         }
         _ => None,
     }
-}
-
-#[derive(Clone, Copy)]
-struct Place {
-    load: Value,
-    region: Region,
-    base: Value,
-    off: i64,
-    ty: Ty,
-}
-
-fn place(function: &Function, load: Value) -> Option<Place> {
-    let data = function.value(load);
-    let Op::Load {
-        region,
-        base,
-        off,
-        order: Order::Plain,
-    } = data.op
-    else {
-        return None;
-    };
-    let (base, distance) = offset(function, base);
-    Some(Place {
-        load,
-        region,
-        base,
-        off: distance.cast_signed().wrapping_add(off.into()),
-        ty: data.ty,
-    })
 }
 
 fn changes_memory(function: &Function, value: Value, region: Region) -> bool {

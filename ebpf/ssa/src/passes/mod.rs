@@ -11,6 +11,7 @@ mod lookup;
 mod loops;
 mod merge;
 mod params;
+mod place;
 mod prefetch;
 mod rewrite;
 mod rounds;
