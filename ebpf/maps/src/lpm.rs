@@ -15,15 +15,20 @@
 
 use std::cmp::min;
 use std::io;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 
 use squalus_isa::{Errno, MapDef, UpdateFlags};
 
 use crate::arena::Arena;
 use crate::pool::Pool;
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::words::{self, WORD};
+
+mod changes;
+mod shortcuts;
+
+use shortcuts::Shortcut;
 
 /// Bytes of the prefix length before a key's data.
 const LEN_BYTES: usize = 4;
@@ -75,33 +80,6 @@ impl<const W: usize> Prefix<W> {
     }
 }
 
-/// Where the way to keys that begin alike leads: the link to the first node that is as long as what is known of
-/// them, and the link of the longest prefix with a value before it, packed into a word. Both 0 if there is none.
-#[derive(Clone, Copy)]
-struct Shortcut {
-    link: u32,
-    found: u32,
-}
-
-impl Shortcut {
-    fn of(word: u64) -> Shortcut {
-        Shortcut {
-            link: word as u32,
-            found: (word >> 32) as u32,
-        }
-    }
-
-    fn word(self) -> u64 {
-        u64::from(self.found) << 32 | u64::from(self.link)
-    }
-}
-
-/// The table has at most so many bits: it stays in the first levels of the cache.
-const MOST_BITS: u32 = 12;
-/// The table has so many times as many entries as there may be prefixes, as a shift: where most entries lead to
-/// one node or none, lookups take the same way, which processors can predict. Models have few steps to look at.
-const ROOM_SHIFT: u32 = if cfg!(feature = "model") { 0 } else { 2 };
-
 /// The last three nodes on the way to a key.
 #[derive(Clone, Copy, Default)]
 struct Path {
@@ -119,8 +97,7 @@ impl Trie {
         // Every intermediate node joins two others, so there are fewer of them than entries; two more are
         // needed while a change is under way.
         let capacity = min(u64::from(def.max_entries) * 2 + 2, u64::from(INTERMEDIATE)) as u32;
-        let bits = (def.max_entries.max(1).ilog2() + ROOM_SHIFT).min(MOST_BITS);
-        let bits = bits.min(data_len as u32 * 8);
+        let bits = shortcuts::bits(def.max_entries, data_len as u32 * 8);
         Ok(Trie {
             arena: Arena::new(stride * capacity as usize, colour)?,
             stride,
@@ -500,328 +477,5 @@ impl Trie {
     }
 }
 
-/// The table. Who changes it holds the lock.
-impl Trie {
-    #[inline]
-    fn shortcut(&self, number: u32) -> &AtomicU64 {
-        let at = self.table.at(number as usize * size_of::<AtomicU64>());
-        // SAFETY: numbers have at most `bits` bits, and only such words live here.
-        unsafe { &*at.cast::<AtomicU64>() }
-    }
-
-    /// Brings up to date what goes through a node, on the way to keys that begin with `word`, or through the root.
-    fn refresh(&self, word: u64, node: Option<u32>) {
-        let len = node.map_or(0, |node| self.len_of(node).0);
-        let through = self.numbers(word, len);
-        self.refresh_below(through, self.root.load(Ordering::Relaxed), 0);
-    }
-
-    /// The entries for keys that begin with the first `len` bits of `word`.
-    fn numbers(&self, word: u64, len: u32) -> Range<u32> {
-        let free = self.bits - min(len, self.bits);
-        let first = (word >> (64 - self.bits)) as u32 >> free << free;
-        first..first + (1 << free)
-    }
-
-    /// Brings entries up to date, all of which lie below a link.
-    fn refresh_below(&self, entries: Range<u32>, link: u32, found: u32) {
-        let set = |entries: Range<u32>, shortcut: Shortcut| {
-            for number in entries {
-                self.shortcut(number)
-                    .store(shortcut.word(), Ordering::Release);
-            }
-        };
-        let node = link.checked_sub(1);
-        let Some((node, (len, has_value))) = node
-            .map(|node| (node, self.len_of(node)))
-            .filter(|(_, (len, _))| *len < self.bits)
-        else {
-            return set(entries, Shortcut { link, found });
-        };
-        let own = self.numbers(self.data_word(node, 0), len);
-        let none = Shortcut { link: 0, found };
-        let (start, end) = (own.start.max(entries.start), own.end.min(entries.end));
-        if start >= end {
-            return set(entries, none);
-        }
-        set(entries.start..start, none);
-        set(end..entries.end, none);
-        let found = if has_value { link } else { found };
-        let middle = own.start + (own.end - own.start) / 2;
-        let below = |entries: Range<u32>, side: usize| {
-            if !entries.is_empty() {
-                self.refresh_below(entries, self.child(node, side), found);
-            }
-        };
-        below(start..end.min(middle), 0);
-        below(start.max(middle)..end, 1);
-    }
-}
-
-/// Changes. The caller holds the lock.
-impl Trie {
-    fn lock(&self) -> MutexGuard<'_, ()> {
-        self.writers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes a filled node reachable where its key belongs.
-    fn link_new(&self, new: u32, key: &Prefix, flags: u64) -> Result<(), Errno> {
-        let path = self.path(key);
-        let Some(node) = path.last.filter(|&node| !self.goes_below(node, key)) else {
-            self.add(flags)?;
-            let link = self.link(path.last, |len| key.bit(len));
-            link.store(new + 1, Ordering::Release);
-            self.refresh(key.words[0], path.last);
-            return Ok(());
-        };
-        let link = self.link(path.parent, |len| key.bit(len));
-        let (len, has_value) = self.len_of(node);
-        let common = self.common(node, len, key);
-        if common == len {
-            self.link_instead(link, node, has_value, new, flags)?;
-            self.refresh(key.words[0], path.parent);
-            self.free(&[node]);
-            return Ok(());
-        }
-        self.add(flags)?;
-        if common == key.len {
-            self.set_child(new, self.data_bit(node, common), node);
-            link.store(new + 1, Ordering::Release);
-            self.refresh(key.words[0], path.parent);
-            return Ok(());
-        }
-        let Some(joint) = self.nodes.pop() else {
-            self.live.fetch_sub(1, Ordering::AcqRel);
-            return Err(Errno::ENOMEM);
-        };
-        // SAFETY: a node that no reader can reach.
-        unsafe {
-            self.fill(
-                joint,
-                &Prefix {
-                    len: common,
-                    words: key.words,
-                },
-            )
-        };
-        self.head(joint)
-            .len
-            .store(common | INTERMEDIATE, Ordering::Relaxed);
-        self.set_child(joint, key.bit(common), new);
-        self.set_child(joint, 1 - key.bit(common), node);
-        link.store(joint + 1, Ordering::Release);
-        self.refresh(key.words[0], path.parent);
-        Ok(())
-    }
-
-    /// Whether a key belongs below the last node of its path, on a side where nothing is yet.
-    fn goes_below(&self, node: u32, key: &Prefix) -> bool {
-        let (len, _) = self.len_of(node);
-        len < key.len && self.common(node, len, key) == len
-    }
-
-    /// Puts `new` in place of `node`, which has the same prefix.
-    fn link_instead(
-        &self,
-        link: &AtomicU32,
-        node: u32,
-        has_value: bool,
-        new: u32,
-        flags: u64,
-    ) -> Result<(), Errno> {
-        if !has_value {
-            self.add(flags)?;
-        } else if flags == UpdateFlags::NOEXIST.0 {
-            return Err(Errno::EEXIST);
-        }
-        for side in 0..2 {
-            let child = self.child(node, side);
-            self.head(new).child[side].store(child, Ordering::Relaxed);
-        }
-        link.store(new + 1, Ordering::Release);
-        Ok(())
-    }
-
-    /// Counts a new entry, if it may be.
-    fn add(&self, flags: u64) -> Result<(), Errno> {
-        if flags == UpdateFlags::EXIST.0 {
-            return Err(Errno::ENOENT);
-        }
-        if self.len() == self.max_entries {
-            return Err(Errno::ENOSPC);
-        }
-        self.live.fetch_add(1, Ordering::AcqRel);
-        Ok(())
-    }
-
-    fn set_child(&self, node: u32, side: usize, child: u32) {
-        self.head(node).child[side].store(child + 1, Ordering::Relaxed);
-    }
-
-    /// Removes the entry of a node, and the nodes that are no longer needed.
-    fn unlink(&self, node: u32, path: Path) {
-        let side = |len| self.data_bit(node, len);
-        let children = [self.child(node, 0), self.child(node, 1)];
-        if !children.contains(&0) {
-            let len = self.len_of(node).0 | INTERMEDIATE;
-            self.head(node).len.store(len, Ordering::Release);
-            self.refresh(self.data_word(node, 0), Some(node));
-            return;
-        }
-        let joint = path.parent.filter(|&parent| !self.len_of(parent).1);
-        if let (Some(joint), [0, 0]) = (joint, children) {
-            // It has lost one of its two children: the other one takes its place.
-            let left = self.child(joint, 0) == node + 1;
-            let sibling = self.child(joint, usize::from(left));
-            self.link(path.above, side)
-                .store(sibling, Ordering::Release);
-            self.refresh(self.data_word(node, 0), path.above);
-            self.free(&[joint, node]);
-            return;
-        }
-        let only = children[0] | children[1];
-        self.link(path.parent, side).store(only, Ordering::Release);
-        self.refresh(self.data_word(node, 0), path.parent);
-        self.free(&[node]);
-    }
-
-    /// Lets nodes be used again that neither links nor the table lead to, after readers can notice.
-    fn free(&self, nodes: &[u32]) {
-        let seq = self.seq.load(Ordering::Relaxed);
-        self.seq.store(seq.wrapping_add(1), Ordering::Release);
-        for &node in nodes {
-            self.nodes.push(node);
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use squalus_isa::{MapFlags, MapType};
-
-    fn trie() -> Trie {
-        trie_of(100)
-    }
-
-    fn trie_of(max_entries: u32) -> Trie {
-        let def = MapDef {
-            name: "t".into(),
-            kind: MapType::LpmTrie,
-            key_size: 8,
-            value_size: 4,
-            max_entries,
-            flags: MapFlags::NO_PREALLOC,
-            inner: None,
-            extra: 0,
-            fields: Default::default(),
-        };
-        Trie::new(&def, 0).unwrap()
-    }
-
-    fn key(len: u32, data: [u8; 4]) -> [u8; 8] {
-        let mut key = [0; 8];
-        key[..4].copy_from_slice(&len.to_ne_bytes());
-        key[4..].copy_from_slice(&data);
-        key
-    }
-
-    fn insert(trie: &Trie, len: u32, data: [u8; 4], value: u32) {
-        let value = value.to_ne_bytes();
-        // SAFETY: key and value have their sizes.
-        unsafe {
-            trie.update(key(len, data).as_ptr(), value.as_ptr(), 0)
-                .unwrap()
-        }
-    }
-
-    fn get(trie: &Trie, len: u32, data: [u8; 4]) -> Option<u32> {
-        let value = trie.sys_lookup(&key(len, data))?;
-        Some(u32::from_ne_bytes(value.try_into().unwrap()))
-    }
-
-    #[test]
-    fn the_longest_match_wins() {
-        let trie = trie();
-        insert(&trie, 0, [0; 4], 1);
-        insert(&trie, 8, [10, 0, 0, 0], 2);
-        insert(&trie, 24, [10, 1, 2, 0], 3);
-        insert(&trie, 32, [10, 1, 2, 3], 4);
-        assert_eq!(get(&trie, 32, [11, 0, 0, 0]), Some(1));
-        assert_eq!(get(&trie, 32, [10, 9, 0, 0]), Some(2));
-        assert_eq!(get(&trie, 32, [10, 1, 2, 4]), Some(3));
-        assert_eq!(get(&trie, 32, [10, 1, 2, 3]), Some(4));
-        assert_eq!(get(&trie, 24, [10, 1, 2, 3]), Some(3));
-        assert_eq!(get(&trie, 16, [10, 1, 2, 3]), Some(2));
-        assert_eq!(get(&trie, 33, [10, 1, 2, 3]), None);
-    }
-
-    /// Against a list of all prefixes, with tables smaller and larger than what is in use.
-    #[test]
-    fn shortcuts_lead_where_the_way_does() {
-        for max_entries in [1, 2, 40, 5000] {
-            let trie = trie_of(max_entries);
-            let mut all = std::collections::BTreeMap::new();
-            let mut state = 1_u64;
-            let mut random = |below: u32| {
-                state = state
-                    .wrapping_mul(6364136223846793005)
-                    .wrapping_add(1442695040888963407);
-                (state >> 40) as u32 % below
-            };
-            for round in 0..3000 {
-                let len = random(33);
-                // Few bits differ, so that prefixes contain each other.
-                let address = (random(64) << 26 | random(4) << 14 | random(4)) & mask(len);
-                if random(3) != 0 && all.len() < max_entries as usize {
-                    insert(&trie, len, address.to_be_bytes(), round);
-                    all.insert((len, address), round);
-                } else {
-                    let key = key(len, address.to_be_bytes());
-                    // SAFETY: the key has its size.
-                    let deleted = unsafe { trie.delete(key.as_ptr()) };
-                    assert_eq!(deleted.is_ok(), all.remove(&(len, address)).is_some());
-                }
-                for _ in 0..4 {
-                    let (len, address) = (
-                        32 - random(2) * random(33),
-                        random(64) << 26 | random(4) << 14,
-                    );
-                    let holds = |(prefix, _): &(&(u32, u32), &u32)| {
-                        prefix.0 <= len && address & mask(prefix.0) == prefix.1
-                    };
-                    let want = all.iter().filter(holds).max_by_key(|(prefix, _)| prefix.0);
-                    assert_eq!(
-                        get(&trie, len, address.to_be_bytes()),
-                        want.map(|(_, value)| *value)
-                    );
-                }
-            }
-        }
-    }
-
-    fn mask(len: u32) -> u32 {
-        u32::MAX.checked_shl(32 - len).unwrap_or(0)
-    }
-
-    #[test]
-    fn all_nodes_come_back() {
-        let trie = trie();
-        for round in 0..50 {
-            for at in 0..100_u8 {
-                insert(
-                    &trie,
-                    32 - u32::from(at % 5),
-                    [at, at.wrapping_mul(37), round, 0],
-                    1,
-                );
-            }
-            assert_eq!(trie.len(), 100);
-            while let Some(key) = trie.sys_next_key(None) {
-                // SAFETY: the key has its size.
-                unsafe { trie.delete(key.as_ptr()).unwrap() }
-            }
-            assert_eq!((trie.len(), trie.root.load(Ordering::Relaxed)), (0, 0));
-        }
-    }
-}
+mod tests;
