@@ -246,18 +246,11 @@ impl Machine<'_> {
         effect.escapes |= !access.is_proved();
         if let (Some(off), true) = (own, access.is_proved()) {
             let free = usize::from(effect.frame[0].is_some());
-            effect.frame[free] = Some(Interval {
-                lo: off.lo,
-                hi: off.hi + memory.len - 1,
-            });
+            effect.frame[free] = Some(off.bytes(memory.len));
         }
         if let (Value::Stack { func: owner, off }, None) = (memory.pointer, own) {
             let free = usize::from(effect.lent[0].is_some());
-            let bytes = Interval {
-                lo: off.lo,
-                hi: off.hi + memory.len - 1,
-            };
-            effect.lent[free] = Some((owner, bytes));
+            effect.lent[free] = Some((owner, off.bytes(memory.len)));
         }
         if memory.write {
             self.wrote(func, state, &memory.pointer, memory.len, access);
@@ -268,10 +261,7 @@ impl Machine<'_> {
         if !access.is_proved() {
             effect.reads = FrameRead::AllFrames;
         } else if let (Some(off), FrameRead::None | FrameRead::Bytes(_)) = (own, effect.reads) {
-            let bytes = Interval {
-                lo: off.lo,
-                hi: off.hi + memory.len - 1,
-            };
+            let bytes = off.bytes(memory.len);
             effect.reads = FrameRead::Bytes(match effect.reads {
                 FrameRead::Bytes(before) => before.hull(bytes),
                 _ => bytes,

@@ -129,6 +129,8 @@ pub struct FunctionFacts {
     /// Whether something else than what [`InstFacts::frame`] names may use its frame: another function or
     /// a checked access.
     pub frame_escapes: bool,
+    /// Bytes of its frame, a bit each, that other functions use; a checked access may use others.
+    pub lent: [u64; 8],
     /// Whether what it returns is never a number.
     pub returns_pointer: bool,
 }

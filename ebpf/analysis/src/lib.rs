@@ -27,6 +27,8 @@
 //!   while a check for an area other than the stack leaves them alone.
 #![forbid(unsafe_code)]
 
+mod arithmetic;
+mod branch;
 mod callbacks;
 mod calls;
 mod cfg;

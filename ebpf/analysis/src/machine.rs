@@ -2,14 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use squalus_isa::{
-    AluOp, AtomicOp, CallTarget, Cond, Decoded, ImmSource, Inst, MapDef, MemSize, Operand, Reg,
-    Width,
-};
+use squalus_isa::{AtomicOp, CallTarget, Decoded, ImmSource, Inst, MapDef, MemSize, Operand, Reg};
 use squalus_runtime::{CtxField, LinkedProgram, STACK_SIZE, ctx_field};
 
-use crate::compare::{Test, refine};
-use crate::motion::{Line, SLOW_STEP};
+use crate::arithmetic::{alu, line_of};
 use crate::shape::Shapes;
 use crate::solve::{Refusal, Summary};
 use crate::value::Base;
@@ -365,7 +361,7 @@ impl Machine<'_> {
                 atomic: false,
             },
         )?;
-        let value = operand(state, src);
+        let value = state.operand(src);
         match (access, pointer) {
             (Access::Proved(Area::Stack), Value::Stack { func: owner, off })
                 if owner == func && off.as_constant().is_some() =>
@@ -425,16 +421,10 @@ impl Machine<'_> {
     ) {
         match (access, pointer) {
             (Access::Proved(Area::Stack), Value::Stack { func: owner, off }) if *owner == func => {
-                state.forget(Interval {
-                    lo: off.lo,
-                    hi: off.hi + size - 1,
-                });
+                state.forget(off.bytes(size));
             }
             (Access::Proved(Area::Stack), Value::Stack { func: owner, off }) => {
-                let bytes = Interval {
-                    lo: off.lo,
-                    hi: off.hi + size - 1,
-                };
+                let bytes = off.bytes(size);
                 self.summaries[func as usize].writes.add(*owner, bytes);
                 state.forget_outer(*owner, bytes);
             }
@@ -462,19 +452,12 @@ fn touch(func: FuncId, pointer: &Value, size: u32, access: Access) -> Effect {
     };
     match (access, pointer) {
         (Access::Proved(Area::Stack), Value::Stack { func: owner, off }) if *owner == func => {
-            let bytes = Interval {
-                lo: off.lo,
-                hi: off.hi + i64::from(size) - 1,
-            };
+            let bytes = off.bytes(size.into());
             effect.reads = FrameRead::Bytes(bytes);
             effect.frame[0] = Some(bytes);
         }
         (Access::Proved(Area::Stack), Value::Stack { func: owner, off }) => {
-            let bytes = Interval {
-                lo: off.lo,
-                hi: off.hi + i64::from(size) - 1,
-            };
-            effect.lent[0] = Some((*owner, bytes));
+            effect.lent[0] = Some((*owner, off.bytes(size.into())));
         }
         (Access::Checked(Area::Any | Area::Stack), _) => {
             effect.reads = FrameRead::AllFrames;
@@ -492,13 +475,6 @@ fn at(state: &State, base: Reg, off: i16) -> Value {
     state.reg(base).moved(by, Name::Made(u32::MAX))
 }
 
-fn operand(state: &State, operand: Operand) -> Value {
-    match operand {
-        Operand::Reg(reg) => state.reg(reg),
-        Operand::Imm(imm) => Value::constant(i64::from(imm).cast_unsigned()),
-    }
-}
-
 fn context(field: CtxField) -> Value {
     let packet = |base| Value::Packet {
         base,
@@ -511,272 +487,4 @@ fn context(field: CtxField) -> Value {
         CtxField::DataEnd => Value::PacketEnd,
         _ => Value::Scalar(Scalar::of_bytes(4)),
     }
-}
-
-/// How the number in an operand moves in the loops around.
-fn line_of(state: &State, operand: Operand) -> Option<Line> {
-    match operand {
-        Operand::Reg(reg) => state.motion.line(reg.index()),
-        Operand::Imm(_) => None,
-    }
-}
-
-/// How the result of an operation on `a` and `b`, which is `value`, moves in the loops around.
-fn moved_line(
-    state: &State,
-    (width, op): (Width, AluOp),
-    dst: Reg,
-    src: Operand,
-    (a, b, value): (Value, Value, Value),
-) -> Option<Line> {
-    if op == AluOp::Mov {
-        // A number that has 32 bits stays itself.
-        let whole = width == Width::W64 || matches!(b, Value::Scalar(_)) && b == value;
-        return line_of(state, src).filter(|_| whole);
-    }
-    let Some(by) = b.scalar().as_constant() else {
-        return sum_line(state, (width, op), dst, src, (a, b, value));
-    };
-    let by = match (width, op) {
-        (Width::W64, AluOp::Add) => by.cast_signed(),
-        (Width::W64, AluOp::Sub) => by.cast_signed().checked_neg()?,
-        (Width::W32, AluOp::Add) => i64::from(by as i32),
-        (Width::W32, AluOp::Sub) => i64::from(by as i32).checked_neg()?,
-        _ => return None,
-    };
-    if width == Width::W32 {
-        let Value::Scalar(a) = a else { return None };
-        let exact = |x: u64| x.checked_add_signed(by).is_some_and(|x| x >> 32 == 0);
-        if a.umax >> 32 != 0 || !exact(a.umin) || !exact(a.umax) {
-            return None;
-        }
-    } else if std::mem::discriminant(&a) != std::mem::discriminant(&value) {
-        return None;
-    }
-    let line = state.motion.shifted(dst.index(), by)?;
-    let range = a.extent()?;
-    let exact = |x: i64| x.checked_add(by).is_some();
-    (line.is_slow() && by.abs() <= SLOW_STEP || exact(range.lo) && exact(range.hi)).then_some(line)
-}
-
-/// How the sum of two registers moves.
-fn sum_line(
-    state: &State,
-    (width, op): (Width, AluOp),
-    dst: Reg,
-    src: Operand,
-    (a, b, value): (Value, Value, Value),
-) -> Option<Line> {
-    let (Width::W64, AluOp::Add, Operand::Reg(src)) = (width, op, src) else {
-        return None;
-    };
-    let (x, y) = (a.extent()?, b.extent()?);
-    // A pointer that is tracked is where the sum says; numbers must not wrap around.
-    let pointer = !matches!(value, Value::Scalar(_));
-    let exact = x.lo.checked_add(y.lo).is_some() && x.hi.checked_add(y.hi).is_some();
-    let numbers = matches!((a, b), (Value::Scalar(_), Value::Scalar(_)));
-    let exact = pointer || numbers && exact;
-    exact
-        .then(|| state.motion.sum((dst.index(), x), (src.index(), y)))
-        .flatten()
-}
-
-fn alu(state: &mut State, (width, op): (Width, AluOp), dst: Reg, src: Operand, fresh: Name) {
-    let (a, b) = (state.reg(dst), operand(state, src));
-    let scalar = || Value::Scalar(a.scalar().alu(width, op, &b.scalar()));
-    let moved = |state: &mut State, pointer, by: Option<Interval>| match by {
-        Some(by) => state.moved(pointer, by, fresh),
-        None => Value::TOP,
-    };
-    let value = match (width, op) {
-        (Width::W64, AluOp::Mov) => b,
-        (Width::W64, AluOp::Add) => match (a, b) {
-            (Value::Scalar(_), Value::Scalar(_)) => scalar(),
-            (Value::Scalar(by), pointer) | (pointer, Value::Scalar(by)) => {
-                moved(state, pointer, Interval::of_scalar(&by))
-            }
-            _ => Value::TOP,
-        },
-        (Width::W64, AluOp::Sub) => match (a, b) {
-            (Value::Scalar(_), Value::Scalar(_)) => scalar(),
-            (pointer, Value::Scalar(by)) => {
-                let by = Interval::of_scalar(&by).map(Interval::negated);
-                moved(state, pointer, by)
-            }
-            _ => distance(&a, &b),
-        },
-        _ => scalar(),
-    };
-    let line = match state.motion.is_empty() {
-        true => None,
-        false => moved_line(state, (width, op), dst, src, (a, b, value)),
-    };
-    state.set_moving(dst, value, line);
-}
-
-/// The difference of two pointers.
-fn distance(a: &Value, b: &Value) -> Value {
-    let between =
-        |a: Interval, b: Interval| Value::Scalar(Scalar::between_signed(a.lo - b.hi, a.hi - b.lo));
-    match (a, b) {
-        (Value::Stack { func, off: a }, Value::Stack { func: f, off: b }) if func == f => {
-            between(*a, *b)
-        }
-        (
-            Value::Packet {
-                base,
-                off: a,
-                name: na,
-            },
-            Value::Packet {
-                base: b_base,
-                off: b,
-                name: nb,
-            },
-        ) if base == b_base => match (na, nb) {
-            (Some((na, da)), Some((nb, db))) if na == nb => {
-                Value::constant((da - db).cast_unsigned())
-            }
-            _ => between(*a, *b),
-        },
-        _ => Value::TOP,
-    }
-}
-
-/// Makes `state` the one after a conditional jump that was or was not taken; false if that cannot be.
-#[must_use]
-pub(crate) fn branch(state: &mut State, inst: &Inst, taken: bool) -> bool {
-    let Inst::JumpIf {
-        width,
-        cond,
-        dst,
-        src,
-        ..
-    } = *inst
-    else {
-        return true;
-    };
-    let test = Test::of(cond, taken);
-    let (a, b) = (state.reg(dst), operand(state, src));
-    match (a, b) {
-        (Value::Scalar(a), Value::Scalar(b)) => {
-            let Some((a, b)) = refine(test, width, a, b) else {
-                return false;
-            };
-            let learned = state.learn_reg(dst, Value::Scalar(a));
-            match src {
-                Operand::Reg(src) if src != dst => {
-                    learned && state.learn_reg(src, Value::Scalar(b))
-                }
-                _ => learned,
-            }
-        }
-        _ if width == Width::W32 => true,
-        (pointer @ Value::Packet { .. }, end) if is_end(&pointer, &end) => {
-            learn_packet(state, &pointer, test)
-        }
-        (end, pointer @ Value::Packet { .. }) if is_end(&pointer, &end) => {
-            learn_packet(state, &pointer, mirrored(test))
-        }
-        (pointer, Value::Scalar(zero)) if zero.as_constant() == Some(0) => {
-            learn_null(state, &pointer, test).is_some()
-        }
-        _ => match src {
-            Operand::Reg(src) => learn_places(state, (dst, a), (src, b), test),
-            Operand::Imm(_) => true,
-        },
-    }
-}
-
-/// Learns from a comparison of two pointers into one thing where they can be; false if nowhere.
-fn learn_places(
-    state: &mut State,
-    (dst, a): (Reg, Value),
-    (src, b): (Reg, Value),
-    test: Test,
-) -> bool {
-    let beside = match (a, b) {
-        (Value::Stack { func: a, .. }, Value::Stack { func: b, .. }) => a == b,
-        (Value::Packet { base: a, .. }, Value::Packet { base: b, .. }) => a == b,
-        _ => false,
-    };
-    let (Some(x), Some(y), true) = (a.extent(), b.extent(), beside) else {
-        return true;
-    };
-    // What they point into lies anywhere but where addresses wrap around.
-    let test = match test {
-        Test::Is(Cond::Gt) => Test::Is(Cond::SGt),
-        Test::Is(Cond::Ge) => Test::Is(Cond::SGe),
-        Test::Is(Cond::Lt) => Test::Is(Cond::SLt),
-        Test::Is(Cond::Le) => Test::Is(Cond::SLe),
-        Test::Is(Cond::Eq | Cond::Ne) => test,
-        _ => return true,
-    };
-    let range = |off: Interval| Scalar::between_signed(off.lo, off.hi);
-    let Some((x, y)) = refine(test, Width::W64, range(x), range(y)) else {
-        return false;
-    };
-    let within = |value: Value, scalar: Scalar| {
-        value.within(Interval {
-            lo: scalar.smin,
-            hi: scalar.smax,
-        })
-    };
-    match (within(a, x), within(b, y)) {
-        (Some(a), Some(b)) => state.learn_reg(dst, a) && (dst == src || state.learn_reg(src, b)),
-        _ => false,
-    }
-}
-
-/// Whether `end` is where the pointer's area ends.
-fn is_end(pointer: &Value, end: &Value) -> bool {
-    match pointer {
-        Value::Packet {
-            base: Base::Data, ..
-        } => *end == Value::PacketEnd,
-        _ => {
-            matches!(end, Value::Packet { base: Base::Data, off, name: None } if *off == Interval::at(0))
-        }
-    }
-}
-
-fn learn_packet(state: &mut State, pointer: &Value, test: Test) -> bool {
-    match test {
-        Test::Is(Cond::Le) => state.learn_room(pointer, 0),
-        Test::Is(Cond::Lt) => state.learn_room(pointer, 1),
-        Test::Is(Cond::Gt) => state.learn_end(pointer, -1),
-        Test::Is(Cond::Ge) => state.learn_end(pointer, 0),
-        Test::Is(Cond::Eq) => {
-            state.learn_room(pointer, 0);
-            state.learn_end(pointer, 0);
-        }
-        _ => {}
-    }
-    state.is_possible()
-}
-
-/// The test with its operands exchanged.
-fn mirrored(test: Test) -> Test {
-    match test {
-        Test::Is(Cond::Gt) => Test::Is(Cond::Lt),
-        Test::Is(Cond::Ge) => Test::Is(Cond::Le),
-        Test::Is(Cond::Lt) => Test::Is(Cond::Gt),
-        Test::Is(Cond::Le) => Test::Is(Cond::Ge),
-        other => other,
-    }
-}
-
-/// Learns from a comparison with zero; `None` if its outcome cannot be.
-fn learn_null(state: &mut State, pointer: &Value, test: Test) -> Option<()> {
-    let is_null = match test {
-        Test::Is(Cond::Eq) => true,
-        Test::Is(Cond::Ne) => false,
-        _ => return Some(()),
-    };
-    match pointer.null_name() {
-        Some(name) => state.learn_null(name, is_null),
-        None if pointer.is_present() && is_null => return None,
-        None => {}
-    }
-    Some(())
 }

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use squalus_isa::{CallTarget, Decoded, HelperId, Inst, MapFlags, MapType, Operand, Reg};
 use squalus_runtime::{ArgKind, LinkedProgram, SourceLine, proto};
 
+use crate::branch::branch;
 use crate::live::{Regs, live, live_slots};
-use crate::machine::{Effect, FrameRead, Machine, branch};
+use crate::machine::{Effect, FrameRead, Machine};
 use crate::nest::Nest;
 use crate::paths::{Limits, Paths};
 use crate::shape::Shapes;
@@ -531,6 +532,7 @@ impl Lent {
         for (word, read) in facts.read_unwritten.iter_mut().enumerate() {
             *read |= self.unwritten[word] & self.touched[word];
         }
+        facts.lent = self.touched;
     }
 }
 

@@ -11,7 +11,7 @@
 //! A function also knows the frames of its callers, as far as no function on the way can have several: a
 //! pointer that it was given leads there. What it did to them goes back with its result.
 
-use squalus_isa::Reg;
+use squalus_isa::{Operand, Reg};
 use squalus_runtime::STACK_SIZE;
 
 use crate::frame::{Frame, SLOTS, slots_of};
@@ -143,6 +143,15 @@ impl State {
     #[must_use]
     pub fn reg(&self, reg: Reg) -> Value {
         self.regs[reg.index()]
+    }
+
+    /// What an operand is known to hold.
+    #[must_use]
+    pub(crate) fn operand(&self, operand: Operand) -> Value {
+        match operand {
+            Operand::Reg(reg) => self.reg(reg),
+            Operand::Imm(imm) => Value::constant(i64::from(imm).cast_unsigned()),
+        }
     }
 
     /// All registers.

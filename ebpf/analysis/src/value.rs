@@ -66,6 +66,14 @@ impl Interval {
         }
     }
 
+    /// The bytes that an access to `size` bytes at one of the offsets may touch.
+    pub(crate) const fn bytes(self, size: i64) -> Interval {
+        Interval {
+            lo: self.lo,
+            hi: self.hi + size - 1,
+        }
+    }
+
     /// Whether `size` bytes at any of the offsets lie in `0..len`.
     #[must_use]
     pub const fn fits(self, size: i64, len: i64) -> bool {

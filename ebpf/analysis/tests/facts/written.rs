@@ -1,27 +1,9 @@
 //! Which maps a program may change: all that it does, and no others if that can be known.
-#![allow(clippy::unwrap_used, reason = "a failed setup fails the test")]
 
-use std::sync::Arc;
-
-use squalus_analysis::analyse;
-use squalus_isa::{HelperId, MapDef, MapFlags, MapType, MemSize, ValueFields, opcode as o};
-use squalus_maps::{Map, MapEnv};
-use squalus_runtime::LinkedProgram;
+use squalus_isa::{HelperId, MapDef, MapType, MemSize, opcode as o};
 use squalus_runtime::asm::{Asm, R};
 
-fn def(kind: MapType, value_size: u32) -> MapDef {
-    MapDef {
-        name: "map".into(),
-        kind,
-        key_size: 4,
-        value_size,
-        max_entries: 4,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
-        fields: ValueFields::default(),
-    }
-}
+use crate::{def, facts};
 
 /// Hashes 0 and 1 are alike, array 2 is not, 3 is an array of maps with inner maps as the hashes.
 fn maps() -> Vec<MapDef> {
@@ -38,13 +20,8 @@ fn maps() -> Vec<MapDef> {
 }
 
 fn written(asm: &Asm) -> Vec<bool> {
-    let env = MapEnv::with_seed(1, 7);
-    let maps: Vec<Arc<Map>> = maps()
-        .iter()
-        .map(|def| Map::new(def, &env).unwrap())
-        .collect();
-    let program = LinkedProgram::new("test", &asm.finish(), maps.into(), Vec::new()).unwrap();
-    analyse(&program).unwrap().written_maps(&program)
+    let (program, facts) = facts(asm, &maps());
+    facts.written_maps(&program)
 }
 
 /// Looks up key 0 in a map; goes on with its value in r0, or exits.
