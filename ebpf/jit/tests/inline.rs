@@ -5,8 +5,9 @@ mod common;
 use std::sync::Arc;
 
 use common::{agree, agree_after};
-use squalus_isa::{HelperId, Insn, MapDef, MapFlags, MapType, MemSize, UpdateFlags, opcode as o};
+use squalus_isa::{HelperId, Insn, MapDef, MapFlags, MapType, MemSize, UpdateFlags, Verdict, opcode as o};
 use squalus_maps::Map;
+use squalus_runtime::Redirect;
 use squalus_runtime::asm::{Asm, R};
 
 fn map(kind: MapType, sizes: (u32, u32), max_entries: u32) -> MapDef {
@@ -98,6 +99,22 @@ fn the_start_and_the_end_move_alike() {
             let (code, packet) = adjust(helper, offset, meta, constant);
             agree(&[code], &[], &packet);
         }
+    }
+}
+
+#[test]
+fn the_last_redirect_counts() {
+    for flags in [0, 1] {
+        let mut asm = Asm::new();
+        asm.mov(1, 7).mov(2, 0).call(HelperId::REDIRECT);
+        asm.mov(1, -2).mov(2, flags).call(HelperId::REDIRECT).exit();
+        let ran = agree(&[asm.finish()], &[], &[0; 64]);
+        let (verdict, ifindex) = match flags {
+            0 => (Verdict::Redirect, u32::MAX - 1),
+            _ => (Verdict::Aborted, 7),
+        };
+        assert_eq!(ran.result, Ok(verdict as u64));
+        assert_eq!(ran.redirect, Redirect::Interface(ifindex));
     }
 }
 

@@ -119,6 +119,8 @@ impl Env {
     pub const OFFSET_BURST_TIME: usize = offset_of!(Env, burst_time);
     /// Offset of [`Frame`]'s `hard_start`.
     pub const OFFSET_HARD_START: usize = offset_of!(Env, frame) + Frame::OFFSET_HARD_START;
+    /// Offset of [`Env::redirect`].
+    pub const OFFSET_REDIRECT: usize = offset_of!(Env, redirect);
     /// Offset of [`Env::rng`].
     pub const OFFSET_RNG: usize = offset_of!(Env, rng);
 

@@ -11,7 +11,7 @@ use squalus_jit::{
 };
 use squalus_maps::{Map, MapEnv};
 use squalus_object::{InitialTarget, Object, ProgramKind};
-use squalus_runtime::{Clock, Env, FrameMemory, LinkedProgram, Rng, SourceLine, TrapReason};
+use squalus_runtime::{Clock, Env, FrameMemory, LinkedProgram, Redirect, Rng, SourceLine, TrapReason};
 use squalus_ssa::{Pass, Passes};
 
 /// All maps of an object, and its XDP programs linked to them.
@@ -101,6 +101,8 @@ pub struct Ran {
     pub slot: Option<usize>,
     /// The packet afterwards.
     pub packet: Vec<u8>,
+    /// Where it would be redirected to.
+    pub redirect: Redirect,
 }
 
 /// Links hand-made programs; tail calls reach them by their place in the list.
@@ -155,6 +157,7 @@ pub fn run_jit(loaded: &Loaded, programs: &[CompiledProgram], packet: &[u8]) -> 
         result: env.trap_reason().map_or(Ok(value), Err),
         slot: env.trap_reason().map(|_| env.trap_slot as usize),
         packet: frame.packet().to_vec(),
+        redirect: env.redirect,
     }
 }
 
@@ -174,6 +177,7 @@ pub fn run_interp(loaded: &Loaded, packet: &[u8]) -> Ran {
         slot: result.as_ref().err().map(|trap| trap.slot),
         result: result.map_err(|trap| trap.reason),
         packet: frame.packet().to_vec(),
+        redirect: env.redirect,
     }
 }
 

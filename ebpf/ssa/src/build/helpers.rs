@@ -4,8 +4,8 @@
 //! instructions, the other cases call the function, which begins again.
 
 use squalus_analysis::InstFacts;
-use squalus_isa::{HelperId, Reg};
-use squalus_runtime::{Env, MIN_FRAME, Proto, RESERVED_HEAD, Rng};
+use squalus_isa::{HelperId, Reg, Verdict};
+use squalus_runtime::{Env, MIN_FRAME, Proto, RESERVED_HEAD, Redirect, Rng};
 
 use super::Builder;
 use super::emit::target;
@@ -30,6 +30,7 @@ impl Builder<'_> {
             HelperId::KTIME_GET_NS => self.time(known, proto),
             HelperId::GET_PRANDOM_U32 => self.random(),
             HelperId::CSUM_DIFF => return self.checksum(known),
+            HelperId::REDIRECT => return self.redirect(known),
             _ => return None,
         })
     }
@@ -98,6 +99,18 @@ impl Builder<'_> {
         let time = self.emit.load_env(Ty::I64, Env::OFFSET_BURST_TIME);
         let is = self.emit.cmp_with(Cmp::Ne, time, 0);
         self.either(is, |_| time, |this| this.call_helper(known, proto))
+    }
+
+    /// Without flags, two stores.
+    fn redirect(&mut self, known: &InstFacts) -> Option<Value> {
+        let flags = self.reg(known, Reg::R2);
+        (self.emit.function.constant(flags)? == 0).then_some(())?;
+        let ifindex = self.reg(known, Reg::R1);
+        let ifindex = self.emit.resize(ifindex, Ty::I32);
+        let kind = self.emit.number(Ty::I32, Redirect::INTERFACE.into());
+        self.store_env(Env::OFFSET_REDIRECT, kind);
+        self.store_env(Env::OFFSET_REDIRECT + Redirect::OFFSET_IFINDEX, ifindex);
+        Some(self.emit.number(Ty::I64, Verdict::Redirect as u64))
     }
 
     /// As [`Rng::next_u32`].
