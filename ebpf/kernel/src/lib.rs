@@ -19,6 +19,7 @@ mod bpffs;
 mod choose;
 mod engine;
 mod error;
+mod functions;
 mod inspect;
 mod live;
 mod load;

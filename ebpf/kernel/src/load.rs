@@ -12,7 +12,7 @@ use crate::choose::choose;
 use crate::maps::{Creator, create_after_prototype};
 use crate::privilege::Needs;
 use crate::sys::{self, MapExtras, MapFd, Records, XdpLoad};
-use crate::{KernelEngine, KernelError, LoadOptions, verifier};
+use crate::{KernelEngine, KernelError, LoadOptions, functions, verifier};
 
 /// A map with its full definition.
 pub(crate) struct LoadedMap {
@@ -219,6 +219,11 @@ fn load_assembled(
     insns: Vec<Insn>,
     maps: &[LoadedMap],
 ) -> Result<LoadedProgram, KernelError> {
+    let types = functions::called_back(&insns).map_err(|errno| KernelError::Option {
+        name: name.clone(),
+        reason: format!("the kernel refused the types of its functions: {errno}"),
+    })?;
+    let lines = Records::default();
     let insns = with_descriptors(&name, &insns, maps)?;
     let fd = load_xdp(&XdpLoad {
         name: &name,
@@ -227,7 +232,7 @@ fn load_assembled(
         attach_type: sys::ATTACH_XDP,
         flags: 0,
         ifindex: 0,
-        btf: None,
+        btf: (types.as_ref()).map(|(types, functions)| (types.as_fd(), functions, &lines)),
     })?;
     Ok(LoadedProgram {
         name,
