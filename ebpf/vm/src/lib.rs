@@ -107,6 +107,7 @@ impl VmBuilder {
             check_facts: false,
             code: squalus_jit::Options::default(),
             tiering: Tiering::default(),
+            counted_runs: tier::RUNS,
             specialise: false,
         };
         VmBuilder {
@@ -198,6 +199,13 @@ impl VmBuilder {
     #[must_use]
     pub fn tiering(mut self, tiering: Tiering) -> VmBuilder {
         self.settings.tiering = tiering;
+        self
+    }
+
+    /// For tests: how many runs are counted before programs are compiled again; some thousand by default.
+    #[must_use]
+    pub fn counted_runs(mut self, runs: u64) -> VmBuilder {
+        self.settings.counted_runs = runs;
         self
     }
 

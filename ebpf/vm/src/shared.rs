@@ -36,6 +36,8 @@ pub(crate) struct Settings {
     /// How programs are compiled.
     pub code: squalus_jit::Options,
     pub tiering: Tiering,
+    /// How many runs are counted before programs are compiled again.
+    pub counted_runs: u64,
     /// Whether the contents of maps may become part of the code.
     pub specialise: bool,
 }
@@ -104,7 +106,7 @@ impl Shared {
             EngineKind::Jit => {
                 let tier = match settings.tiering {
                     Tiering::Off => Tier::Plain,
-                    Tiering::On => Tier::Counted,
+                    Tiering::On | Tiering::Untimed => Tier::Counted,
                 };
                 let compiler =
                     Compiler::new(&programs, Arc::clone(&facts), settings.code, settings.cpus);
@@ -121,7 +123,7 @@ impl Shared {
             }
             _ => None,
         };
-        let compiler = compiler.filter(|_| settings.tiering == Tiering::On || special.is_some());
+        let compiler = compiler.filter(|_| settings.tiering != Tiering::Off || special.is_some());
         // Other machines see what changes in their maps only now that nothing can fail any more but this.
         shared.into_iter().try_for_each(set)?;
         if let Some(session) = session {

@@ -16,7 +16,7 @@ use squalus_jit::{Constants, Context, JitError, Options, Profile, Tier, has_chan
 use squalus_runtime::LinkedProgram;
 
 use crate::native::{CodeSource, Native};
-use crate::shared::Shared;
+use crate::shared::{Settings, Shared};
 use crate::slot::CodeSlot;
 use crate::special::{Special, Version};
 
@@ -28,13 +28,16 @@ pub enum Tiering {
     Off,
     /// Compiled again in the background.
     On,
+    /// As `On`, but only [`crate::Vm::recount`] has runs counted again, and they are counted until there are enough:
+    /// which code is in use depends on what ran, not on time.
+    Untimed,
 }
 
-/// How many runs are counted.
-const RUNS: u64 = 4000;
+/// How many runs are counted, if nothing else is wanted.
+pub(crate) const RUNS: u64 = 4000;
 /// How long code is in use before runs are counted again.
 const RECOUNT: Duration = Duration::from_secs(5);
-/// How long to wait for [`RUNS`] when there is code that is good for what ran before.
+/// How long to wait for enough runs when there is code that is good for what ran before.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long there must have been no write before the contents of maps go into code.
 const QUIET: Duration = Duration::from_millis(100);
@@ -283,8 +286,8 @@ fn run(shared: &Shared) {
     let (Some(slot), Some(compiler)) = (&shared.code, &shared.compiler) else {
         return;
     };
-    let counts = shared.settings.tiering == Tiering::On;
-    let mut tiers = Tiers::new(slot, compiler, shared.special.as_deref(), counts);
+    let special = shared.special.as_deref();
+    let mut tiers = Tiers::new(slot, compiler, special, &shared.settings);
     let (mut wanted, mut looked) = (Wanted::default(), 0);
     while !wanted.stop {
         let asked = std::mem::replace(&mut looked, wanted.look) != wanted.look;
@@ -300,8 +303,8 @@ struct Tiers<'a> {
     slot: &'a CodeSlot,
     compiler: &'a Compiler,
     special: Option<&'a Special>,
-    /// Whether runs are counted at all.
-    counts: bool,
+    tiering: Tiering,
+    counted_runs: u64,
     /// The first code, which counts if runs are to be counted.
     first: Arc<Native>,
     hot: Option<Hot>,
@@ -339,18 +342,20 @@ impl<'a> Tiers<'a> {
         slot: &'a CodeSlot,
         compiler: &'a Compiler,
         special: Option<&'a Special>,
-        counts: bool,
+        settings: &Settings,
     ) -> Tiers<'a> {
+        let tiering = settings.tiering;
         Tiers {
             slot,
             compiler,
             special,
-            counts,
+            tiering,
+            counted_runs: settings.counted_runs,
             first: slot.current(),
             hot: None,
             folded: None,
             contents: (None, Instant::now()),
-            counting: counts,
+            counting: tiering != Tiering::Off,
             since: Instant::now(),
             seen: (0, LOOK[0]),
             compiled: 0,
@@ -380,18 +385,23 @@ impl<'a> Tiers<'a> {
     }
 
     fn step_counting(&mut self, recount: bool) -> Duration {
-        if self.counts && (recount || !self.counting && self.since.elapsed() >= RECOUNT) {
+        let (counts, timed) = (self.tiering != Tiering::Off, self.tiering == Tiering::On);
+        let due = timed && !self.counting && self.since.elapsed() >= RECOUNT;
+        if counts && (recount || due) {
             self.count();
         }
         if !self.counting {
-            return RECOUNT.saturating_sub(self.since.elapsed());
+            return match timed {
+                true => RECOUNT.saturating_sub(self.since.elapsed()),
+                false => RECOUNT,
+            };
         }
         let runs = self.compiler.runs();
-        if runs >= RUNS {
+        if runs >= self.counted_runs {
             self.compile();
             return RECOUNT;
         }
-        if self.since.elapsed() >= PATIENCE && self.hot.is_some() {
+        if timed && self.since.elapsed() >= PATIENCE && self.hot.is_some() {
             self.settle();
             return RECOUNT;
         }
