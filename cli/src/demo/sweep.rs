@@ -19,7 +19,7 @@ const FIRST_PORT: u16 = 10_000;
 /// that nothing is lost however slowly the machine gets to it.
 const WINDOW: u32 = 128;
 /// How long to wait for packets to be counted.
-const SETTLE: Duration = Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// Sends all ranges over UDP and TCP.
 pub fn observe(

@@ -43,7 +43,7 @@ pub use live::LiveMaps;
 pub use measure::{MAX_MEASURED_FRAME, Measured, Round, Stopwatch};
 pub use options::LoadOptions;
 pub use sampler::{Sample, Sampler, SamplerError};
-pub use sys::possible_cpus;
+pub use sys::{possible_cpus, usable_cpus};
 
 /// The longest frame that the kernel's test run keeps in one piece: a page of 4096 bytes without 256
 /// bytes of headroom and the kernel's 320 bytes behind the frame.

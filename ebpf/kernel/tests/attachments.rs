@@ -53,6 +53,10 @@ fn an_attachment_outlives_its_engine() {
             assert!(report.pinned.exists());
             assert_eq!(name_on("sqa").as_deref(), Some("count"));
             let status = attachments.status(None).unwrap();
+            // Some kernels give every namespace tunnels of its own.
+            let known = ["lo", "sqa", "sqb"];
+            let known = status.iter().filter(|s| known.contains(&&*s.interface));
+            let status: Vec<_> = known.collect();
             let names: Vec<_> = status.iter().map(|s| s.interface.as_str()).collect();
             assert_eq!(names, ["lo", "sqb", "sqa"]);
             let running = status[2].program.as_ref().unwrap();

@@ -367,6 +367,18 @@ fn change(maps: &Maps, progress: &Progress, n: u64) {
     progress.done.store(n, SeqCst);
 }
 
+/// Waits for code with contents in it, if need be a minute. It is not made while runs are counted.
+fn until_special(vm: &Vm) -> bool {
+    let start = Instant::now();
+    loop {
+        let special = vm.settle().unwrap().special;
+        if special || start.elapsed() > Duration::from_secs(60) {
+            return special;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// `rounds` changes while traffic runs.
 fn change_while_traffic_runs(builder: VmBuilder, rounds: u64) -> squalus_vm::CodeState {
     let vm = builder.build().unwrap();
@@ -383,8 +395,8 @@ fn change_while_traffic_runs(builder: VmBuilder, rounds: u64) -> squalus_vm::Cod
         if n.is_multiple_of(3) {
             continue;
         }
-        // Then bursts run the new code, unless no code could be made.
-        if vm.settle().unwrap().special {
+        // Then bursts run the new code, once enough of them were counted.
+        if until_special(&vm) {
             used += 1;
             let seen = progress.bursts.load(SeqCst);
             while progress.bursts.load(SeqCst) < seen + 4 {
@@ -397,7 +409,10 @@ fn change_while_traffic_runs(builder: VmBuilder, rounds: u64) -> squalus_vm::Cod
     let counts = vm.lookup(MapRef::Name("counts"), &[0; 4]).unwrap().unwrap();
     assert_eq!(packets, word(&counts, 0) + word(&counts, 8));
     let state = vm.code().unwrap();
-    assert!(state.withdrawn >= used - 1, "{state:?}, {used}");
+    assert!(
+        used == rounds - rounds / 3 && state.withdrawn >= used - 1,
+        "{state:?}, {used}"
+    );
     state
 }
 
@@ -411,7 +426,7 @@ fn packets_see_changes_in_their_order_and_none_is_lost() {
 fn and_also_while_code_is_made_for_the_traffic() {
     let both = builder().specialise(true).tiering(Tiering::On);
     let state = change_while_traffic_runs(both, 300);
-    assert!(state.withdrawn >= 50 && state.compiled >= 1, "{state:?}");
+    assert!(state.compiled >= 1, "{state:?}");
 }
 
 /// One random thing that the control side does.

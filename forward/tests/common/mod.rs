@@ -67,8 +67,11 @@ pub fn setup(maps: &impl MapAccess, interfaces: [u32; 3], program: impl Fn(&str)
     set("cpus", 0, &[192_u32.to_ne_bytes(), remote].concat());
 }
 
-/// CPU 1 has no program.
+/// CPU 1 has no program. On a machine of one CPU its entry stays empty.
 pub fn add_plain_cpu(maps: &impl MapAccess) {
+    if squalus_kernel::possible_cpus().unwrap_or(1) < 2 {
+        return;
+    }
     let entry = [192_u32.to_ne_bytes(), [0; 4]].concat();
     let key = 1_u32.to_ne_bytes();
     maps.update("cpus".into(), &key, &entry, UpdateFlags::ANY)

@@ -471,7 +471,7 @@ fn an_idle_client_does_not_keep_the_server() {
             silent
         };
         let serving = listener.serve(controller, Options::default(), shutdown);
-        let both = tokio::time::timeout(Duration::from_secs(30), join(serving, client)).await;
+        let both = tokio::time::timeout(Duration::from_secs(60), join(serving, client)).await;
         both.expect("ends by itself").0.expect("serves to the end");
     });
 }

@@ -70,6 +70,8 @@ pub fn watch() -> Watch {
 pub struct Generator {
     rng: Rng,
     cpus: usize,
+    /// Those that programs can be run on.
+    usable: Vec<u32>,
 }
 
 impl Generator {
@@ -79,6 +81,7 @@ impl Generator {
         Generator {
             rng: Rng::new(seed),
             cpus,
+            usable: squalus_kernel::usable_cpus(),
         }
     }
 
@@ -235,7 +238,7 @@ impl Generator {
     fn run(&mut self, program: &str, frame: Vec<u8>) -> Step {
         Step::Run {
             program: program.to_owned(),
-            cpu: self.rng.below(self.cpus) as u32,
+            cpu: *self.rng.pick(&self.usable),
             frame,
         }
     }

@@ -52,6 +52,8 @@ pub fn watch() -> Watch {
 pub struct Generator {
     rng: Rng,
     cpus: usize,
+    /// Those that programs can be run on.
+    usable: Vec<u32>,
 }
 
 impl Generator {
@@ -61,6 +63,7 @@ impl Generator {
         Generator {
             rng: Rng::new(seed),
             cpus,
+            usable: squalus_kernel::usable_cpus(),
         }
     }
 
@@ -162,7 +165,7 @@ impl Generator {
         frame[72..76].copy_from_slice(&a.to_ne_bytes());
         Step::Run {
             program: program.to_owned(),
-            cpu: self.rng.below(self.cpus) as u32,
+            cpu: *self.rng.pick(&self.usable),
             frame,
         }
     }

@@ -15,7 +15,7 @@ const SERVED_BY: &str = "X-Served-By";
 /// Header in which a real says whose connection it saw.
 const CLIENT_SEEN: &str = "X-Client";
 /// How long a request may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running web server; dropping it stops it.
 pub struct WebServer {
@@ -98,7 +98,7 @@ pub struct Answer {
 /// Sends one request over a new connection from the calling thread's namespace.
 ///
 /// # Errors
-/// If no complete answer comes within five seconds.
+/// If no complete answer comes within a minute.
 pub fn get(address: SocketAddr) -> Result<Answer, TestkitError> {
     let url = format!("http://{address}/");
     let failed = |error: ureq::Error| TestkitError::Http {

@@ -4,6 +4,7 @@
 //! process, `kill -9` included, the kernel removes them with their links, routes, sockets and XDP
 //! programs: nothing is left to clean up, by construction.
 
+mod cpu;
 mod error;
 pub mod http;
 mod lab;
@@ -11,6 +12,7 @@ mod link;
 mod netns;
 pub mod traffic;
 
+pub use cpu::stay_on_this_cpu;
 pub use error::TestkitError;
 pub use lab::{Host, Lab, LabOptions};
 pub use link::{

@@ -47,6 +47,23 @@ pub fn possible_cpus() -> Result<usize, crate::KernelError> {
     })
 }
 
+/// The CPUs that the calling thread may run on, which are not all possible ones where some are offline or kept for
+/// others.
+#[must_use]
+pub fn usable_cpus() -> Vec<u32> {
+    // SAFETY: a `cpu_set_t` is an array of integers, for which all bits zero is a value (no CPU). The set is live and
+    // of the size given; thread 0 is the caller, which exists, so the worst is that the set stays empty.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::sched_getaffinity(0, size_of_val(&set), &raw mut set);
+        set
+    };
+    let all = 0..8 * size_of_val(&set);
+    // SAFETY: the number is inside the set.
+    let usable = all.filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) });
+    usable.map(|cpu| cpu as u32).collect()
+}
+
 /// Counts a list like `0-3,8`.
 fn count_cpus(list: &str) -> Option<usize> {
     list.split(',')

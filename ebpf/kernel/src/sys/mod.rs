@@ -15,11 +15,11 @@ mod programs;
 mod test_run;
 
 pub(crate) use btf::{btf_bytes, btf_fd_by_id, btf_load};
-pub use host::possible_cpus;
 pub(crate) use host::{
     Pinned, boot_nanos, interface_index, interfaces, is_bpffs, mount_bpffs, page_size,
     thread_nanos, with_memlock,
 };
+pub use host::{possible_cpus, usable_cpus};
 pub(crate) use links::{
     LinkInfo, link_create_xdp, link_detach, link_fd_by_id, link_info, link_update, next_link_id,
 };

@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 
 use squalus_packet::{PacketConfig, PacketPort};
 use squalus_port::{Burst, Pool, PoolConfig, Port};
-use squalus_testkit::Namespace;
+use squalus_testkit::{Namespace, stay_on_this_cpu};
 
 /// Longest time to wait for something that takes no time.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An ethertype for experiments, which no host answers (IEEE 802).
 pub const EXPERIMENT: [u8; 2] = [0x88, 0xb5];
 
-/// A namespace with a veth pair `sqa`-`sqb`, both ends up; `None`, and a note, without the rights.
+/// A namespace with a veth pair `sqa`-`sqb`, both ends up; `None`, and a note, without the rights. From now on the
+/// calling thread stays on its CPU, so that frames arrive in the order in which it sends them.
 pub fn veth(label: &str) -> Option<Namespace> {
     let namespace = match Namespace::new(label) {
         Ok(namespace) => namespace,
@@ -23,6 +24,7 @@ pub fn veth(label: &str) -> Option<Namespace> {
             return None;
         }
     };
+    stay_on_this_cpu();
     ip(
         &namespace,
         "link add sqa address 02:00:00:00:00:0a type veth peer name sqb address 02:00:00:00:00:0b",
