@@ -163,6 +163,29 @@ pub struct MapDef {
     pub fields: ValueFields,
 }
 
+impl MapDef {
+    /// A map with keys and values of these sizes in bytes, and nothing else stated.
+    #[must_use]
+    pub fn new(
+        name: impl Into<String>,
+        kind: MapType,
+        (key_size, value_size): (u32, u32),
+        max_entries: u32,
+    ) -> MapDef {
+        MapDef {
+            name: name.into(),
+            kind,
+            key_size,
+            value_size,
+            max_entries,
+            flags: MapFlags::default(),
+            inner: None,
+            extra: 0,
+            fields: ValueFields::default(),
+        }
+    }
+}
+
 /// Offsets of the fields in a map's value that programs may only use through helpers, from the BTF of the
 /// value's type. Updates never overwrite them and the control side reads them as zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -64,6 +64,26 @@ pub const JSLT: u8 = 0xc0;
 pub const JSLE: u8 = 0xd0;
 pub const JCOND: u8 = 0xe0;
 
+/// Operations on two numbers, with the `offset` that makes divisions and remainders signed.
+pub const ARITHMETIC: [(u8, i16); 14] = [
+    (ADD, 0),
+    (SUB, 0),
+    (MUL, 0),
+    (DIV, 0),
+    (DIV, 1),
+    (MOD, 0),
+    (MOD, 1),
+    (OR, 0),
+    (AND, 0),
+    (XOR, 0),
+    (LSH, 0),
+    (RSH, 0),
+    (ARSH, 0),
+    (MOV, 0),
+];
+/// Conditions of jumps.
+pub const CONDITIONS: [u8; 11] = [JEQ, JNE, JGT, JGE, JLT, JLE, JSET, JSGT, JSGE, JSLT, JSLE];
+
 /// `LD | IMM | DW`: the two-slot 64-bit immediate.
 pub const LD_IMM64: u8 = LD | IMM | DW;
 
