@@ -3,15 +3,15 @@
 use squalus_isa::{HelperId, Insn, opcode as o};
 
 use super::{
-    CONTEXT_AT, FP, FRAME, MAP, PACKET, REGISTERS, STACK, VALUE, WORDS, immediate, insn, load,
-    maps, register, store,
+    CONTEXT_AT, DATA_AT, FP, FRAME, MAP, PACKET, REGISTERS, STACK, VALUE, WORDS, functions, idioms,
+    immediate, insn, load, maps, register, store,
 };
 use crate::Rng;
 
 /// An operation; nothing jumps into the middle of one.
 #[derive(Clone, Debug)]
 pub(super) enum Unit {
-    /// Instructions one after the other. A call of the function is set when the program is assembled.
+    /// Instructions one after the other. Functions are named by their numbers until the program is assembled.
     Code(Vec<Insn>),
     /// A jump over the next so many operations.
     Jump { insn: Insn, over: usize },
@@ -26,11 +26,13 @@ impl Unit {
     }
 }
 
-/// Any operation but a jump.
+/// Any operation but a jump over others, and loops.
 pub(super) fn unit(rng: &mut Rng) -> Unit {
     Unit::Code(match rng.below(32) {
         0..4 => computed_place(rng),
         4..8 => call(rng),
+        8..13 => idioms::idiom(rng),
+        13 => move_packet(rng),
         _ => {
             let insn = straight(rng);
             match is_narrow_exchange(&insn) {
@@ -48,6 +50,7 @@ fn computed_place(rng: &mut Rng) -> Vec<Insn> {
         (FP, -STACK, 0x30, SIZES[2]),
         (PACKET, WORDS, 0x3f, SIZES[3]),
         (PACKET, WORDS, 0x7f, SIZES[0]),
+        (PACKET, DATA_AT, 0xff, SIZES[0]),
         (VALUE, 0, 0x18, SIZES[3]),
         (VALUE, 0, 0x1f, SIZES[0]),
     ]);
@@ -113,7 +116,7 @@ fn call(rng: &mut Rng) -> Vec<Insn> {
         10 => redirect(rng, &mut code),
         11 => ring(rng, &mut code),
         12 => tail_call(rng, &mut code),
-        _ => code.push(insn(o::JMP | o::CALL, 0, o::PSEUDO_CALL, 0, 0)),
+        _ => functions::some_call(rng, &mut code),
     }
     for register in 1..=5 {
         let at = 8 * rng.below(REGISTERS.len()) as i16;
@@ -135,7 +138,13 @@ fn key(rng: &mut Rng, code: &mut Vec<Insn>) {
     }
 }
 
-const TABLES: [i32; 4] = [maps::HASH, maps::PER_CPU_HASH, maps::TRIE, maps::ARRAY];
+const TABLES: [i32; 5] = [
+    maps::HASH,
+    maps::PER_CPU_HASH,
+    maps::TRIE,
+    maps::ARRAY,
+    maps::LRU,
+];
 
 /// An update or a deletion.
 fn change(rng: &mut Rng, code: &mut Vec<Insn>) {
@@ -154,9 +163,13 @@ fn change(rng: &mut Rng, code: &mut Vec<Insn>) {
 /// A lookup; what is found is read, and sometimes changed.
 fn look_up(rng: &mut Rng, code: &mut Vec<Insn>) {
     key(rng, code);
-    code.extend(map_address(1, *rng.pick(&TABLES)));
+    let map = match rng.percent(60) {
+        true => *rng.pick(&TABLES),
+        false => *rng.pick(&[maps::SETTINGS, maps::TABLE]),
+    };
+    code.extend(map_address(1, map));
     code.push(helper(HelperId::MAP_LOOKUP_ELEM));
-    let found: Vec<Insn> = if rng.percent(50) {
+    let found: Vec<Insn> = if rng.percent(50) || !TABLES.contains(&map) {
         vec![load(o::DW, 0, 0, 0)]
     } else {
         vec![store(o::W, 0, 4, *rng.pick(&[8, 9])), load(o::DW, 0, 0, 0)]
@@ -258,16 +271,27 @@ fn tail_call(rng: &mut Rng, code: &mut Vec<Insn>) {
     code.push(set(0, 7));
 }
 
-/// A function of five numbers.
-pub(super) fn function(rng: &mut Rng) -> Vec<Insn> {
-    let mut code = vec![insn(o::ALU64 | o::MOV | o::X, 0, 1, 0, 0)];
-    for _ in 0..rng.between(1, 8) {
-        let mut insn = alu(rng);
-        insn.dst %= 6;
-        insn.src %= 6;
-        code.push(insn);
-    }
-    code.push(insn(o::JMP | o::EXIT, 0, 0, 0, 0));
+/// Moves the packet's begin or end, and sees to it that there is as much as before behind the pointer.
+fn move_packet(rng: &mut Rng) -> Vec<Insn> {
+    let mut code = vec![
+        context(),
+        set(2, *rng.pick(&[-32, -16, -14, -8, -4, -1, 0, 1, 4, 8, 16])),
+        helper(*rng.pick(&[
+            HelperId::XDP_ADJUST_HEAD,
+            HelperId::XDP_ADJUST_HEAD,
+            HelperId::XDP_ADJUST_TAIL,
+            HelperId::XDP_ADJUST_META,
+        ])),
+        context(),
+        load(o::W, PACKET, 1, 0),
+        load(o::W, 2, 1, 4),
+        insn(o::ALU64 | o::MOV | o::X, 3, PACKET, 0, 0),
+        insn(o::ALU64 | o::ADD | o::K, 3, 0, 0, FRAME.into()),
+        insn(o::JMP | o::JLE | o::X, 3, 2, 2, 0),
+        set(0, 4),
+        insn(o::JMP | o::EXIT, 0, 0, 0, 0),
+    ];
+    code.extend((1..=5).map(|register| set(register, i32::from(register))));
     code
 }
 
@@ -282,7 +306,7 @@ fn straight(rng: &mut Rng) -> Insn {
     }
 }
 
-fn alu(rng: &mut Rng) -> Insn {
+pub(super) fn alu(rng: &mut Rng) -> Insn {
     let class = *rng.pick(&[o::ALU, o::ALU64]);
     let op = *rng.pick(&[
         o::ADD,
@@ -341,7 +365,7 @@ fn byte_swap(rng: &mut Rng) -> Insn {
     insn(op, register(rng), 0, 0, bits)
 }
 
-const SIZES: [(u8, i16); 4] = [(o::B, 1), (o::H, 2), (o::W, 4), (o::DW, 8)];
+pub(super) const SIZES: [(u8, i16); 4] = [(o::B, 1), (o::H, 2), (o::W, 4), (o::DW, 8)];
 
 /// An aligned slot of `size` bytes: on the stack or, if `fetch`, always in the map value.
 fn slot(rng: &mut Rng, size: i16, fetch: bool) -> (u8, i16) {
