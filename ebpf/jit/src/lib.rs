@@ -294,6 +294,7 @@ pub fn compile_tier(
         counts: matches!(tier, Tier::Counted).then(|| context.counters()),
         stack: options.passes.has(Pass::Stack),
         helpers: options.passes.has(Pass::Helpers),
+        counts_depth: squalus_ssa::counts_depth(program, facts),
         check_facts: options.check_facts,
     };
     let mut ssa = Vec::new();
@@ -339,20 +340,44 @@ fn functions(
 ) -> Result<(Vec<Option<Function>>, Option<usize>), JitError> {
     let cfg = input.facts.cfg();
     let reached = |func: FuncId| input.facts.entry(cfg.entry(func)).is_some();
-    let mut functions = Vec::new();
-    let mut announcing = None;
-    for func in 0..cfg.functions() as FuncId {
-        let mut function = None;
-        if reached(func) {
-            let (optimized, ahead) = optimized(input, func, options, text)?;
-            function = Some(optimized);
-            announcing = announcing.or(ahead);
-        }
-        functions.push(function);
+    let build = |func| reached(func).then(|| squalus_ssa::build(input, func));
+    let mut functions: Vec<_> = (0..cfg.functions() as FuncId).map(build).collect();
+    for function in functions.iter().flatten() {
+        keep(input, options, text, "build", function)?;
     }
+    let (wanted, hot) = (options.passes.has(Pass::Inline), input.profile.is_some());
+    squalus_ssa::inline(&mut functions, input.facts, wanted, hot);
+    let mut announcing = None;
+    for function in functions.iter_mut().flatten() {
+        keep(input, options, text, Pass::Inline.name(), function)?;
+        announcing = announcing.or(optimize(input, function, options, text)?);
+    }
+    // Each function from beginning to end.
+    text.sort_by_key(|(_, function)| function.id);
     let ahead = announcing.as_ref().map(|_| functions.len());
     functions.extend(announcing.map(Some));
     Ok((functions, ahead))
+}
+
+/// Keeps what a function is after a pass if that is wanted, and has it verified then or in tests.
+fn keep(
+    input: Input<'_>,
+    options: Options,
+    text: &mut Vec<(String, Function)>,
+    pass: &str,
+    function: &Function,
+) -> Result<(), JitError> {
+    if options.keep_text {
+        text.push((pass.to_owned(), function.clone()));
+    }
+    if !options.keep_text && !cfg!(debug_assertions) {
+        return Ok(());
+    }
+    squalus_ssa::verify(function).map_err(|error| JitError::Codegen {
+        program: input.program.name().to_owned(),
+        slot: input.program.subprograms()[function.id as usize].start,
+        reason: format!("the code is malformed after `{pass}`: {error}"),
+    })
 }
 
 /// Where the code of functions starts that timers may call, by their slots.
@@ -379,36 +404,26 @@ fn calls() -> Calls {
     }
 }
 
-/// The code of a function after all passes, and of the one that announces its lookups. What it was before and
-/// after each of them goes to `text` if that is kept.
-fn optimized(
+/// Runs all passes over a function, and gives the one that announces its lookups. What it was after each of them
+/// goes to `text` if that is kept.
+fn optimize(
     input: Input<'_>,
-    func: FuncId,
+    function: &mut Function,
     options: Options,
     text: &mut Vec<(String, Function)>,
-) -> Result<(Function, Option<Function>), JitError> {
-    let malformed = |pass: &str, error: squalus_ssa::Malformed| JitError::Codegen {
-        program: input.program.name().to_owned(),
-        slot: input.program.subprograms()[func as usize].start,
-        reason: format!("the code is malformed after `{pass}`: {error}"),
-    };
-    let mut function = squalus_ssa::build(input, func);
+) -> Result<Option<Function>, JitError> {
     let mut result = Ok(());
-    let mut each = |pass: &str, function: &Function| {
-        if options.keep_text {
-            text.push((pass.to_owned(), function.clone()));
-        }
-        if (options.keep_text || cfg!(debug_assertions)) && result.is_ok() {
-            result = squalus_ssa::verify(function).map_err(|error| malformed(pass, error));
+    let each = |pass: &str, function: &Function| {
+        if result.is_ok() {
+            result = keep(input, options, text, pass, function);
         }
     };
-    each("build", &function);
     let (maps, constant) = (input.program.maps(), options.constant);
-    let look_ahead = match func {
+    let look_ahead = match function.id {
         0 => ahead::look_ahead as unsafe extern "C" fn(_, _, _, _) -> _ as usize,
         _ => 0,
     };
     let passes = options.passes;
-    let ahead = squalus_ssa::optimize(&mut function, maps, constant, passes, look_ahead, each);
-    result.map(|()| (function, ahead))
+    let ahead = squalus_ssa::optimize(function, maps, constant, passes, look_ahead, each);
+    result.map(|()| ahead)
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use squalus_analysis::FuncId;
 use squalus_isa::{AtomicOp, MapType};
-use squalus_runtime::TrapReason;
+use squalus_runtime::{STACK_SIZE, TrapReason};
 
 /// Width of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -270,6 +270,8 @@ pub enum Op {
         func: FuncId,
         /// `r1` to `r5`.
         args: Vec<Value>,
+        /// Whether the code before it takes its price from the run's budget.
+        paid: bool,
     },
     /// Decides a tail call (context, map, index), and leaves the function if it happens.
     TailCall(Value, Value, Value),
@@ -375,13 +377,16 @@ pub enum Fixed {
     Number(Ty, u64),
     /// The address of the worker's environment.
     Env,
-    /// The address of a byte of the frame's memory.
+    /// The address of a byte of the frames' memory: [`FRAME_STRIDE`] apart they begin.
     Frame(i32),
     /// The address of a temporary.
     Temp(u32),
     /// The address of the map with this index.
     Map(u32),
 }
+
+/// Distance in bytes between two stack frames of a function. The address behind a frame is in no other.
+pub const FRAME_STRIDE: i32 = STACK_SIZE as i32 + 16;
 
 /// One function of a program.
 #[derive(Clone, Debug)]
@@ -396,8 +401,8 @@ pub struct Function {
     pub params: usize,
     /// Sizes of temporaries in bytes.
     pub temps: Vec<u32>,
-    /// Whether it has a stack frame in memory.
-    pub frame: bool,
+    /// How many stack frames it has in memory: its own, and those of functions that are parts of it.
+    pub frames: u32,
     fixed: HashMap<Fixed, Value>,
 }
 
@@ -414,7 +419,7 @@ impl Function {
             blocks: vec![BlockData::default()],
             params: 0,
             temps: Vec::new(),
-            frame: false,
+            frames: 0,
             fixed: HashMap::new(),
         }
     }
@@ -468,6 +473,19 @@ impl Function {
     /// A block's data, to change it.
     pub fn block_mut(&mut self, block: Block) -> &mut BlockData {
         &mut self.blocks[block.0 as usize]
+    }
+
+    /// The condition on which a block branches, and where to if it holds and if not.
+    #[must_use]
+    pub fn branch(&self, block: Block) -> Option<(Value, [&Target; 2])> {
+        match &self.block(block).end {
+            Some(Terminator::Branch {
+                condition,
+                then,
+                other,
+            }) => Some((*condition, [then, other])),
+            _ => None,
+        }
     }
 
     /// Whether a block does nothing but end the run.

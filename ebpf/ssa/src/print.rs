@@ -211,7 +211,9 @@ impl Display for Instruction<'_> {
             }
             Op::Lookup { map, key, .. } => write!(f, "lookup {}[{}]", of(map), List(function, key)),
             Op::Native { name, args, .. } => write!(f, "call {name}({})", List(function, args)),
-            Op::Local { func, args } => write!(f, "call function{func}({})", List(function, args)),
+            Op::Local { func, args, .. } => {
+                write!(f, "call function{func}({})", List(function, args))
+            }
             Op::TailCall(_, map, index) => write!(f, "tail_call {}, {}", of(map), of(index)),
             Op::TrapIf {
                 condition,

@@ -94,7 +94,7 @@ impl Lowering<'_, '_> {
                 let args: Vec<Ir> = [self.env].into_iter().chain(args).collect();
                 self.call_native(*function, &args, 1)[0]
             }
-            Op::Local { func, args } => self.local(*func, args),
+            Op::Local { func, args, .. } => self.local(*func, args),
             Op::TailCall(context, map, index) => {
                 self.tail_call([*context, *map, *index]);
                 return None;

@@ -18,8 +18,7 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use squalus_analysis::FuncId;
-use squalus_runtime::STACK_SIZE;
-use squalus_ssa::ir::{Block, Fixed, Function, Op, Target, Terminator, Value};
+use squalus_ssa::ir::{Block, FRAME_STRIDE, Fixed, Function, Op, Target, Terminator, Value};
 
 use crate::backend::Module;
 use crate::run::Outcome;
@@ -144,8 +143,9 @@ impl Lowering<'_, '_> {
     }
 
     fn slots(&mut self) {
-        if self.function.frame {
-            let data = StackSlotData::new(StackSlotKind::ExplicitSlot, STACK_SIZE as u32, 4);
+        if self.function.frames > 0 {
+            let size = self.function.frames * FRAME_STRIDE as u32;
+            let data = StackSlotData::new(StackSlotKind::ExplicitSlot, size, 4);
             self.frame = Some(self.b.create_sized_stack_slot(data));
         }
         for &size in &self.function.temps {

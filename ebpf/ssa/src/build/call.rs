@@ -474,17 +474,19 @@ impl Builder<'_> {
             // The program calling itself, which the kernel never lets happen.
             return self.emit.trap(TrapReason::CallDepth);
         }
-        self.emit.charge();
         self.open_frame();
-        let args = self.args(known, 5);
-        let func = callee as FuncId;
-        let value = self.emit.ins(Op::Local { func, args }, Ty::I64);
+        let (func, args, paid) = (callee as FuncId, self.args(known, 5), false);
+        let value = self.emit.ins(Op::Local { func, args, paid }, Ty::I64);
         self.close_frame();
         self.set(Reg::R0, value);
     }
 
-    /// Notes one more call; the run ends if there are too many. Returns the number of the new frame.
+    /// Notes one more call; the run ends if there are too many. Returns the number of the new frame, if anybody
+    /// wants to know it.
     pub(super) fn open_frame(&mut self) -> Value {
+        if !self.input.counts_depth {
+            return self.undefined;
+        }
         let (depth_at, frames_at) = (
             self.input.support.depth_offset,
             self.input.support.frames_offset,
@@ -506,6 +508,9 @@ impl Builder<'_> {
 
     /// Notes that a call returned.
     pub(super) fn close_frame(&mut self) {
+        if !self.input.counts_depth {
+            return;
+        }
         let at = self.input.support.depth_offset;
         let state = self.emit.load_env(Ty::I64, Env::OFFSET_SCRATCH);
         let inner = self.emit.load(Ty::I64, Region::Env, state, at);

@@ -189,7 +189,8 @@ impl Builder<'_> {
     }
 
     fn call_function(&mut self, func: FuncId, args: Vec<Value>) -> Value {
-        let value = self.emit.ins(Op::Local { func, args }, Ty::I64);
+        let paid = true;
+        let value = self.emit.ins(Op::Local { func, args, paid }, Ty::I64);
         if self.input.facts.function(func).returns_pointer {
             let always = self.emit.number(Ty::I8, 1);
             self.emit.trap_if(always, TrapReason::Return);

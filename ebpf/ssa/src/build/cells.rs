@@ -1,8 +1,8 @@
 //! Which bytes of a function's stack frame become values.
 //!
 //! Most of a frame is registers that the compiler spilled because eBPF has so few, and keys and values on
-//! their way to helpers. Bytes that are only used at known addresses become *cells*: the smallest pieces
-//! such that every use takes whole cells. A load of several cells puts them together, a store takes its value
+//! their way to helpers. Bytes that only their own function uses, at known addresses, become *cells*: the smallest
+//! pieces such that every use takes whole cells. A load of several cells puts them together, a store takes its value
 //! apart, and a helper gets a copy. The rest stays memory.
 
 use std::ops::Range;
@@ -37,10 +37,13 @@ pub(crate) struct Cells {
 impl Cells {
     /// The cells of `func`'s frame.
     pub(crate) fn find(program: &LinkedProgram, facts: &Facts, func: FuncId) -> Cells {
-        if facts.checks_stack() || facts.function(func).frame_escapes {
+        if facts.checks_stack() {
             return Cells::default();
         }
         let mut plan = Plan::new();
+        for (n, byte) in plan.memory.iter_mut().enumerate() {
+            *byte = facts.function(func).lent[n / 64] & 1 << (n % 64) != 0;
+        }
         for block in facts.cfg().blocks().iter().filter(|b| b.func == func) {
             for n in block.first..block.end {
                 if let Some(known) = facts.inst(n) {
@@ -48,6 +51,13 @@ impl Cells {
                 }
             }
         }
+        plan.cells()
+    }
+
+    /// The cells of a frame of which these bytes are used, each at once, and all may be values.
+    pub(crate) fn of(uses: impl IntoIterator<Item = Range<i32>>) -> Cells {
+        let mut plan = Plan::new();
+        uses.into_iter().for_each(|bytes| plan.cell(bytes));
         plan.cells()
     }
 

@@ -19,7 +19,7 @@ impl Builder<'_> {
                 Known::Scalar(scalar) => self.check_scalar(value, &scalar),
                 Known::Ctx(off) => self.check_offset(value, self.emit.env, Interval::at(off)),
                 Known::Stack { func, off } if func == self.func => {
-                    self.emit.function.frame = true;
+                    self.emit.function.frames = 1;
                     let base = self.emit.function.fixed(Fixed::Frame(0));
                     self.check_offset(value, base, off);
                 }

@@ -316,7 +316,7 @@ impl Builder<'_> {
 
     /// The address of a byte of the frame, which then is memory.
     pub(super) fn frame_address(&mut self, off: i32) -> Value {
-        self.emit.function.frame = true;
+        self.emit.function.frames = 1;
         self.emit.function.fixed(Fixed::Frame(off))
     }
 

@@ -13,6 +13,7 @@ mod alu;
 mod call;
 mod callback;
 mod cells;
+mod depth;
 mod edges;
 mod emit;
 mod fact_checks;
@@ -27,7 +28,9 @@ use squalus_runtime::{LinkedProgram, STACK_SIZE, TrapReason, function_address};
 
 use crate::ir::{BinOp, Block, Fixed, Function, Op, Region, Terminator, Ty, Value};
 use crate::support::{Profile, Support};
-use cells::{Cells, own_offset};
+pub(crate) use cells::Cells;
+use cells::own_offset;
+pub use depth::counts_depth;
 use edges::Edges;
 pub use edges::has_changed;
 pub(crate) use emit::{Emitter, target};
@@ -50,6 +53,8 @@ pub struct Input<'a> {
     pub stack: bool,
     /// Whether small helpers become instructions.
     pub helpers: bool,
+    /// Whether code keeps the depth of calls ([`counts_depth`]).
+    pub counts_depth: bool,
     /// Whether every fact about a register is compared with the register, and a false one ends the run. Facts
     /// are used for nothing else but accesses then. For tests of the analysis.
     pub check_facts: bool,

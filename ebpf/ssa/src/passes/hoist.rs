@@ -444,6 +444,7 @@ mod tests {
             Op::Local {
                 func: 1,
                 args: Vec::new(),
+                paid: true,
             },
             Ty::I64,
             0,

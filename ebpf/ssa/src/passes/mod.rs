@@ -13,6 +13,7 @@ mod merge;
 mod params;
 mod place;
 mod prefetch;
+mod promote;
 mod rewrite;
 mod rounds;
 mod simplify;
@@ -26,6 +27,7 @@ use squalus_maps::Map;
 
 use crate::ir::Function;
 use crate::support::Constants;
+pub(crate) use rewrite::Aliases;
 use special::Special;
 
 /// A pass that can be switched off by its name.
@@ -37,8 +39,12 @@ pub enum Pass {
     Helpers,
     /// Hot blocks are built apart from the others. Done when the code is built.
     Hot,
+    /// Functions become parts of those that call them.
+    Inline,
     /// Simpler operations, one value for equal ones, no branch on what is known.
     Simplify,
+    /// Bytes of stack frames that are still memory become values.
+    Promote,
     /// Loads of neighbouring bytes become one.
     Merge,
     /// Stores of neighbouring bytes become one.
@@ -59,11 +65,13 @@ pub enum Pass {
 
 impl Pass {
     /// All passes.
-    pub const ALL: [Pass; 12] = [
+    pub const ALL: [Pass; 14] = [
         Pass::Stack,
         Pass::Helpers,
         Pass::Hot,
+        Pass::Inline,
         Pass::Simplify,
+        Pass::Promote,
         Pass::Merge,
         Pass::Combine,
         Pass::Forward,
@@ -81,7 +89,9 @@ impl Pass {
             Pass::Stack => "stack",
             Pass::Helpers => "helpers",
             Pass::Hot => "hot",
+            Pass::Inline => "inline",
             Pass::Simplify => "simplify",
+            Pass::Promote => "promote",
             Pass::Merge => "merge",
             Pass::Combine => "combine",
             Pass::Forward => "forward",
@@ -100,6 +110,8 @@ impl Pass {
             Pass::Stack => "bytes of the stack become values",
             Pass::Helpers => "small helpers become instructions",
             Pass::Hot => "blocks that are run often get code of their own",
+            Pass::Inline => "functions become parts of those that call them",
+            Pass::Promote => "bytes of the stack that are still memory become values",
             Pass::Simplify => {
                 "simpler operations, equal ones only once, no branch on what is known"
             }
@@ -249,7 +261,13 @@ pub fn optimize(
         simplify_all(function);
     };
     let mut lookup = |function: &mut Function| lookup::run(function, maps);
+    let mut promote = |function: &mut Function| {
+        if promote::run(function) {
+            simplify_all(function);
+        }
+    };
     run(Pass::Simplify, &mut simplify_all, function);
+    run(Pass::Promote, &mut promote, function);
     // What was read from one map says where to read in another.
     run(Pass::Special, &mut special, function);
     run(Pass::Special, &mut special, function);
@@ -313,8 +331,8 @@ mod tests {
 
     #[test]
     fn who_asks_for_an_unknown_pass_learns_which_there_are() {
-        let error = "all,-inline".parse::<Passes>().unwrap_err().to_string();
-        assert!(error.starts_with("there is no pass `inline`"), "{error}");
+        let error = "all,-outline".parse::<Passes>().unwrap_err().to_string();
+        assert!(error.starts_with("there is no pass `outline`"), "{error}");
         for pass in Pass::ALL {
             assert!(error.contains(&format!("\n  {:<10} {}", pass.name(), pass.about())));
         }

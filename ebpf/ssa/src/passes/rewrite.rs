@@ -4,19 +4,19 @@ use crate::ir::{Block, Function, Target, Value};
 
 /// Values that stand for others.
 #[derive(Clone, Debug)]
-pub(super) struct Aliases {
+pub(crate) struct Aliases {
     to: Vec<Value>,
 }
 
 impl Aliases {
-    pub(super) fn new(function: &Function) -> Aliases {
+    pub(crate) fn new(function: &Function) -> Aliases {
         Aliases {
             to: (0..function.values.len() as u32).map(Value).collect(),
         }
     }
 
     /// The value that `value` stands for in the end.
-    pub(super) fn resolve(&mut self, value: Value) -> Value {
+    pub(crate) fn resolve(&mut self, value: Value) -> Value {
         let mut end = value;
         while let Some(&next) = self.to.get(end.0 as usize)
             && next != end
@@ -34,7 +34,7 @@ impl Aliases {
     }
 
     /// From now on `value` stands for `other`.
-    pub(super) fn set(&mut self, value: Value, other: Value) {
+    pub(crate) fn set(&mut self, value: Value, other: Value) {
         while self.to.len() <= value.0 as usize {
             self.to.push(Value(self.to.len() as u32));
         }
@@ -42,7 +42,7 @@ impl Aliases {
     }
 
     /// Replaces what stands for something else in the whole function, and drops it.
-    pub(super) fn apply(&mut self, function: &mut Function) {
+    pub(crate) fn apply(&mut self, function: &mut Function) {
         for block in function.reverse_postorder() {
             let data = std::mem::take(function.block_mut(block));
             let mut data = data;
