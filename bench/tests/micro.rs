@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use squalus_bench::engines::CodeArgs;
-use squalus_bench::micro::programs::{EMPTY, PROGRAMS, Program};
+use squalus_bench::micro::programs::{EMPTY, ENTRY, PROGRAMS, Program};
+use squalus_bench::micro::repeated::{repeated, side_by_side};
 use squalus_bench::micro::{Answer, EngineName, Subject};
-use squalus_engine::{MapAccess, MapRef};
+use squalus_engine::{Engine, MapAccess, MapRef, TestRun};
 use squalus_isa::{MapType, Verdict};
+use squalus_object::Object;
+use squalus_vm::{EngineKind, VmBuilder};
 
 /// What is in the maps, by name, then by key.
 type Contents = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
@@ -64,7 +67,7 @@ fn run(engine: EngineName, program: &Program) -> (Vec<Answer>, Contents) {
     }
     answers.extend(second);
     let contents = match &subject {
-        Subject::Kernel(kernel) => contents(&**kernel),
+        Subject::Kernel(kernel) => contents(&kernel.engine),
         Subject::Userspace(vm) => contents(&**vm),
         Subject::Native(_) | Subject::Rbpf(_) => Contents::new(),
     };
@@ -89,6 +92,53 @@ fn contents(maps: &dyn MapAccess) -> Contents {
         contents.insert(def.name.clone(), entries);
     }
     contents
+}
+
+/// What the kernel is measured with is the program, several times: packet, answer and maps are as after so many runs.
+#[test]
+fn several_in_a_row_are_several_runs() {
+    for program in PROGRAMS.iter().chain([&EMPTY]) {
+        let mut object = Object::parse(program.object).expect(program.name);
+        let once = object.require_program(ENTRY).expect(program.name);
+        let together = repeated(once, "together", TIMES, program.stride());
+        object.programs.push(together.expect(program.name));
+        let load = || {
+            let builder = VmBuilder::new(object.clone()).engine(EngineKind::Interp);
+            builder.build().expect(program.name)
+        };
+        let (mut together, mut apart) = (load(), load());
+        for frame in program.traffic.frames() {
+            let expected = several(&mut apart, &frame, program.stride());
+            let frame = match program.stride() {
+                0 => frame,
+                stride => side_by_side(&[frame], TIMES, stride).concat(),
+            };
+            let result = together.test_run("together", &TestRun::once(&frame));
+            let result = result.expect(program.name);
+            let result = (result.return_value, result.frame);
+            assert_eq!(result, expected, "{}", program.name);
+        }
+        if !TIMED.contains(&program.name) {
+            assert_eq!(contents(&together), contents(&apart), "{}", program.name);
+        }
+    }
+}
+
+const TIMES: usize = 3;
+
+/// What so many runs leave of a frame, or of as many frames so far apart, and the last answer.
+fn several(engine: &mut dyn Engine, frame: &[u8], stride: usize) -> (u32, Vec<u8>) {
+    let mut run = |frame: &[u8]| {
+        let result = engine.test_run(ENTRY, &TestRun::once(frame));
+        let result = result.expect("the program runs");
+        (result.return_value, result.frame)
+    };
+    if stride == 0 {
+        return (0..TIMES).fold((0, frame.to_vec()), |(_, frame), _| run(&frame));
+    }
+    let (value, mut left) = run(frame);
+    left.resize(stride, 0);
+    (value, left.repeat(TIMES))
 }
 
 #[test]

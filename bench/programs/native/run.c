@@ -3,8 +3,9 @@
  *
  * argv[1] is a file of frames: for each its length (32 bits of this machine), then its bytes. On standard input come
  * lines: "ready?" is answered with "yes"; "check" runs the program once on each frame and prints, for each, what it
- * returned and the frame's bytes in hexadecimal; "run PACKETS BURST" runs bursts and prints nanoseconds a packet, by
- * the median burst. Frames are restored between bursts, which is not in the figure.
+ * returned and the frame's bytes in hexadecimal; "run PACKETS BURST REPEATS" runs bursts, in which each frame comes
+ * so often in a row, and prints nanoseconds a packet: of each place in the cycle that bursts make, the median burst.
+ * Frames are restored between bursts, which is not in the figure.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,29 +83,42 @@ static int by_time(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static void run(u32 packets, u32 burst)
+static u64 burst_nanos(u32 first, u32 burst, u32 repeats)
 {
+	static volatile u64 verdicts;
 	struct xdp_md ctx[MAX_BURST];
-	u32 bursts = (packets + burst - 1) / burst;
-	u64 *times = calloc(bursts, sizeof(*times)), verdicts = 0;
+	u64 sum = 0;
 
-	for (u32 n = 0; n < bursts; n++) {
-		for (u32 i = 0; i < burst; i++)
-			ctx[i] = restore(i, n * burst + i);
-		u64 start = now();
-		for (u32 i = 0; i < burst; i++)
-			verdicts += micro(&ctx[i]);
-		times[n] = now() - start;
+	for (u32 i = 0; i < burst; i++)
+		ctx[i] = restore(i, (first + i) / repeats);
+	u64 start = now();
+	for (u32 i = 0; i < burst; i++)
+		sum += micro(&ctx[i]);
+	u64 time = now() - start;
+	verdicts = sum;
+	return time;
+}
+
+static void run(u32 packets, u32 burst, u32 repeats)
+{
+	u32 cycle = count * repeats, places = cycle / burst, cycles = (packets + cycle - 1) / cycle;
+	u64 *times = calloc((u64)places * cycles, sizeof(*times)), sum = 0;
+
+	for (u32 n = 0; n < cycles; n++)
+		for (u32 place = 0; place < places; place++)
+			times[place * cycles + n] = burst_nanos(place * burst, burst, repeats);
+	for (u32 place = 0; place < places; place++) {
+		qsort(times + place * cycles, cycles, sizeof(*times), by_time);
+		sum += times[place * cycles + cycles / 2];
 	}
-	qsort(times, bursts, sizeof(*times), by_time);
-	printf("%.4f %llu\n", (double)times[bursts / 2] / burst, verdicts);
+	printf("%.4f\n", (double)sum / cycle);
 	free(times);
 }
 
 int main(int argc, char **argv)
 {
 	char line[64];
-	u32 packets, burst;
+	u32 packets, burst, repeats;
 
 	if (argc != 2)
 		return 2;
@@ -114,8 +128,9 @@ int main(int argc, char **argv)
 			printf("yes\n");
 		else if (!strcmp(line, "check\n"))
 			check();
-		else if (sscanf(line, "run %u %u", &packets, &burst) == 2 && packets && burst && burst <= MAX_BURST)
-			run(packets, burst);
+		else if (sscanf(line, "run %u %u %u", &packets, &burst, &repeats) == 3 && packets && repeats && burst &&
+			 burst <= MAX_BURST && count * repeats % burst == 0)
+			run(packets, burst, repeats);
 		else
 			return 2;
 		fflush(stdout);

@@ -104,7 +104,7 @@ impl Rounds for KernelRounds<'_> {
         );
         Ok(Sample {
             whole: round.with_program,
-            restoring: round.with_nothing,
+            restoring: round.baseline,
         })
     }
 }

@@ -1,11 +1,11 @@
 //! One program in one engine: what it answers, and how long it takes.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use squalus_engine::{Engine, TestRun};
 use squalus_isa::Verdict;
-use squalus_kernel::{KernelEngine, LoadOptions, Stopwatch};
+use squalus_kernel::{KernelEngine, KernelError, LoadOptions, Stopwatch};
 use squalus_object::Object;
 use squalus_runtime::{FrameRef, PACKET_HEADROOM};
 use squalus_vm::{EngineKind, Vm, VmBuilder, Worker};
@@ -14,6 +14,9 @@ use super::EngineName;
 use super::native::{Clang, Native};
 use super::programs::{ENTRY, Program};
 use super::rbpf;
+use super::repeated::{repeated, side_by_side};
+use super::schedule::Schedule;
+use super::traffic::FRAMES;
 use crate::engines::CodeArgs;
 
 /// What a program left of one frame.
@@ -34,34 +37,62 @@ impl std::fmt::Display for Answer {
     }
 }
 
-/// How frames are run together: few enough that all stay in the first-level cache, as a kernel's one frame does.
-#[derive(Clone, Copy, Debug)]
-pub struct Bursts {
-    /// Frames of a burst.
-    pub frames: usize,
-}
-
-impl Bursts {
-    const MOST: usize = squalus_rbpf::MAX_BURST;
-    const BYTES: usize = 16 * 1024;
-
-    /// Bursts for frames like these.
-    #[must_use]
-    pub fn of(frames: &[Vec<u8>]) -> Bursts {
-        let longest = frames.iter().map(Vec::len).max().unwrap_or(1);
-        Bursts {
-            frames: (Bursts::BYTES / longest.max(1)).clamp(4, Bursts::MOST),
-        }
-    }
-}
-
 /// A frame's buffer; its length is no power of two, so that frames don't fall on the same cache sets.
 const BUFFER: usize = 2048 + 64;
+
+/// The program several times in a row, beside it in the kernel.
+const REPEATED: &str = "micro_repeated";
+
+/// A program in the kernel, once and several times in a row.
+pub struct InKernel {
+    /// Both, with their maps.
+    pub engine: KernelEngine,
+    /// How many times.
+    repeats: usize,
+    /// How far apart the frames are.
+    stride: usize,
+}
+
+impl InKernel {
+    /// Loads it, as often in a row as [`Program::repeats`] says, or as the kernel's verifier can follow.
+    fn load(program: &Program) -> Result<InKernel> {
+        let (mut repeats, stride) = (program.repeats()?, program.stride());
+        loop {
+            let mut object = Object::parse(program.object)?;
+            let once = object.require_program(ENTRY)?;
+            let repeated = repeated(once, REPEATED, repeats, stride)?;
+            object.programs.push(repeated);
+            match KernelEngine::load_object(object, &LoadOptions::default()) {
+                Err(KernelError::Verifier { program, .. })
+                    if program == REPEATED && repeats > 2 =>
+                {
+                    repeats /= 2;
+                }
+                Err(error) => return Err(error.into()),
+                Ok(engine) => {
+                    return Ok(InKernel {
+                        engine,
+                        repeats,
+                        stride,
+                    });
+                }
+            }
+        }
+    }
+
+    fn stopwatch(&self, frames: &[Vec<u8>]) -> Result<Stopwatch<'_>, KernelError> {
+        let beside = match self.stride {
+            0 => frames.to_vec(),
+            stride => side_by_side(frames, self.repeats, stride),
+        };
+        self.engine.stopwatch_between(ENTRY, REPEATED, &beside)
+    }
+}
 
 /// A program loaded into an engine.
 pub enum Subject {
     /// The kernel.
-    Kernel(Box<KernelEngine>),
+    Kernel(Box<InKernel>),
     /// One of our engines.
     Userspace(Box<Vm>),
     /// Native code.
@@ -88,9 +119,9 @@ impl Subject {
             Ok(Subject::Userspace(Box::new(vm)))
         };
         let loaded = match engine {
-            EngineName::Kernel => KernelEngine::load(program.object, &LoadOptions::default())
-                .map(|engine| Subject::Kernel(Box::new(engine)))
-                .map_err(Into::into),
+            EngineName::Kernel => {
+                InKernel::load(program).map(|loaded| Subject::Kernel(Box::new(loaded)))
+            }
             EngineName::Interp => vm(EngineKind::Interp),
             EngineName::Jit => vm(EngineKind::Jit),
             EngineName::Native => clang
@@ -110,7 +141,7 @@ impl Subject {
         let engine: &mut dyn Engine = match self {
             Subject::Native(native) => return native.check(),
             Subject::Rbpf(program) => return Ok(rbpf::check(program, frames)),
-            Subject::Kernel(engine) => &mut **engine,
+            Subject::Kernel(loaded) => &mut loaded.engine,
             Subject::Userspace(vm) => &mut **vm,
         };
         let answer = |frame: &Vec<u8>| {
@@ -123,45 +154,59 @@ impl Subject {
         frames.iter().map(answer).collect()
     }
 
+    /// How often each frame has to come in a row, if it is this engine that decides.
+    #[must_use]
+    pub fn repeats(&self) -> Option<usize> {
+        match self {
+            Subject::Kernel(loaded) => Some(loaded.repeats),
+            _ => None,
+        }
+    }
+
     /// Readies the timing of the program on these frames.
     ///
     /// # Errors
     /// If the engine cannot time it.
-    pub fn timer<'a>(&'a mut self, frames: &'a [Vec<u8>]) -> Result<Timer<'a>> {
-        let bursts = Bursts::of(frames);
+    pub fn timer<'a>(&'a mut self, frames: &'a [Vec<u8>], schedule: Schedule) -> Result<Timer<'a>> {
+        let size = schedule.burst();
         Ok(match self {
-            Subject::Kernel(engine) => Timer::Kernel(Box::new(engine.stopwatch(ENTRY, frames)?)),
+            Subject::Kernel(loaded) => {
+                let watch = loaded.stopwatch(frames)?;
+                let more = loaded.repeats - 1;
+                Timer::Kernel(Box::new(watch), more as f64)
+            }
             Subject::Userspace(vm) => Timer::Userspace(Box::new(Buffers {
                 worker: vm.worker(ENTRY, 0)?,
-                bytes: vec![0; bursts.frames * BUFFER],
-                verdicts: vec![Verdict::Aborted; bursts.frames],
+                bytes: vec![0; size * BUFFER],
+                verdicts: vec![Verdict::Aborted; size],
                 frames,
+                schedule,
             })),
-            Subject::Native(native) => Timer::Native(native, bursts),
-            Subject::Rbpf(program) => Timer::Rbpf(program, bursts, frames),
+            Subject::Native(native) => Timer::Native(native, schedule),
+            Subject::Rbpf(program) => Timer::Rbpf(program, schedule, frames),
         })
     }
 }
 
 /// A program that is being timed.
 pub enum Timer<'a> {
-    /// In the kernel.
-    Kernel(Box<Stopwatch<'a>>),
+    /// In the kernel: several times in a row and once, and by how many times the two differ.
+    Kernel(Box<Stopwatch<'a>>, f64),
     /// In one of our engines.
     Userspace(Box<Buffers<'a>>),
     /// As native code.
-    Native(&'a mut Native, Bursts),
+    Native(&'a mut Native, Schedule),
     /// In rbpf.
-    Rbpf(&'a mut squalus_rbpf::Program, Bursts, &'a [Vec<u8>]),
+    Rbpf(&'a mut squalus_rbpf::Program, Schedule, &'a [Vec<u8>]),
 }
 
 /// What one round took, in nanoseconds a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// Entering and running the program.
+    /// What was run.
     pub whole: f64,
-    /// The same with an empty program, if the engine measures that itself.
-    pub entering: Option<f64>,
+    /// What is to be taken off, if the engine measures that itself.
+    pub baseline: Option<f64>,
 }
 
 impl Timer<'_> {
@@ -171,21 +216,27 @@ impl Timer<'_> {
     /// If a run fails, or answers other than `XDP_TX`.
     pub fn round(&mut self, packets: u32) -> Result<Sample> {
         let whole = match self {
-            Timer::Kernel(stopwatch) => {
-                let round = stopwatch.round(packets)?;
+            Timer::Kernel(stopwatch, more) => {
+                // Whole cycles, so that each frame counts alike.
+                let round = stopwatch.round(packets.next_multiple_of(FRAMES as u32))?;
+                ensure!(
+                    round.verdict == Verdict::Tx,
+                    "the kernel answered {} instead of XDP_TX",
+                    round.verdict
+                );
                 return Ok(Sample {
-                    whole: round.with_program,
-                    entering: Some(round.with_nothing),
+                    whole: round.with_program / *more,
+                    baseline: Some(round.baseline / *more),
                 });
             }
             Timer::Userspace(buffers) => buffers.round(packets)?,
-            Timer::Native(native, bursts) => native.measure(packets, *bursts)?,
-            Timer::Rbpf(program, bursts, frames) => {
-                rbpf::measure(program, frames, packets, *bursts)?
+            Timer::Native(native, schedule) => native.measure(packets, *schedule)?,
+            Timer::Rbpf(program, schedule, frames) => {
+                rbpf::measure(program, frames, packets, *schedule)?
             }
         };
-        let entering = None;
-        Ok(Sample { whole, entering })
+        let baseline = None;
+        Ok(Sample { whole, baseline })
     }
 }
 
@@ -195,16 +246,16 @@ pub struct Buffers<'a> {
     bytes: Vec<u8>,
     verdicts: Vec<Verdict>,
     frames: &'a [Vec<u8>],
+    schedule: Schedule,
 }
 
 impl Buffers<'_> {
     fn round(&mut self, packets: u32) -> Result<f64> {
-        let size = self.verdicts.len();
-        let mut source = self.frames.iter().cycle();
-        let time = median_burst(packets, size, || {
-            let mut burst = Vec::with_capacity(size);
-            for buffer in self.bytes.chunks_mut(BUFFER) {
-                let frame = source.next().context("no frames given")?;
+        let schedule = self.schedule;
+        let time = schedule.time(packets, |first| {
+            let mut burst = Vec::with_capacity(schedule.burst());
+            for (packet, buffer) in (first..).zip(self.bytes.chunks_mut(BUFFER)) {
+                let frame = &self.frames[schedule.frame(packet)];
                 buffer[PACKET_HEADROOM..][..frame.len()].copy_from_slice(frame);
                 burst.push(FrameRef::new(buffer, PACKET_HEADROOM, frame.len())?);
             }
@@ -221,19 +272,4 @@ impl Buffers<'_> {
         self.worker.pause();
         time
     }
-}
-
-/// Nanoseconds a packet, from bursts that are timed; what `burst` does before and after is not. The median burst
-/// counts: one in which the thread was interrupted tells nothing.
-pub(super) fn median_burst(
-    packets: u32,
-    size: usize,
-    mut burst: impl FnMut() -> Result<Duration>,
-) -> Result<f64> {
-    let bursts = (packets as usize).div_ceil(size);
-    let times: Result<Vec<Duration>> = (0..bursts).map(|_| burst()).collect();
-    let mut times = times?;
-    times.sort();
-    let median = times.get(times.len() / 2).copied().unwrap_or_default();
-    Ok(median.as_nanos() as f64 / size as f64)
 }

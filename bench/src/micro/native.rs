@@ -9,8 +9,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::measure::{Answer, Bursts};
+use super::measure::Answer;
 use super::programs::{Program, SHARED_SOURCES};
+use super::schedule::Schedule;
 
 /// What is tried if `CLANG` is not set.
 const NAMES: [&str; 10] = [
@@ -144,10 +145,11 @@ impl Native {
     ///
     /// # Errors
     /// If the process died.
-    pub fn measure(&mut self, packets: u32, bursts: Bursts) -> Result<f64> {
-        self.order(&format!("run {packets} {}", bursts.frames))?;
+    pub fn measure(&mut self, packets: u32, schedule: Schedule) -> Result<f64> {
+        let (burst, repeats) = (schedule.burst(), schedule.repeats());
+        self.order(&format!("run {packets} {burst} {repeats}"))?;
         let line = self.answer()?;
-        let nanos = line.split(' ').next().and_then(|field| field.parse().ok());
+        let nanos = line.parse().ok();
         nanos.with_context(|| format!("the native program answered `{line}`"))
     }
 

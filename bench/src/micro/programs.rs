@@ -1,5 +1,8 @@
 //! The programs: each one's object, source, and the traffic that it is for.
 
+use anyhow::Result;
+use squalus_object::Object;
+
 use super::traffic::Traffic;
 
 /// A micro program.
@@ -42,7 +45,50 @@ impl Program {
     pub fn kind(&self) -> &'static str {
         self.name.split('_').next().unwrap_or(self.name)
     }
+
+    /// How often it stands in the program that the kernel is measured with (see [`repeated`](super::repeated)): often,
+    /// but not so that its code outgrows the first-level cache or the verifier's patience.
+    ///
+    /// # Errors
+    /// If the object is broken.
+    pub fn repeats(&self) -> Result<usize> {
+        const MOST: usize = 8;
+        /// Instructions of the whole: some ten kilobytes of machine code.
+        const INSNS: usize = 2048;
+        let tangled = TANGLED.contains(&self.name);
+        let most = if tangled { MOST / 2 } else { MOST };
+        let insns = Object::parse(self.object)?
+            .require_program(ENTRY)?
+            .insns
+            .len();
+        let fits = |repeats: &usize| insns * repeats <= INSNS;
+        Ok([most, MOST / 2].into_iter().find(fits).unwrap_or(2))
+    }
+
+    /// How far apart the frames of repetitions have to be there: whole cache lines, or 0 if one serves all of them.
+    #[must_use]
+    pub fn stride(&self) -> usize {
+        const LINE: usize = 64;
+        if !IN_PLACE.contains(&self.name) {
+            return 0;
+        }
+        let frames = self.traffic.frames();
+        let longest = frames.iter().map(Vec::len).max().unwrap_or(1);
+        longest.next_multiple_of(LINE)
+    }
 }
+
+/// Programs that read what they wrote to the frame when they come to it again.
+const IN_PLACE: &[&str] = &[
+    "parse_arp",
+    "csum_20",
+    "csum_incremental",
+    "swap_addresses",
+    "reverse_bytes",
+];
+
+/// Programs with so many ways through them that the verifier takes seconds for four times and refuses eight.
+const TANGLED: &[&str] = &["parse_tcp_options"];
 
 macro_rules! program {
     ($name:literal, $traffic:expr) => {

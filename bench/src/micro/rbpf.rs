@@ -8,8 +8,9 @@ use squalus_object::Object;
 use squalus_rbpf::Program;
 use squalus_vm::{EngineKind, VmBuilder};
 
-use super::measure::{Answer, Bursts, median_burst};
+use super::measure::Answer;
 use super::programs::{self, ENTRY};
+use super::schedule::Schedule;
 
 /// Loads a program into rbpf. The error of a program that cannot run there has an [`squalus_rbpf::Unfit`] in it.
 pub(super) fn load(program: &programs::Program) -> Result<Program> {
@@ -40,13 +41,12 @@ pub(super) fn measure(
     program: &mut Program,
     frames: &[Vec<u8>],
     packets: u32,
-    bursts: Bursts,
+    schedule: Schedule,
 ) -> Result<f64> {
-    let mut source = frames.iter().cycle();
-    let mut values = vec![0; bursts.frames];
-    median_burst(packets, bursts.frames, || {
-        for n in 0..bursts.frames {
-            program.set(n, source.next().context("no frames given")?);
+    let mut values = vec![0; schedule.burst()];
+    schedule.time(packets, |first| {
+        for n in 0..schedule.burst() {
+            program.set(n, &frames[schedule.frame(first + n)]);
         }
         let start = Instant::now();
         program.run(&mut values);
