@@ -1,11 +1,14 @@
 //! The engine's tests as aarch64 code: built with Debian's cross compiler and run by qemu in user mode.
 //!
-//! On an aarch64 machine they are simply run.
+//! On an aarch64 machine they are simply run. In the end it says what ran, and what was skipped for want of what the
+//! emulator has not: it has no bpf(2), so that nothing is compared with the kernel.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+
+use crate::tally::cargo_test;
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 const LINKER: &str = "aarch64-linux-gnu-gcc";
@@ -29,17 +32,18 @@ const PACKAGES: &[&str] = &[
 
 /// Runs `cargo test` with `args`, or on all packages that make or use native code.
 pub fn test(args: &[String]) -> Result<()> {
-    let mut all = vec!["test", "--target", TARGET];
+    let mut all = vec!["test", "--target", TARGET, "--no-fail-fast"];
     if args.is_empty() {
         all.extend(PACKAGES.iter().flat_map(|package| ["-p", package]));
     }
     all.extend(args.iter().map(String::as_str));
-    if args.is_empty() {
-        // The kernel is not there under emulation: what is skipped must be seen.
-        all.extend(["--", "--show-output"]);
+    if !all.contains(&"--") {
+        all.push("--");
     }
+    // What is skipped must be seen of tests that pass, too.
+    all.push("--show-output");
     if cfg!(target_arch = "aarch64") {
-        return super::cargo(&all, &[]);
+        return cargo_test(&all, &[]);
     }
     let missing = missing()?;
     if !missing.is_empty() {
@@ -55,7 +59,7 @@ pub fn test(args: &[String]) -> Result<()> {
         // The emulator has no bpf(2), also for root.
         ("SQUALUS_ENGINES", "interp,jit"),
     ];
-    super::cargo(&all, &environment)
+    cargo_test(&all, &environment)
 }
 
 /// Commands that install what is missing.

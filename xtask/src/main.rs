@@ -4,11 +4,12 @@
 mod aarch64;
 mod bpf;
 mod layers;
+mod tally;
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
 /// Project chores.
@@ -33,7 +34,7 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// The engine's tests as aarch64 code, under emulation on other machines (some minutes).
+    /// The engine's tests as aarch64 code, under emulation on other machines (an hour); says what was skipped.
     TestAarch64 {
         /// Arguments for `cargo test`, e.g. `-p squalus-jit`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -133,13 +134,18 @@ const MODELS: [&str; 9] = [
 ];
 
 pub(crate) fn cargo(args: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    run(&mut cargo_command(args, environment)?)
+}
+
+/// Cargo in the repository's root, announced.
+fn cargo_command(args: &[&str], environment: &[(&str, &str)]) -> Result<Command> {
     eprintln!("+ cargo {}", args.join(" "));
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .args(args)
         .current_dir(root()?)
         .envs(environment.iter().copied());
-    run(&mut command)
+    Ok(command)
 }
 
 /// Runs a command to its end; anything but success is an error.
@@ -148,9 +154,11 @@ fn run(command: &mut Command) -> Result<()> {
     let status = command
         .status()
         .with_context(|| format!("cannot start {name}"))?;
-    if !status.success() {
-        bail!("{name} failed: {status}");
-    }
+    ensure_success(&name, status)
+}
+
+fn ensure_success(name: &str, status: ExitStatus) -> Result<()> {
+    ensure!(status.success(), "{name} failed: {status}");
     Ok(())
 }
 
