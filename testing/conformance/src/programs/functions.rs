@@ -7,7 +7,9 @@ use squalus_isa::{HelperId, Insn, MemSize, opcode as o};
 use squalus_runtime::asm::{Asm, R};
 
 use super::units::{SIZES, alu};
-use super::{CONTEXT_AT, FP, PACKET, STACK, WORDS, immediate, insn, load, maps, register};
+use super::{
+    CONTEXT_AT, DATA, DATA_AT, FP, PACKET, STACK, WORDS, immediate, insn, load, maps, register,
+};
 use crate::Rng;
 
 /// What functions get and may do.
@@ -77,12 +79,12 @@ pub(super) fn some_call(rng: &mut Rng, code: &mut Vec<Insn>) {
     }
 }
 
-/// `r1` = how often. Linux 6.18 at least does not take a constant 0: it calls that a bug of its own.
+/// `r1` = how often.
 fn rounds(rng: &mut Rng) -> Vec<Insn> {
     let set = |rounds: usize| insn(o::ALU64 | o::MOV | o::K, 1, 0, 0, rounds as i32);
     match rng.below(4) {
         0 => vec![
-            insn(o::ALU64 | o::MOV | o::X, 1, 8, 0, 0),
+            load(o::B, 1, PACKET, DATA_AT + rng.below(DATA as usize) as i16),
             insn(o::ALU64 | o::AND | o::K, 1, 0, 0, 15),
         ],
         1 => vec![set(rng.between(4, 200))],

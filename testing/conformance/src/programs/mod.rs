@@ -232,8 +232,8 @@ pub enum ProgramError {
 /// How a comparison went on which all agreed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreed {
-    /// Whether the kernel would have had to look at more instructions than it does, and was left out.
-    pub too_complex: bool,
+    /// Whether the kernel was left out: the program is too much for its verifier.
+    pub without_kernel: bool,
 }
 
 /// Compares engines on the program that `rng` makes, and on `frames` frames.

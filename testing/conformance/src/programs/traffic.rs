@@ -274,13 +274,13 @@ impl Program {
     ) -> Result<(Option<Disagreement>, Agreed), LoadError> {
         let mut kinds = kinds.to_vec();
         let mut result = self.results(&kinds, traffic);
-        let too_complex = result.as_ref().is_err_and(is_too_complex);
-        if too_complex {
+        let without_kernel = result.as_ref().is_err_and(is_not_judged);
+        if without_kernel {
             kinds.retain(|kind| *kind != Kind::Kernel);
             result = self.results(&kinds, traffic);
         }
         let disagreement = result?.map(|results| self.minimise(&kinds, traffic, results));
-        Ok((disagreement, Agreed { too_complex }))
+        Ok((disagreement, Agreed { without_kernel }))
     }
 
     /// What the engines made of the first event on which they differ, or of the maps.
@@ -442,9 +442,10 @@ fn perform(machine: &mut dyn Machine, event: &Event) -> Vec<Ran> {
     Vec::new()
 }
 
-/// Whether the kernel refuses because it would have too much to look at.
-fn is_too_complex(error: &LoadError) -> bool {
-    let reasons = ["is too large", "is too complex"];
+/// Whether the kernel refuses a program that is valid: it would have too much to look at, or runs into a bug of its
+/// own. Linux 6.18 at least does if a callback stands in code that it finds to be dead.
+fn is_not_judged(error: &LoadError) -> bool {
+    let reasons = ["is too large", "is too complex", "verifier bug"];
     error.engine == Kind::Kernel && reasons.iter().any(|text| error.reason.contains(text))
 }
 
