@@ -162,7 +162,8 @@ impl Machine<'_> {
     }
 
     fn limit(&self, field: CtxField) -> u64 {
-        field.load(self.env)
+        // SAFETY: as in `Machine::place`.
+        unsafe { field.load(self.env) }
     }
 
     fn is_map(&self, map: MapRef, address: u64) -> bool {

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 
 use squalus_analysis::Facts;
-use squalus_runtime::{Due, Env, Frame, FrameRef, LinkedProgram, Timers, Trap};
+use squalus_runtime::{Due, Env, Frame, FramePlace, FrameRef, LinkedProgram, Timers, Trap};
 
 use stack::Stacks;
 
@@ -107,7 +107,7 @@ impl Interp {
         env: &mut Env,
         frame: &mut FrameRef<'_>,
     ) -> Result<u64, Trap> {
-        env.begin(frame.raw());
+        env.begin(frame.place());
         let observed = Observed {
             visits: self.visits,
             facts: &self.facts,
@@ -116,8 +116,6 @@ impl Interp {
         let result = machine::run(programs, entry, env, &mut self.stacks, observed);
         // SAFETY: the programs hold their maps, and the worker its inner maps.
         unsafe { env.end() };
-        // SAFETY: the environment's frame began as this frame's; only the `adjust_*` functions change it.
-        unsafe { frame.set_raw(env.frame) };
         frame.set_redirect(env.redirect);
         note(env, &result);
         result
@@ -137,7 +135,8 @@ impl Interp {
         timers: &Timers,
         due: &Due,
     ) -> Result<(), Trap> {
-        env.begin(Frame::EMPTY);
+        let mut nothing = Frame::EMPTY;
+        env.begin(FramePlace::of(&mut nothing));
         let is = |program: &Arc<LinkedProgram>| call::owner(program) == due.callback.owner;
         let Some(program) = programs.iter().position(is) else {
             return Ok(());

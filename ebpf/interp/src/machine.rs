@@ -376,7 +376,9 @@ impl Machine<'_> {
             if field.is_pointer() {
                 return Err(TrapReason::Context);
             }
-            return Ok(Value::scalar(sign_extend(field.load(self.env), 32)));
+            // SAFETY: as in `place`.
+            let value = unsafe { field.load(self.env) };
+            return Ok(Value::scalar(sign_extend(value, 32)));
         }
         let epoch = self.epoch;
         let kind = match field {
@@ -385,7 +387,8 @@ impl Machine<'_> {
             CtxField::DataEnd => Kind::PacketEnd,
             _ => Kind::Scalar,
         };
-        Ok(Value::new(field.load(self.env), kind))
+        // SAFETY: as in `place`.
+        Ok(Value::new(unsafe { field.load(self.env) }, kind))
     }
 
     fn store(&mut self, size: MemSize, base: Reg, off: i16, src: Operand) -> Checked<()> {
@@ -476,7 +479,8 @@ impl Machine<'_> {
     /// Checks an access of `len` bytes at `base + off`.
     pub fn place(&self, base: Value, off: i64, len: usize, write: bool) -> Checked<Place> {
         let address = base.bits.wrapping_add(off.cast_unsigned());
-        let frame = &self.env.frame;
+        // SAFETY: the run's frame is live, as the caller of `Interp::run` promised; no helper is at work.
+        let frame = unsafe { self.env.frame() };
         let within = |first: u64, end: u64| {
             address >= first && address <= end && end - address >= len as u64
         };

@@ -30,14 +30,26 @@ impl Verdict {
 
     /// The verdict a program's return value means. As in the kernel, only the low 32 bits count and
     /// unknown values mean `Aborted`.
+    #[inline]
     #[must_use]
     pub const fn from_return(value: u64) -> Verdict {
+        match Verdict::known(value) {
+            Some(verdict) => verdict,
+            None => Verdict::Aborted,
+        }
+    }
+
+    /// The same; none if it is no verdict.
+    #[inline]
+    #[must_use]
+    pub const fn known(value: u64) -> Option<Verdict> {
         match value as u32 {
-            1 => Verdict::Drop,
-            2 => Verdict::Pass,
-            3 => Verdict::Tx,
-            4 => Verdict::Redirect,
-            _ => Verdict::Aborted,
+            0 => Some(Verdict::Aborted),
+            1 => Some(Verdict::Drop),
+            2 => Some(Verdict::Pass),
+            3 => Some(Verdict::Tx),
+            4 => Some(Verdict::Redirect),
+            _ => None,
         }
     }
 

@@ -92,18 +92,19 @@ impl Lookahead {
         code: Entry,
         env: *mut Env,
         state: *mut RunState,
-        frames: &[FrameRef<'_>],
+        frames: &mut [FrameRef<'_>],
     ) {
         self.announced.clear();
         // SAFETY: the environment and the state are the caller's; the code was compiled for this signature.
         unsafe {
             (*state).announced = &raw mut self.announced;
-            for (n, frame) in frames.iter().enumerate() {
+            for n in 0..frames.len() {
                 if let Some(next) = frames.get(n + 1) {
                     next.prefetch();
                 }
-                (*env).begin(frame.raw());
-                code(env);
+                let place = frames[n].place();
+                (*env).begin(place);
+                code(env, place.address());
             }
             (*state).announced = std::ptr::null_mut();
         }

@@ -8,7 +8,8 @@ use squalus_analysis::Area;
 use squalus_isa::{MapFlags, MemSize, ValueFields};
 use squalus_maps::Map;
 use squalus_runtime::{
-    ArgKind, Env, Proto, STACK_SIZE, TrapReason, ctx_field, holds_const_str, protos, touches_fields,
+    ArgKind, CtxField, Env, Proto, STACK_SIZE, TrapReason, ctx_field, holds_const_str, protos,
+    touches_fields,
 };
 
 use squalus_ssa::support::Request;
@@ -55,12 +56,14 @@ pub(crate) unsafe extern "C" fn check(
 /// # Safety
 /// Called by compiled code during a run.
 pub(crate) unsafe extern "C" fn load_context(env: *mut Env, off: u64, signed: u64) -> u64 {
-    // SAFETY: compiled code passes the running environment.
+    // SAFETY: compiled code passes the running environment, and waits.
     let env = unsafe { &mut *env };
+    // SAFETY: as above.
+    let load = |field: CtxField, env: &Env| unsafe { field.load(env) };
     match ctx_field(off.cast_signed(), MemSize::W) {
-        Some(field) if signed == 0 => field.load(env),
+        Some(field) if signed == 0 => load(field, env),
         Some(field) if !field.is_pointer() => {
-            let value = i64::from(field.load(env) as i32);
+            let value = i64::from(load(field, env) as i32);
             value.cast_unsigned()
         }
         _ => {
@@ -151,7 +154,8 @@ fn in_frame(env: &Env, address: u64, len: u64) -> bool {
 }
 
 fn in_packet(env: &Env, address: u64, len: u64) -> bool {
-    let frame = &env.frame;
+    // SAFETY: compiled code asks, during a run, and waits for the answer.
+    let frame = unsafe { env.frame() };
     let meta = frame.data_meta().addr() as u64;
     within(address, len, meta, frame.data_end().addr() as u64) && meta != 0
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use squalus_analysis::Facts;
+use squalus_isa::{CallTarget, Decoded, HelperId, Inst};
 use squalus_maps::Map;
 use squalus_runtime::LinkedProgram;
 use squalus_ssa::Counters;
@@ -19,6 +20,16 @@ pub struct Context {
     /// For each block the first block of its function.
     entries: Box<[usize]>,
     cpus: u32,
+    /// Whether a run may take what is to be given back after it.
+    pub(crate) holds: bool,
+}
+
+/// Whether an instruction takes what is to be given back.
+fn takes(decoded: &Decoded) -> bool {
+    let Inst::Call(CallTarget::Helper(id)) = decoded.inst else {
+        return false;
+    };
+    matches!(id, HelperId::SPIN_LOCK | HelperId::RINGBUF_RESERVE)
 }
 
 /// Counts that lie together: two cache lines, so that no worker's are beside another's.
@@ -42,6 +53,7 @@ impl Context {
             counts: (0..lines).map(|_| Lines::default()).collect(),
             entries: blocks.iter().map(|block| cfg.entry(block.func)).collect(),
             cpus,
+            holds: program.insts().iter().any(takes),
         })
     }
 

@@ -44,7 +44,7 @@ pub use backend::{Backend, Calls, Code, Module, Refused};
 pub use code_map::{CodeMap, Origin};
 pub use context::Context;
 pub use cranelift::Cranelift;
-pub use run::{run_burst, run_linked, run_timer};
+pub use run::{Outcomes, run_burst, run_linked, run_timer};
 pub use squalus_ssa::support::{Constants, MapSet, Profile};
 pub use squalus_ssa::{Pass, Passes, UnknownPass, has_changed};
 

@@ -1,10 +1,12 @@
 //! Running compiled programs: the entry, tail calls, and the state of one run.
 //!
-//! Entering a program costs a balancer a tenth of its time, so what a burst has in common is done once, and a
-//! frame costs little more than its two copies into the environment and back.
+//! Small programs take less time than what may stand around them, so a burst does what it can once. Frames stay where
+//! they are: the program gets the address of their pointers, and changes them there. What a run leaves behind is undone
+//! only if it left something: it trapped, made a tail call, or holds a lock or a record. A frame then costs some 35
+//! instructions besides those of the program.
 
 use squalus_maps::Ahead;
-use squalus_runtime::{Due, Env, Frame, FrameRef, MAX_CALL_FRAMES, Timers, TrapReason};
+use squalus_runtime::{Due, Env, Frame, FramePlace, FrameRef, MAX_CALL_FRAMES, Timers, TrapReason};
 
 use crate::CompiledProgram;
 use crate::ahead::{BURST, Lookahead};
@@ -29,7 +31,7 @@ impl Outcome {
 }
 
 /// A compiled program's machine code.
-pub(crate) type Entry = unsafe extern "C" fn(*mut Env) -> Outcome;
+pub(crate) type Entry = unsafe extern "C" fn(*mut Env, *mut Frame) -> Outcome;
 
 /// The machine code of another function of a program.
 pub(crate) type Function = unsafe extern "C" fn(*mut Env, u64, u64, u64, u64, u64) -> Outcome;
@@ -84,30 +86,39 @@ pub unsafe fn run_linked(programs: &[CompiledProgram], entry: usize, env: *mut E
     }
 }
 
-/// Runs program number `entry` on each frame as [`run_linked`] does, [`Env::begin`] included, and gives what
-/// the program made of it back to the frame. `each` hears the frame's number, the frame, the environment as
-/// the run left it, and `r0`, or why the run was ended. `lookahead` is the worker's own.
+/// What hears of the runs of a burst.
+pub trait Outcomes {
+    /// A run was ended: [`Env::trap_reason`] says why. [`Outcomes::returned`] follows, with 0.
+    fn trapped(&mut self, env: &Env);
+
+    /// The run on frame number `n` of the burst returned `value`. The frame is as the program left it, and the
+    /// environment's [`Env::redirect`] is the run's.
+    fn returned(&mut self, n: usize, frame: &mut FrameRef<'_>, env: &Env, value: u64);
+}
+
+/// Runs program number `entry` on each frame as [`run_linked`] does, [`Env::begin`] included. `lookahead` is the worker's
+/// own.
 ///
 /// # Safety
 /// As [`run_linked`], for each frame.
 #[inline]
-pub unsafe fn run_burst<'a>(
+pub unsafe fn run_burst(
     programs: &[CompiledProgram],
     entry: usize,
     env: &mut Env,
     lookahead: &mut Lookahead,
-    frames: &mut [FrameRef<'a>],
-    mut each: impl FnMut(usize, &mut FrameRef<'a>, &Env, Result<u64, TrapReason>),
+    frames: &mut [FrameRef<'_>],
+    outcomes: &mut impl Outcomes,
 ) {
     let mut state = RunState::new(programs);
     let state = &raw mut state;
     let env = &raw mut *env;
     let program = programs.get(entry);
-    let code = program.map(CompiledProgram::entry);
+    let code = program.map_or(no_program as Entry, CompiledProgram::entry);
+    let holds = program.is_some_and(|program| program.context().holds);
     let ahead = program.and_then(CompiledProgram::ahead);
     // SAFETY: the environment is borrowed for the whole burst, and the state lives as long. The code was
-    // compiled for this signature; the rest is the caller's promise. The environment's frame begins as the
-    // frame's, and only the `adjust_*` functions change it.
+    // compiled for this signature, and changes frames as the `adjust_*` functions do; the rest is the caller's promise.
     unsafe {
         (*env).scratch[0] = state.expose_provenance() as u64;
         for (first, frames) in (0..).step_by(BURST).zip(frames.chunks_mut(BURST)) {
@@ -118,48 +129,74 @@ pub unsafe fn run_burst<'a>(
                 }
                 trial
             });
-            for n in 0..frames.len() {
-                if let Some(next) = frames.get(n + 1) {
+            (*env).begin(FramePlace::NOWHERE);
+            (*state).frames[0] = 0;
+            let (mut n, mut frames) = (first, frames);
+            while let Some((frame, others)) = frames.split_first_mut() {
+                if let Some(next) = others.first() {
                     next.prefetch();
                 }
-                let frame = &mut frames[n];
-                (*env).begin(frame.raw());
-                (*state).frames[0] = 0;
-                let mut ended = match code {
-                    Some(code) => code(env),
-                    None => dispatch(env, state, entry),
-                };
-                if ended.status == Outcome::TAIL_CALL {
-                    ended = dispatch(env, state, (*env).next_program as usize);
+                let place = frame.place();
+                (*env).begin_next(place);
+                let mut ended = code(env, place.address());
+                if (*env).ended_plainly() {
+                    if holds {
+                        // The programs hold their maps, and the worker its inner maps.
+                        (*env).end();
+                    }
+                } else {
+                    ended = end_otherwise(env, state, ended);
+                    if (*env).trap != 0 {
+                        outcomes.trapped(&*env);
+                    }
+                    (*env).forget();
+                    (*state).frames[0] = 0;
                 }
-                let value = match (*env).trap {
-                    0 => Ok(ended.value),
-                    _ => Err(trapped(env, state)),
-                };
-                // The programs hold their maps, and the worker its inner maps.
-                (*env).end();
-                frame.set_raw((*env).frame);
-                each(first + n, frame, &*env, value);
+                outcomes.returned(n, frame, &*env, ended.value);
+                (n, frames) = (n + 1, others);
             }
             if let Some(trial) = trial {
-                lookahead.end(trial, frames.len());
+                lookahead.end(trial, n - first);
             }
         }
         (*env).scratch[0] = 0;
     }
 }
 
-/// Why a run was ended, perhaps in the midst of calls.
+/// Ends a run that made tail calls, the last of which may be still to be followed, or whose check failed, perhaps in the
+/// midst of calls. The value is 0 in the latter case.
 ///
 /// # Safety
 /// As [`run_linked`]; `state` is the run's own.
 #[cold]
-unsafe fn trapped(env: *mut Env, state: *mut RunState) -> TrapReason {
+unsafe fn end_otherwise(env: *mut Env, state: *mut RunState, mut ended: Outcome) -> Outcome {
     // SAFETY: the caller's.
     unsafe {
+        if ended.status == Outcome::TAIL_CALL {
+            ended = dispatch(env, state, (*env).next_program as usize);
+        }
         (*state).depth = 0;
-        // Only these numbers are ever stored.
-        (*env).trap_reason().unwrap_or(TrapReason::Unsupported)
+        (*env).end();
+        if (*env).trap != 0 {
+            ended.value = 0;
+        }
+    }
+    ended
+}
+
+/// Stands for a program that is not there.
+///
+/// # Safety
+/// The environment must be valid, and nobody else's during the call.
+unsafe extern "C" fn no_program(env: *mut Env, _frame: *mut Frame) -> Outcome {
+    // SAFETY: the caller's.
+    unsafe {
+        (*env).trap = TrapReason::TailCall as u32;
+        (*env).trap_slot = 0;
+    }
+    Outcome {
+        value: 0,
+        status: Outcome::TRAPPED,
     }
 }
 
@@ -170,7 +207,8 @@ unsafe fn trapped(env: *mut Env, state: *mut RunState) -> TrapReason {
 pub unsafe fn run_timer(programs: &[CompiledProgram], env: *mut Env, timers: &Timers, due: &Due) {
     // SAFETY: the caller passes a valid environment that nobody else uses.
     let env = unsafe { &mut *env };
-    env.begin(Frame::EMPTY);
+    let mut nothing = Frame::EMPTY;
+    env.begin(FramePlace::of(&mut nothing));
     let mut owners = programs.iter();
     let program = owners.find(|program| program.owner() == due.callback.owner);
     let callback = program.and_then(|program| program.callback(due.callback.slot));
@@ -198,21 +236,14 @@ unsafe fn dispatch(env: *mut Env, state: *mut RunState, mut program: usize) -> O
         let programs = unsafe { std::slice::from_raw_parts((*state).programs, (*state).count) };
         let Some(compiled) = programs.get(program) else {
             // SAFETY: the environment is valid and ours.
-            unsafe {
-                (*env).trap = TrapReason::TailCall as u32;
-                (*env).trap_slot = 0;
-            }
-            return Outcome {
-                value: 0,
-                status: Outcome::TRAPPED,
-            };
+            return unsafe { no_program(env, (*env).frame_place().address()) };
         };
         // SAFETY: the state is this run's; the code was compiled for this signature, and its requirements
         // are the caller's promise. `depth` is below the number of frames: calls check it.
         let outcome = unsafe {
             let depth = (*state).depth as usize;
             (*state).frames[depth] = 0;
-            (compiled.entry())(env)
+            (compiled.entry())(env, (*env).frame_place().address())
         };
         if outcome.status != Outcome::TAIL_CALL {
             return outcome;

@@ -10,7 +10,7 @@ use squalus_isa::{
 };
 use squalus_jit::Options;
 use squalus_runtime::asm::{Asm, Label, R};
-use squalus_runtime::{MAX_LOOPS, TrapReason};
+use squalus_runtime::{MAX_LOOPS, Redirect, TrapReason};
 
 fn map(kind: MapType, entries: u32) -> MapDef {
     MapDef {
@@ -31,6 +31,7 @@ fn value(result: u64) -> Ran {
         result: Ok(result),
         slot: None,
         packet: vec![0; 64],
+        redirect: Redirect::Nowhere,
     }
 }
 

@@ -54,9 +54,9 @@ fn addresses_below_zero_are_outside_the_packet() {
     let data = page.as_ptr().addr() as u32 + 256;
     for below in [1, 4, 8, 9] {
         page[256..260].copy_from_slice(&(data + below).to_ne_bytes());
-        let frame = FrameRef::new(page, 256, 64).expect("the packet is inside the page");
+        let mut frame = FrameRef::new(page, 256, 64).expect("the packet is inside the page");
         let mut env = Env::new(0, Clock::Fixed(0), Rng::seeded(1));
-        env.begin(frame.raw());
+        env.begin(frame.place());
         // SAFETY: environment and frame are live and ours; the worker is registered; `compile_all` made
         // the program from its own facts.
         unsafe { run_linked(&programs, 0, &raw mut env) };

@@ -7,7 +7,7 @@ use squalus_analysis::{Access, Area, analyse};
 use squalus_isa::{HelperId, Insn, MapDef, MapFlags, MapType, MemSize, UpdateFlags, opcode as o};
 use squalus_jit::{Options, Pass, Passes, compile};
 use squalus_maps::Map;
-use squalus_runtime::TrapReason;
+use squalus_runtime::{Redirect, TrapReason};
 use squalus_runtime::asm::{Asm, R};
 
 const PACKET: [u8; 60] = [7; 60];
@@ -40,6 +40,7 @@ fn trap(reason: TrapReason, slot: usize) -> Ran {
         result: Err(reason),
         slot: Some(slot),
         packet: PACKET.to_vec(),
+        redirect: Redirect::Nowhere,
     }
 }
 
@@ -48,6 +49,7 @@ fn value(result: u64) -> Ran {
         result: Ok(result),
         slot: None,
         packet: PACKET.to_vec(),
+        redirect: Redirect::Nowhere,
     }
 }
 

@@ -5,7 +5,7 @@
 
 use squalus_isa::MemSize;
 
-use crate::{Env, Frame};
+use crate::Env;
 
 /// A field of `struct xdp_md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,9 +48,13 @@ impl CtxField {
     }
 
     /// The loaded value.
+    ///
+    /// # Safety
+    /// As [`Env::frame`].
     #[must_use]
-    pub fn load(self, env: &Env) -> u64 {
-        let frame: &Frame = &env.frame;
+    pub unsafe fn load(self, env: &Env) -> u64 {
+        // SAFETY: the caller's.
+        let frame = unsafe { env.frame() };
         match self {
             CtxField::Data => frame.data().expose_provenance() as u64,
             CtxField::DataEnd => frame.data_end().expose_provenance() as u64,

@@ -4,7 +4,10 @@ use core::mem::offset_of;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
 
-use crate::{Clock, FibReader, Frame, Held, LentKeys, Redirect, Rng, Timers, TraceLog, TrapReason};
+use crate::{
+    Clock, FibReader, Frame, FramePlace, Held, LentKeys, Redirect, Rng, Timers, TraceLog,
+    TrapReason,
+};
 
 /// Most tail calls in one run (`MAX_TAIL_CALL_CNT`).
 pub const MAX_TAIL_CALLS: u32 = 33;
@@ -22,18 +25,18 @@ pub const DEFAULT_BUDGET: u64 = 10_000_000;
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Env {
-    /// The frame being processed.
-    pub frame: Frame,
+    /// The frame being processed, which lies where whoever wants it processed has it.
+    frame: FramePlace,
     /// CPU number the program sees, and index of per-CPU values.
     pub cpu: u32,
     /// NUMA node the program sees.
     pub numa_node: u32,
     /// A [`TrapReason`] as a number, or 0.
     pub trap: u32,
-    /// Slot of the instruction that trapped.
-    pub trap_slot: u32,
     /// Tail calls made in this run.
     pub tail_calls: u32,
+    /// Slot of the instruction that trapped.
+    pub trap_slot: u32,
     /// Index of the program a tail call goes to, or [`Env::NO_PROGRAM`]. Compiled code that made a tail
     /// call returns with this set; whoever started it then runs that program.
     pub next_program: u32,
@@ -80,14 +83,18 @@ impl Env {
     /// Value of [`Env::next_program`] while no tail call is under way.
     pub const NO_PROGRAM: u32 = u32::MAX;
 
+    /// Offset of the frame's address.
+    pub const OFFSET_FRAME: usize = offset_of!(Env, frame);
+    /// Offsets from here on are of the [`Frame`], wherever that is; the environment has none so large.
+    pub const FRAME: usize = 1 << 16;
     /// Offset of [`Frame`]'s `data`.
-    pub const OFFSET_DATA: usize = offset_of!(Env, frame) + Frame::OFFSET_DATA;
+    pub const OFFSET_DATA: usize = Env::FRAME + Frame::OFFSET_DATA;
     /// Offset of [`Frame`]'s `data_end`.
-    pub const OFFSET_DATA_END: usize = offset_of!(Env, frame) + Frame::OFFSET_DATA_END;
+    pub const OFFSET_DATA_END: usize = Env::FRAME + Frame::OFFSET_DATA_END;
     /// Offset of [`Frame`]'s `data_meta`.
-    pub const OFFSET_DATA_META: usize = offset_of!(Env, frame) + Frame::OFFSET_DATA_META;
+    pub const OFFSET_DATA_META: usize = Env::FRAME + Frame::OFFSET_DATA_META;
     /// Offset of the number of the packet's bytes in fragments.
-    pub const OFFSET_REST: usize = offset_of!(Env, frame) + Frame::OFFSET_REST;
+    pub const OFFSET_REST: usize = Env::FRAME + Frame::OFFSET_REST;
     /// Offset of [`Env::ingress_ifindex`].
     pub const OFFSET_INGRESS_IFINDEX: usize = offset_of!(Env, ingress_ifindex);
     /// Offset of [`Env::rx_queue_index`].
@@ -118,7 +125,7 @@ impl Env {
     /// Offset of [`Env::burst_time`].
     pub const OFFSET_BURST_TIME: usize = offset_of!(Env, burst_time);
     /// Offset of [`Frame`]'s `hard_start`.
-    pub const OFFSET_HARD_START: usize = offset_of!(Env, frame) + Frame::OFFSET_HARD_START;
+    pub const OFFSET_HARD_START: usize = Env::FRAME + Frame::OFFSET_HARD_START;
     /// Offset of [`Env::redirect`].
     pub const OFFSET_REDIRECT: usize = offset_of!(Env, redirect);
     /// Offset of [`Env::rng`].
@@ -131,7 +138,7 @@ impl Env {
     #[must_use]
     pub fn new(cpu: u32, clock: Clock, rng: Rng) -> Env {
         Env {
-            frame: Frame::EMPTY,
+            frame: FramePlace::NOWHERE,
             cpu,
             numa_node: 0,
             trap: 0,
@@ -161,15 +168,62 @@ impl Env {
 
     /// Prepares the next run: takes its frame and forgets what the last run left.
     #[inline]
-    pub fn begin(&mut self, frame: Frame) {
-        self.frame = frame;
-        self.trap = 0;
-        self.trap_slot = 0;
-        self.tail_calls = 0;
-        self.next_program = Env::NO_PROGRAM;
-        self.budget = self.budget_per_run;
+    pub fn begin(&mut self, frame: FramePlace) {
+        self.begin_next(frame);
+        self.forget();
         self.timer = 0;
+    }
+
+    /// Prepares the next run of the same kind, if the last one ended plainly or was forgotten: of what [`Env::begin`] sets,
+    /// only this can have changed.
+    #[inline]
+    pub fn begin_next(&mut self, frame: FramePlace) {
+        self.frame = frame;
+        self.budget = self.budget_per_run;
         self.redirect = Redirect::Nowhere;
+    }
+
+    /// The frame being processed.
+    ///
+    /// # Safety
+    /// During a run only, whose frame must be live and changed by nobody else for as long as the reference.
+    #[must_use]
+    pub unsafe fn frame(&self) -> &Frame {
+        // SAFETY: the caller's.
+        unsafe { &*self.frame.address() }
+    }
+
+    /// The same, to change.
+    ///
+    /// # Safety
+    /// As [`Env::frame`], and nobody else may use it at all.
+    pub unsafe fn frame_mut(&mut self) -> &mut Frame {
+        // SAFETY: the caller's.
+        unsafe { &mut *self.frame.address() }
+    }
+
+    /// Where the frame being processed is.
+    #[inline]
+    #[must_use]
+    pub const fn frame_place(&self) -> FramePlace {
+        self.frame
+    }
+
+    /// Forgets why the last run was ended, and its tail calls.
+    #[inline]
+    pub fn forget(&mut self) {
+        self.trap = 0;
+        self.tail_calls = 0;
+        self.trap_slot = 0;
+        self.next_program = Env::NO_PROGRAM;
+    }
+
+    /// Whether the run was neither ended by a failed check nor made a tail call, so that the next one may be prepared by
+    /// [`Env::begin_next`].
+    #[inline]
+    #[must_use]
+    pub const fn ended_plainly(&self) -> bool {
+        self.trap | self.tail_calls == 0
     }
 
     /// Ends a run: gives back what it still holds. Each [`Env::begin`] needs one.
@@ -199,8 +253,8 @@ impl Env {
 
 /// What every run sets is in the first two lines, and so is what nearly every program reads.
 const _: () = {
-    assert!(offset_of!(Env, numa_node) < 64);
     assert!(offset_of!(Env, redirect) < 128);
+    assert!(size_of::<Env>() <= Env::FRAME);
 };
 
 /// Random, the same for the whole process.

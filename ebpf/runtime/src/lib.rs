@@ -43,8 +43,8 @@ pub use fib::{
     Mac,
 };
 pub use frame::{
-    Frame, FrameError, FrameMemory, FrameRef, MIN_FRAME, PACKET_HEADROOM, RESERVED_HEAD,
-    RESERVED_TAIL, TEST_RUN_MAX, TEST_RUN_MAX_FRAGMENTED, TEST_RUN_PAGE,
+    Frame, FrameError, FrameMemory, FramePlace, FrameRef, MIN_FRAME, PACKET_HEADROOM,
+    RESERVED_HEAD, RESERVED_TAIL, TEST_RUN_MAX, TEST_RUN_MAX_FRAGMENTED, TEST_RUN_PAGE,
 };
 pub use held::{Held, MAX_RECORDS, Record};
 pub use map_use::{holds_const_str, touches_fields};

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use squalus_analysis::Facts;
 use squalus_jit::{
-    CompiledProgram, Context, JitError, Lookahead, Options, Tier, compile_tier, run_burst,
-    run_timer,
+    CompiledProgram, Context, JitError, Lookahead, Options, Outcomes, Tier, compile_tier,
+    run_burst, run_timer,
 };
-use squalus_runtime::{Due, Env, FrameRef, LinkedProgram, Timers, TrapReason};
+use squalus_runtime::{Due, Env, FrameRef, LinkedProgram, Timers};
 
 /// What a program's code is made from.
 #[derive(Clone, Copy)]
@@ -52,23 +52,22 @@ impl Native {
         unsafe { run_timer(&self.programs, env, timers, due) };
     }
 
-    /// Runs program `entry` on each frame; `each` hears of the outcomes as those of
-    /// [`squalus_jit::run_burst`].
+    /// Runs program `entry` on each frame.
     ///
     /// # Safety
     /// The calling thread must be a worker of the maps' reclaimer, not paused.
     #[inline]
-    pub unsafe fn run_burst<'a>(
+    pub unsafe fn run_burst(
         &self,
         entry: usize,
         env: &mut Env,
         lookahead: &mut Lookahead,
-        frames: &mut [FrameRef<'a>],
-        each: impl FnMut(usize, &mut FrameRef<'a>, &Env, Result<u64, TrapReason>),
+        frames: &mut [FrameRef<'_>],
+        outcomes: &mut impl Outcomes,
     ) {
         // SAFETY: environment and frames are borrowed for all runs; `compile` made the programs from their
         // own facts; the rest is the caller's promise.
-        unsafe { run_burst(&self.programs, entry, env, lookahead, frames, each) };
+        unsafe { run_burst(&self.programs, entry, env, lookahead, frames, outcomes) };
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use squalus_interp::Interp;
 use squalus_isa::Verdict;
-use squalus_jit::Lookahead;
+use squalus_jit::{Lookahead, Outcomes};
 use squalus_maps::{Cursor, Target};
 use squalus_runtime::{Due, Env, FrameRef, Timers, Trap, TrapReason};
 
@@ -65,9 +65,11 @@ impl Tally {
     /// Counts a run that returned `value`.
     #[inline]
     fn verdict(&mut self, value: u64) -> Verdict {
-        let verdict = Verdict::from_return(value);
+        let verdict = Verdict::known(value).unwrap_or_else(|| {
+            self.unknown += 1;
+            Verdict::Aborted
+        });
         self.verdicts[verdict as usize] += 1;
-        self.unknown += u64::from(value as u32 >= Verdict::ALL.len() as u32);
         verdict
     }
 
@@ -181,15 +183,9 @@ impl Worker {
         let (frames, verdicts) = (&mut frames[..done], &mut verdicts[..done]);
         let mut tally = Tally::default();
         let (entry, destinations) = (self.entry, &mut self.destinations);
+        let each = |n: usize, value| verdicts[n] = tally.verdict(value);
         self.runs
-            .each(&self.shared, entry, frames, |n, frame, value| {
-                verdicts[n] = tally.verdict(value);
-                if verdicts[n] == Verdict::Redirect
-                    && let Some(place) = destinations.get_mut(n)
-                {
-                    *place = Destination::of(frame);
-                }
-            });
+            .each(&self.shared, entry, frames, destinations, each);
         tally.add_to(&self.runs.stats);
         self.rest();
         done
@@ -202,12 +198,10 @@ impl Worker {
             return Verdict::Aborted;
         }
         self.wake();
-        let verdict = Verdict::from_return(self.runs.one(&self.shared, program as usize, frame));
-        if verdict == Verdict::Redirect {
-            self.destinations[0] = Destination::of(frame);
-        }
+        let (shared, destinations) = (&self.shared, &mut self.destinations);
+        let value = self.runs.one(shared, program as usize, frame, destinations);
         self.rest();
-        verdict
+        Verdict::from_return(value)
     }
 
     /// The next device of a map that a frame was redirected to the whole of: its interface and its program.
@@ -238,7 +232,8 @@ impl Worker {
             let burst = left.min(BURST);
             let mut tally = Tally::default();
             for _ in 0..burst {
-                value = self.runs.one(&self.shared, self.entry, frame);
+                let (shared, destinations) = (&self.shared, &mut self.destinations);
+                value = self.runs.one(shared, self.entry, frame, destinations);
                 tally.verdict(value);
             }
             tally.add_to(&self.runs.stats);
@@ -315,55 +310,61 @@ impl Worker {
 }
 
 impl Runs {
-    /// Runs program `entry` on each frame and gives `each` the frame's number, the frame, and `r0`: 0
-    /// (`XDP_ABORTED`) if the run was ended. A frame is told where it goes if `r0` is `XDP_REDIRECT`.
+    /// Runs program `entry` on each frame and gives `each` the frame's number and `r0`: 0 (`XDP_ABORTED`) if the run
+    /// was ended. If `r0` is `XDP_REDIRECT`, the frame is told where it goes, and so is its place in `destinations`.
     ///
     /// The worker whose runs these are must be awake.
     #[inline]
-    fn each<'a>(
+    fn each(
         &mut self,
         shared: &Shared,
         entry: usize,
-        frames: &mut [FrameRef<'a>],
-        mut each: impl FnMut(usize, &mut FrameRef<'a>, u64),
+        frames: &mut [FrameRef<'_>],
+        destinations: &mut [Destination],
+        each: impl FnMut(usize, u64),
     ) {
-        let (stats, last_trap) = (&self.stats, &mut self.last_trap);
-        let mut trapped = |trap: Trap| {
-            add(&stats.traps[trap.reason as usize], 1);
-            *last_trap = Some(trap);
-            0
+        let (env, stats) = (&mut *self.env, &*self.stats);
+        let last_trap = &mut self.last_trap;
+        let mut hearer = Hearer {
+            entry,
+            stats,
+            last_trap,
+            destinations,
+            each,
         };
         if let Some(code) = &shared.code {
+            let lookahead = &mut self.lookahead;
             // SAFETY: this worker is registered with the maps' reclaimer; its callers woke it, and let no
             // quiescent point pass before this returns.
             unsafe {
-                let native = code.get();
-                let (env, lookahead) = (&mut self.env, &mut self.lookahead);
-                native.run_burst(entry, env, lookahead, frames, |n, frame, env, ended| {
-                    let value =
-                        ended.unwrap_or_else(|reason| trapped(native_trap(env, entry, reason)));
-                    if value as u32 == Verdict::Redirect as u32 {
-                        frame.set_redirect(env.redirect);
-                    }
-                    each(n, frame, value);
-                });
+                code.get()
+                    .run_burst(entry, env, lookahead, frames, &mut hearer);
             }
             return;
         }
         for (n, frame) in frames.iter_mut().enumerate() {
-            let env = &mut self.env;
             // SAFETY: as above.
             let result = unsafe { self.interp.run(&shared.programs, entry, env, frame) };
-            let value = result.unwrap_or_else(&mut trapped);
-            each(n, frame, value);
+            let value = result.unwrap_or_else(|trap| {
+                hearer.trap(trap);
+                0
+            });
+            hearer.returned(n, frame, env, value);
         }
     }
 
     /// Runs program `entry` on one frame and returns `r0`, as [`Runs::each`].
-    fn one(&mut self, shared: &Shared, entry: usize, frame: &mut FrameRef<'_>) -> u64 {
+    fn one(
+        &mut self,
+        shared: &Shared,
+        entry: usize,
+        frame: &mut FrameRef<'_>,
+        destinations: &mut [Destination],
+    ) -> u64 {
         let mut value = 0;
         let frames = std::slice::from_mut(frame);
-        self.each(shared, entry, frames, |_, _, returned| value = returned);
+        let each = |_, returned| value = returned;
+        self.each(shared, entry, frames, destinations, each);
         value
     }
 
@@ -386,15 +387,55 @@ impl Runs {
     }
 }
 
+/// Hears of the runs of a burst.
+struct Hearer<'r, F> {
+    entry: usize,
+    stats: &'r WorkerStats,
+    last_trap: &'r mut Option<Trap>,
+    destinations: &'r mut [Destination],
+    each: F,
+}
+
+impl<F> Hearer<'_, F> {
+    fn trap(&mut self, trap: Trap) {
+        add(&self.stats.traps[trap.reason as usize], 1);
+        *self.last_trap = Some(trap);
+    }
+
+    /// Notes where a frame goes. Out of the way of those that go nowhere.
+    #[inline(never)]
+    fn redirected(&mut self, n: usize, frame: &mut FrameRef<'_>, env: &Env) {
+        frame.set_redirect(env.redirect);
+        if let Some(place) = self.destinations.get_mut(n) {
+            *place = Destination::of(frame);
+        }
+    }
+}
+
+impl<F: FnMut(usize, u64)> Outcomes for Hearer<'_, F> {
+    #[cold]
+    fn trapped(&mut self, env: &Env) {
+        self.trap(native_trap(env, self.entry));
+    }
+
+    #[inline]
+    fn returned(&mut self, n: usize, frame: &mut FrameRef<'_>, env: &Env, value: u64) {
+        if value as u32 == Verdict::Redirect as u32 {
+            self.redirected(n, frame, env);
+        }
+        (self.each)(n, value);
+    }
+}
+
 /// Compiled code keeps no registers for us, and of tail calls only the last.
-#[cold]
-fn native_trap(env: &Env, program: usize, reason: TrapReason) -> Trap {
+fn native_trap(env: &Env, program: usize) -> Trap {
     let program = match env.next_program {
         Env::NO_PROGRAM => program,
         last => last as usize,
     };
     Trap {
-        reason,
+        // Only these numbers are ever stored.
+        reason: env.trap_reason().unwrap_or(TrapReason::Unsupported),
         program,
         slot: env.trap_slot as usize,
         registers: [0; 11],

@@ -120,12 +120,10 @@ impl Machine {
         let _worker = self.env.reclaimer.register();
         let mut buffer = GuardedBuffer::new(packet);
         let mut frame = buffer.frame();
-        self.run.begin(frame.raw());
+        self.run.begin(frame.place());
         // SAFETY: environment and frame are live and ours; the worker is registered; `compile` made the
         // programs from their own facts.
         let value = unsafe { run_linked(&self.compiled, 0, &raw mut self.run) };
-        // SAFETY: only the helpers changed the limits of the frame.
-        unsafe { frame.set_raw(self.run.frame) };
         frame.set_redirect(self.run.redirect);
         let result = match self.run.trap_reason() {
             None => Ok(value),

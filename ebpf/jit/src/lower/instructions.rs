@@ -8,7 +8,8 @@ use cranelift_codegen::ir::{
     types::{I8, I16, I32, I64, I128},
 };
 use squalus_isa::AtomicOp;
-use squalus_ssa::ir::{BinOp, Cmp, Function, Op, Order, Ty, UnOp, Value};
+use squalus_runtime::Env;
+use squalus_ssa::ir::{BinOp, Cmp, Fixed, Function, Op, Order, Region, Ty, UnOp, Value};
 
 use super::Lowering;
 
@@ -55,22 +56,22 @@ impl Lowering<'_, '_> {
                 off,
                 order,
             } => {
-                let base = self.address(*base);
+                let (base, off) = self.place(*base, *off);
                 let flags = self.regions.flags(*region);
                 if !plain(*order) {
-                    let address = self.b.ins().iadd_imm_s(base, i64::from(*off));
+                    let address = self.b.ins().iadd_imm_s(base, i64::from(off));
                     let flags = flags.with_aligned();
                     self.b.ins().atomic_load(width, flags, address)
                 } else if self.extended.contains(&inst) {
                     let wide = match data.ty {
-                        Ty::I8 => self.b.ins().uload8(I64, flags, base, *off),
-                        Ty::I16 => self.b.ins().uload16(I64, flags, base, *off),
-                        _ => self.b.ins().uload32(flags, base, *off),
+                        Ty::I8 => self.b.ins().uload8(I64, flags, base, off),
+                        Ty::I16 => self.b.ins().uload16(I64, flags, base, off),
+                        _ => self.b.ins().uload32(flags, base, off),
                     };
                     self.wide.insert(inst, wide);
                     self.b.ins().ireduce(width, wide)
                 } else {
-                    self.b.ins().load(width, flags, base, *off)
+                    self.b.ins().load(width, flags, base, off)
                 }
             }
             Op::Store {
@@ -79,9 +80,10 @@ impl Lowering<'_, '_> {
                 off,
                 value,
             } => {
-                let (base, value) = (self.address(*base), self.value(*value));
+                let (base, off) = self.place(*base, *off);
+                let value = self.value(*value);
                 let flags = self.regions.flags(*region);
-                self.b.ins().store(flags, value, base, *off);
+                self.b.ins().store(flags, value, base, off);
                 return None;
             }
             Op::Atomic { .. } => return self.atomic(&data.op, width),
@@ -109,6 +111,21 @@ impl Lowering<'_, '_> {
             }
             Op::Fixed(_) | Op::Param => unreachable!("these stand in no block"),
         })
+    }
+
+    /// Where an access goes. What stands behind the environment, for SSA, is its frame.
+    fn place(&mut self, base: Value, off: i32) -> (Ir, i32) {
+        let frame = Env::FRAME as i32;
+        let is_env = self.function.value(base).op == Op::Fixed(Fixed::Env);
+        if !is_env || off < frame {
+            return (self.address(base), off);
+        }
+        let bounds = self.bounds.unwrap_or_else(|| {
+            let flags = self.regions.flags(Region::Env);
+            let at = Env::OFFSET_FRAME as i32;
+            self.b.ins().load(I64, flags, self.env, at)
+        });
+        (bounds, off - frame)
     }
 
     fn bin(&mut self, op: BinOp, x: Value, y: Value) -> Ir {

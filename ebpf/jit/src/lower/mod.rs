@@ -40,6 +40,8 @@ struct Lowering<'a, 'b> {
     module: &'a Module<'a>,
     b: FunctionBuilder<'b>,
     env: Ir,
+    /// The address of the environment's frame, if it is a parameter.
+    bounds: Option<Ir>,
     values: Vec<Option<Ir>>,
     /// Numbers and addresses made in the current block.
     fixed: HashMap<Value, Ir>,
@@ -69,17 +71,19 @@ pub(crate) fn lower(
     let calling = isa.default_call_conv();
     let mut lowered = ir::Function::with_name_signature(
         UserFuncName::user(0, function.id),
-        signature(calling, 1 + function.params, 2),
+        signature(calling, 1 + function.params.max(1), 2),
     );
     let mut b = FunctionBuilder::new(&mut lowered, builder);
     let entry = b.create_block();
     b.append_block_params_for_function_params(entry);
     b.switch_to_block(entry);
     let env = b.block_params(entry)[0];
+    let bounds = (function.params == 0).then(|| b.block_params(entry)[1]);
     let mut lowering = Lowering {
         function,
         module,
         env,
+        bounds,
         values: vec![None; function.values.len()],
         fixed: HashMap::new(),
         addresses: HashMap::new(),

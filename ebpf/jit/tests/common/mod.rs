@@ -147,12 +147,10 @@ pub fn run_jit(loaded: &Loaded, programs: &[CompiledProgram], packet: &[u8]) -> 
     memory.set(packet).expect("the packet has a valid length");
     let mut frame = memory.frame().expect("a packet was set");
     let mut env = new_env(100_000);
-    env.begin(frame.raw());
+    env.begin(frame.place());
     // SAFETY: environment and frame are live and ours; the worker is registered; `compile_all` made the
     // programs from their own facts.
     let value = unsafe { run_linked(programs, 0, &raw mut env) };
-    // SAFETY: only the helpers changed the limits of the frame.
-    unsafe { frame.set_raw(env.frame) };
     Ran {
         result: env.trap_reason().map_or(Ok(value), Err),
         slot: env.trap_reason().map(|_| env.trap_slot as usize),

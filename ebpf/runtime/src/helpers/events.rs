@@ -20,13 +20,15 @@ helpers! {
             return Errno::EINVAL.as_return();
         }
         let packet = ((flags & PACKET_MASK) >> 32) as usize;
-        if packet > env.frame.len() {
+        // SAFETY: the module's contract: the environment's frame is live, and nobody changes it meanwhile.
+        let frame = unsafe { env.frame() };
+        if packet > frame.len() {
             return Errno::EFAULT.as_return();
         }
         // SAFETY: the module's contract: readable data, and a live frame whose packet is as long as checked
         // above. Nobody writes to either meanwhile.
         let (map, data, packet) = unsafe {
-            (map(m), bytes(data, size), slice::from_raw_parts(env.frame.data(), packet))
+            (map(m), bytes(data, size), slice::from_raw_parts(frame.data(), packet))
         };
         let Some(events) = map.perf() else {
             return Errno::EINVAL.as_return();

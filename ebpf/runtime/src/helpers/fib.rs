@@ -51,7 +51,8 @@ helpers! {
         // SAFETY: the module's contract: four readable and writable bytes.
         let asked = unsafe { place.read_unaligned() };
         let len = match asked {
-            0 => env.frame.linear_len() as u32,
+            // SAFETY: the module's contract: the environment's frame is live.
+            0 => unsafe { env.frame() }.linear_len() as u32,
             len => len.wrapping_add(link.header),
         };
         // SAFETY: as above.

@@ -14,24 +14,31 @@ helpers! {
     /// `bpf_xdp_adjust_head(ctx, delta)`.
     fn xdp_adjust_head(env, _, delta) {
         // SAFETY: the module's contract: the environment's frame is live and ours.
-        outcome(unsafe { env.frame.adjust_head(delta as i32) })
+        outcome(unsafe { env.frame_mut().adjust_head(delta as i32) })
     }
 
     /// `bpf_xdp_adjust_tail(ctx, delta)`.
     fn xdp_adjust_tail(env, _, delta) {
         // SAFETY: the module's contract: the environment's frame is live and ours.
-        outcome(unsafe { env.frame.adjust_tail(delta as i32) })
+        outcome(unsafe { env.frame_mut().adjust_tail(delta as i32) })
     }
 
     /// `bpf_xdp_adjust_meta(ctx, delta)`.
-    fn xdp_adjust_meta(env, _, delta) { outcome(env.frame.adjust_meta(delta as i32)) }
+    fn xdp_adjust_meta(env, _, delta) {
+        // SAFETY: the module's contract: the environment's frame is live and ours.
+        outcome(unsafe { env.frame_mut() }.adjust_meta(delta as i32))
+    }
 
     /// `bpf_xdp_get_buff_len(ctx)`.
-    fn xdp_get_buff_len(env) { env.frame.len() as u64 }
+    fn xdp_get_buff_len(env) {
+        // SAFETY: the module's contract: the environment's frame is live.
+        unsafe { env.frame() }.len() as u64
+    }
 
     /// `bpf_xdp_load_bytes(ctx, offset, to, len)`.
     fn xdp_load_bytes(env, _, offset, to, len) {
-        let part = env.frame.part(offset as u32, len as u32);
+        // SAFETY: the module's contract: the environment's frame is live.
+        let part = unsafe { env.frame() }.part(offset as u32, len as u32);
         outcome(part.map(|from| {
             // SAFETY: `from` has `len` packet bytes; `to` is writable for `len` by the module's contract.
             // They may overlap when the program copies within the packet.
@@ -41,7 +48,8 @@ helpers! {
 
     /// `bpf_xdp_store_bytes(ctx, offset, from, len)`.
     fn xdp_store_bytes(env, _, offset, from, len) {
-        let part = env.frame.part(offset as u32, len as u32);
+        // SAFETY: the module's contract: the environment's frame is live.
+        let part = unsafe { env.frame() }.part(offset as u32, len as u32);
         outcome(part.map(|to| {
             // SAFETY: `to` has `len` packet bytes; `from` is readable for `len` by the module's contract.
             // They may overlap when the program copies within the packet.
