@@ -1,7 +1,7 @@
 //! What calls of helpers and subprograms do to a state.
 
 use squalus_isa::{HelperId, MapType, Reg, ValueFields};
-use squalus_runtime::{ArgKind, Proto, RetKind, STACK_SIZE, proto};
+use squalus_runtime::{ArgKind, ArgLen, ArgMemory, Proto, RetKind, STACK_SIZE, Usage, proto};
 
 use crate::machine::{Effect, FrameRead, Machine};
 use crate::{Access, Area, FuncId, Interval, MapRef, Name, Scalar, State, Value};
@@ -16,8 +16,7 @@ struct Memory {
     pointer: Value,
     len: i64,
     access: Access,
-    read: bool,
-    write: bool,
+    usage: Usage,
 }
 
 impl Machine<'_> {
@@ -39,7 +38,9 @@ impl Machine<'_> {
             if !self.argument_proved(state, proto, n, *kind) {
                 effect.unproved_args |= 1 << n;
             }
-            if let Some(memory) = self.memory(state, n, *kind) {
+            if let ArgKind::Memory(memory) = kind
+                && let Some(memory) = self.memory(state, n, *memory)
+            {
                 self.touch_memory(func, state, &memory, &mut effect);
             }
         }
@@ -90,20 +91,11 @@ impl Machine<'_> {
             ArgKind::ConstMapPtr => matches!(value, Value::Map { map, null: None }
                 if self.map_allowed(proto, map)),
             ArgKind::Size { zero } => zero || value.scalar().umin > 0,
-            ArgKind::MemRead { nullable: true } if value == Value::constant(0) => {
+            ArgKind::Memory(memory) if memory.nullable && value == Value::constant(0) => {
                 state.reg(arg(n + 1)).scalar().as_constant() == Some(0)
             }
-            ArgKind::MapKey
-            | ArgKind::MapValue
-            | ArgKind::MapValueOut
-            | ArgKind::MemRead { .. }
-            | ArgKind::MemWrite
-            | ArgKind::MemUpdate
-            | ArgKind::MapValueUpdate
-            | ArgKind::FixedIn { .. }
-            | ArgKind::FixedOut { .. }
-            | ArgKind::FixedUpdate { .. } => self
-                .memory(state, n, kind)
+            ArgKind::Memory(memory) => self
+                .memory(state, n, memory)
                 .is_some_and(|memory| memory.access.is_proved()),
             ArgKind::CallbackCtx | ArgKind::ConstAllocSize => true,
             ArgKind::SpinLock => self.is_field(value, |fields| fields.spin_lock),
@@ -155,73 +147,38 @@ impl Machine<'_> {
         rest.is_some_and(|rest| rest.contains(&0))
     }
 
-    /// The memory argument `n` names, if it names any.
-    fn memory(&self, state: &State, n: usize, kind: ArgKind) -> Option<Memory> {
-        let pointer = state.reg(arg(n));
-        let map = || match state.reg(Reg::R1) {
+    /// The memory that argument `n` names, unless it is known to be null.
+    fn memory(&self, state: &State, n: usize, kind: ArgMemory) -> Option<Memory> {
+        let (pointer, usage) = (state.reg(arg(n)), kind.usage);
+        if kind.nullable && pointer == Value::constant(0) {
+            return None;
+        }
+        let map = match state.reg(Reg::R1) {
             Value::Map { map, .. } => self.def(map),
             _ => None,
         };
-        let len = match kind {
-            ArgKind::MapKey => map().map(|def| def.key_size.into()),
-            ArgKind::MapValue | ArgKind::MapValueOut | ArgKind::MapValueUpdate => {
-                map().map(|def| def.value_size.into())
-            }
-            ArgKind::MemRead { nullable } => {
-                if nullable && pointer == Value::constant(0) {
-                    return None;
-                }
-                Some(state.reg(arg(n + 1)).scalar().umax)
-            }
-            ArgKind::MemWrite | ArgKind::MemUpdate => Some(state.reg(arg(n + 1)).scalar().umax),
-            ArgKind::FixedIn { size }
-            | ArgKind::FixedOut { size }
-            | ArgKind::FixedUpdate { size } => Some(size.into()),
-            _ => return None,
+        let len = match kind.len {
+            ArgLen::Key => map.map(|def| def.key_size),
+            ArgLen::Value => map.map(|def| def.value_size),
+            ArgLen::Next => u32::try_from(state.reg(arg(n + 1)).scalar().umax).ok(),
+            ArgLen::Bytes(len) => Some(len),
         };
-        let write = matches!(
-            kind,
-            ArgKind::MemWrite
-                | ArgKind::MemUpdate
-                | ArgKind::MapValueOut
-                | ArgKind::MapValueUpdate
-                | ArgKind::FixedOut { .. }
-                | ArgKind::FixedUpdate { .. }
-        );
-        let updates = matches!(
-            kind,
-            ArgKind::MemUpdate | ArgKind::MapValueUpdate | ArgKind::FixedUpdate { .. }
-        );
-        let read = !write || updates;
-        let len = len.and_then(|len| u32::try_from(len).ok()).map(i64::from);
-        Some(match len {
-            Some(len) => Memory {
-                pointer,
-                len,
-                access: self.reach(state, &pointer, len, (read, write)),
-                read,
-                write,
-            },
-            None => Memory {
-                pointer,
-                len: 0,
-                access: Access::Checked(Area::Any),
-                read,
-                write,
-            },
+        let access = match len {
+            Some(len) => self.reach(state, &pointer, len.into(), usage),
+            None => Access::Checked(Area::Any),
+        };
+        Some(Memory {
+            pointer,
+            len: len.unwrap_or(0).into(),
+            access,
+            usage,
         })
     }
 
     /// How an access that reads, writes or both is known to be allowed.
-    fn reach(
-        &self,
-        state: &State,
-        pointer: &Value,
-        len: i64,
-        (read, write): (bool, bool),
-    ) -> Access {
-        let access = self.classify(state, pointer, len, write);
-        if read && write && access.is_proved() {
+    fn reach(&self, state: &State, pointer: &Value, len: i64, usage: Usage) -> Access {
+        let access = self.classify(state, pointer, len, usage.writes());
+        if usage == Usage::Updates && access.is_proved() {
             return self.classify(state, pointer, len, false);
         }
         access
@@ -252,10 +209,10 @@ impl Machine<'_> {
             let free = usize::from(effect.lent[0].is_some());
             effect.lent[free] = Some((owner, off.bytes(memory.len)));
         }
-        if memory.write {
+        if memory.usage.writes() {
             self.wrote(func, state, &memory.pointer, memory.len, access);
         }
-        if !memory.read {
+        if !memory.usage.reads() {
             return;
         }
         if !access.is_proved() {

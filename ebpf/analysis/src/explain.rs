@@ -1,7 +1,7 @@
 //! Facts in words: what will be checked at run time, and why it could not be proved.
 
 use squalus_isa::{CallTarget, Inst, MapFlags, Operand, Reg, format_inst};
-use squalus_runtime::{ArgKind, LinkedProgram, STACK_SIZE, proto};
+use squalus_runtime::{ArgKind, ArgLen, ArgMemory, LinkedProgram, STACK_SIZE, proto};
 
 use crate::value::Base;
 use crate::{Access, Facts, InstFacts, Interval, MapRef, Scalar, Value};
@@ -130,7 +130,10 @@ fn argument(program: &LinkedProgram, known: &InstFacts, reg: Reg, kind: ArgKind)
     let next = Reg::new(reg.index() as u8 + 1).map(|next| known.reg(next).scalar());
     let sized = matches!(
         kind,
-        ArgKind::MemRead { .. } | ArgKind::MemWrite | ArgKind::MemUpdate
+        ArgKind::Memory(ArgMemory {
+            len: ArgLen::Next,
+            ..
+        })
     );
     let mut reason = format!("argument {number} ({reg:?}) {wants}");
     match (sized.then_some(next).flatten(), value) {

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use squalus_isa::{AluOp, CallTarget, Decoded, HelperId, Inst, MapFlags, Operand, Reg, Width};
-use squalus_runtime::{ArgKind, LinkedProgram, Proto, proto};
+use squalus_runtime::{LinkedProgram, Proto, proto};
 
 use crate::calls::arg;
 use crate::{Access, Area, Facts, InstFacts, MapRef, Shapes, Value};
@@ -80,7 +80,7 @@ impl Written<'_> {
             }
         }
         for (at, kind) in proto.args.iter().enumerate() {
-            if !writes_through(*kind) {
+            if !kind.writes_through() {
                 continue;
             }
             if known.unproved_args & 1 << at != 0 {
@@ -186,20 +186,5 @@ const fn changes_map(id: HelperId) -> bool {
             | HelperId::MAP_DELETE_ELEM
             | HelperId::MAP_PUSH_ELEM
             | HelperId::MAP_POP_ELEM
-    )
-}
-
-/// Whether helpers write through such an argument. What a callback does with its context, its own stores say.
-const fn writes_through(kind: ArgKind) -> bool {
-    matches!(
-        kind,
-        ArgKind::MemWrite
-            | ArgKind::MemUpdate
-            | ArgKind::MapValueOut
-            | ArgKind::MapValueUpdate
-            | ArgKind::FixedOut { .. }
-            | ArgKind::FixedUpdate { .. }
-            | ArgKind::SpinLock
-            | ArgKind::Timer
     )
 }

@@ -2,21 +2,12 @@
 
 use squalus_isa::ValueFields;
 use squalus_maps::Map;
-use squalus_runtime::{ArgKind, Proto, TrapReason, holds_const_str};
+use squalus_runtime::{
+    ArgKind, ArgLen, ArgMemory, MAX_ARG_SIZE, Proto, TrapReason, holds_const_str,
+};
 
 use crate::machine::{Checked, Machine};
 use crate::value::{Kind, Value};
-
-/// The longest memory a helper may be given (`BPF_MAX_VAR_SIZ`).
-const MAX_SIZE: u64 = 1 << 29;
-
-/// How a helper uses memory it is given.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Use {
-    Reads,
-    Writes,
-    Updates,
-}
 
 impl Machine<'_> {
     /// Checks all arguments; returns the map among them. Stack memory that the helper writes holds numbers
@@ -49,30 +40,9 @@ impl Machine<'_> {
                 *map = Some(check_map(proto, value)?);
                 Ok(())
             }
-            ArgKind::MapKey => {
-                let map = map.ok_or(TrapReason::Argument)?;
-                self.give(value, map.def().key_size.into(), Use::Reads)
-            }
-            ArgKind::MapValue | ArgKind::MapValueOut | ArgKind::MapValueUpdate => {
-                let map = map.ok_or(TrapReason::Argument)?;
-                let how = match kind {
-                    ArgKind::MapValue => Use::Reads,
-                    ArgKind::MapValueUpdate => Use::Updates,
-                    _ => Use::Writes,
-                };
-                self.give(value, map.def().value_size.into(), how)
-            }
-            ArgKind::MemRead { nullable: true } if value == Value::scalar(0) => {
-                require(self.size_after(n)? == 0)
-            }
-            ArgKind::MemRead { .. } => self.give(value, self.size_after(n)?, Use::Reads),
-            ArgKind::MemWrite => self.give(value, self.size_after(n)?, Use::Writes),
-            ArgKind::MemUpdate => self.give(value, self.size_after(n)?, Use::Updates),
-            ArgKind::FixedIn { size } => self.give(value, size.into(), Use::Reads),
-            ArgKind::FixedOut { size } => self.give(value, size.into(), Use::Writes),
-            ArgKind::FixedUpdate { size } => self.give(value, size.into(), Use::Updates),
+            ArgKind::Memory(memory) => self.give(memory, n, *map),
             ArgKind::Size { zero } => {
-                require(value.is_scalar() && value.bits < MAX_SIZE && (value.bits != 0 || zero))
+                require(value.is_scalar() && value.bits < MAX_ARG_SIZE && (value.bits != 0 || zero))
             }
             ArgKind::ConstAllocSize => require(value.is_scalar()),
             ArgKind::Callback => require(matches!(value.kind, Kind::Function { .. })),
@@ -86,19 +56,35 @@ impl Machine<'_> {
     /// The length that the argument after argument `n` states.
     fn size_after(&self, n: usize) -> Checked<u64> {
         let size = self.regs.get(n + 2).copied().unwrap_or(Value::UNINIT);
-        if size.is_scalar() && size.bits < MAX_SIZE {
+        if size.is_scalar() && size.bits < MAX_ARG_SIZE {
             Ok(size.bits)
         } else {
             Err(TrapReason::Argument)
         }
     }
 
-    fn give(&mut self, value: Value, len: u64, how: Use) -> Checked<()> {
+    /// Lets the helper have the memory of argument `n`. Stack memory that it writes holds numbers from now on.
+    fn give(&mut self, memory: ArgMemory, n: usize, map: Option<&Map>) -> Checked<()> {
+        let value = self.regs[n + 1];
+        let def = || map.map(Map::def).ok_or(TrapReason::Argument);
+        let len = match memory.len {
+            ArgLen::Key => def()?.key_size.into(),
+            ArgLen::Value => def()?.value_size.into(),
+            ArgLen::Next => self.size_after(n)?,
+            ArgLen::Bytes(len) => len.into(),
+        };
+        if memory.nullable && value == Value::scalar(0) {
+            return if len == 0 {
+                Ok(())
+            } else {
+                Err(TrapReason::Argument)
+            };
+        }
         let len = len as usize;
-        if how != Use::Writes {
+        if memory.usage.reads() {
             self.place(value, 0, len, false)?;
         }
-        if how != Use::Reads {
+        if memory.usage.writes() {
             let place = self.place(value, 0, len, true)?;
             if let Some(stack) = place.stack {
                 self.stacks.mark(stack, len, Kind::Scalar);

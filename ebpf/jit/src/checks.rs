@@ -8,14 +8,17 @@ use squalus_analysis::Area;
 use squalus_isa::{MapFlags, MemSize, ValueFields};
 use squalus_maps::Map;
 use squalus_runtime::{
-    ArgKind, CtxField, Env, Proto, STACK_SIZE, TrapReason, ctx_field, holds_const_str, protos,
-    touches_fields,
+    ArgKind, ArgLen, ArgMemory, CtxField, Env, MAX_ARG_SIZE, Proto, STACK_SIZE, TrapReason,
+    ctx_field, holds_const_str, protos, touches_fields,
 };
 
 use squalus_ssa::support::Request;
 
 use crate::context::Context;
 use crate::run::RunState;
+
+/// Addresses below this are null pointers with an offset.
+const NULL_PAGE: u64 = 4096;
 
 impl Context {
     /// Asks the program's maps, and the maps in its maps of maps, until one answers. Runs of compiled code
@@ -27,11 +30,6 @@ impl Context {
         })
     }
 }
-
-/// Addresses below this are null pointers with an offset.
-const NULL_PAGE: u64 = 4096;
-/// The longest memory a helper may be given (`BPF_MAX_VAR_SIZ`).
-const MAX_SIZE: u64 = 1 << 29;
 
 /// Checks the access `request` at `address`: 0, or the number of a [`TrapReason`].
 ///
@@ -230,7 +228,6 @@ struct Args<'a> {
 impl Args<'_> {
     fn check(&self, proto: &Proto, n: usize, kind: ArgKind) -> Result<(), TrapReason> {
         let value = self.args[n];
-        let size = || self.args.get(n + 1).copied().unwrap_or(u64::MAX);
         let require = |ok: bool, reason| if ok { Ok(()) } else { Err(reason) };
         match kind {
             ArgKind::Anything
@@ -242,36 +239,9 @@ impl Args<'_> {
                 require(value == ctx, TrapReason::Argument)
             }
             ArgKind::ConstMapPtr => self.map(value, |map| proto.may_use(map.def()))?,
-            ArgKind::MapKey => {
-                let len = self.map(self.args[0], |map| map.def().key_size)?;
-                self.memory(value, len.into(), false)
-            }
-            ArgKind::MapValue | ArgKind::MapValueOut => {
-                let len = self.map(self.args[0], |map| map.def().value_size)?;
-                self.memory(value, len.into(), kind == ArgKind::MapValueOut)
-            }
-            ArgKind::MapValueUpdate => {
-                let len = self.map(self.args[0], |map| map.def().value_size)?;
-                self.memory(value, len.into(), false)?;
-                self.memory(value, len.into(), true)
-            }
-            ArgKind::MemRead { nullable: true } if value == 0 => {
-                require(size() == 0, TrapReason::Argument)
-            }
-            ArgKind::MemRead { .. } => self.memory(value, size(), false),
-            ArgKind::MemWrite => self.memory(value, size(), true),
-            ArgKind::MemUpdate => {
-                self.memory(value, size(), false)?;
-                self.memory(value, size(), true)
-            }
-            ArgKind::FixedIn { size } => self.memory(value, size.into(), false),
-            ArgKind::FixedOut { size } => self.memory(value, size.into(), true),
-            ArgKind::FixedUpdate { size } => {
-                self.memory(value, size.into(), false)?;
-                self.memory(value, size.into(), true)
-            }
+            ArgKind::Memory(memory) => self.memory(memory, n),
             ArgKind::Size { zero } => require(
-                value < MAX_SIZE && (zero || value > 0),
+                value < MAX_ARG_SIZE && (zero || value > 0),
                 TrapReason::Argument,
             ),
             ArgKind::SpinLock => require(
@@ -305,12 +275,29 @@ impl Args<'_> {
         self.context.ask(is).is_some()
     }
 
-    fn memory(&self, address: u64, len: u64, write: bool) -> Result<(), TrapReason> {
-        if len >= MAX_SIZE {
+    /// Whether the program may give the helper the memory that argument `n` names.
+    fn memory(&self, memory: ArgMemory, n: usize) -> Result<(), TrapReason> {
+        let value = self.args[n];
+        let len = match memory.len {
+            ArgLen::Key => self.map(self.args[0], |map| map.def().key_size.into())?,
+            ArgLen::Value => self.map(self.args[0], |map| map.def().value_size.into())?,
+            ArgLen::Next => self.args.get(n + 1).copied().unwrap_or(u64::MAX),
+            ArgLen::Bytes(len) => len.into(),
+        };
+        let null = memory.nullable && value == 0;
+        if null && len != 0 || len >= MAX_ARG_SIZE {
             return Err(TrapReason::Argument);
         }
-        let request = Request::new(Area::Any, len as u32, write, false);
-        find(self.env, self.context, address, request)
+        if null {
+            return Ok(());
+        }
+        let usage = memory.usage;
+        let accesses = [(usage.reads(), false), (usage.writes(), true)];
+        for (_, write) in accesses.into_iter().filter(|(happens, _)| *happens) {
+            let request = Request::new(Area::Any, len as u32, write, false);
+            find(self.env, self.context, value, request)?;
+        }
+        Ok(())
     }
 
     /// Asks the map at `address`, if one of the program's is there.

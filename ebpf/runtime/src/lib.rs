@@ -9,6 +9,7 @@
 //! Map pointers in registers are addresses of [`squalus_maps::Map`]; map values are where the map keeps
 //! them.
 
+mod arg;
 pub mod asm;
 mod callback;
 mod clock;
@@ -31,6 +32,7 @@ mod timers;
 mod trace;
 mod trap;
 
+pub use arg::{ArgKind, ArgLen, ArgMemory, MAX_ARG_SIZE, Usage};
 pub use callback::{
     Iterates, LentKeys, MAX_LENT_KEY, MAX_LOOPS, Walk, function_address, loop_rounds,
 };
@@ -49,7 +51,7 @@ pub use frame::{
 pub use held::{Held, MAX_RECORDS, Record};
 pub use map_use::{holds_const_str, touches_fields};
 pub use program::{LinkError, LinkedProgram, POISON_HELPER, Reject, SourceLine, Subprogram};
-pub use proto::{ArgKind, HelperFn, Proto, RetKind, proto, protos};
+pub use proto::{HelperFn, Proto, RetKind, proto, protos};
 pub use redirect::Redirect;
 pub use refused::why_refused;
 pub use timers::{Callback, Due, Timers};

@@ -3,13 +3,13 @@
 use squalus_isa::HelperId;
 
 use crate::Env;
+use crate::arg::{ArgKind, ArgLen, ArgMemory, Usage};
 use crate::callback::engine_only;
 use crate::helpers;
 
 use ArgKind::{
-    Anything, Callback, CallbackCtx, ConstAllocSize, ConstMapPtr, ConstStr, Ctx, FixedIn, FixedOut,
-    FixedUpdate, MapKey, MapValue, MapValueOut, MapValueUpdate, MemRead, MemUpdate, MemWrite,
-    RingRecord, Size, Timer, Vararg,
+    Anything, Callback, CallbackCtx, ConstAllocSize, ConstMapPtr, ConstStr, Ctx, RingRecord, Size,
+    Timer, Vararg,
 };
 
 /// A helper's implementation: the environment and the five argument registers.
@@ -17,71 +17,6 @@ use ArgKind::{
 /// # Safety
 /// The environment must be the running worker's; every argument must be what the helper's [`Proto`] says.
 pub type HelperFn = unsafe extern "C" fn(*mut Env, u64, u64, u64, u64, u64) -> u64;
-
-/// What a helper's argument must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ArgKind {
-    /// The context.
-    Ctx,
-    /// A map: the address of its [`squalus_maps::Map`], from a 64-bit immediate or a map of maps.
-    ConstMapPtr,
-    /// Readable memory as long as the map's key.
-    MapKey,
-    /// Readable memory as long as the map's value.
-    MapValue,
-    /// Readable memory whose length the next argument gives.
-    MemRead {
-        /// Whether it may be null (the length is then 0).
-        nullable: bool,
-    },
-    /// Writable memory whose length the next argument gives; it need not be initialised.
-    MemWrite,
-    /// The length of the memory of the argument before.
-    Size {
-        /// Whether 0 is allowed.
-        zero: bool,
-    },
-    /// Any initialised value.
-    Anything,
-    /// Writable memory as long as the map's value; it need not be initialised.
-    MapValueOut,
-    /// Readable and writable memory whose length the next argument gives.
-    MemUpdate,
-    /// Writable memory of a fixed length; it need not be initialised.
-    FixedOut {
-        /// Length in bytes.
-        size: u32,
-    },
-    /// Readable and writable memory as long as the map's value.
-    MapValueUpdate,
-    /// Readable memory of a fixed length.
-    FixedIn {
-        /// Length in bytes.
-        size: u32,
-    },
-    /// Readable and writable memory of a fixed length.
-    FixedUpdate {
-        /// Length in bytes.
-        size: u32,
-    },
-    /// Anything: the helper looks at it if an argument before says so. A register that was never written
-    /// holds what it happens to.
-    Vararg,
-    /// The address of a subprogram.
-    Callback,
-    /// Any initialised value, passed on to the callback.
-    CallbackCtx,
-    /// A `struct bpf_spin_lock` inside a map value: 4 bytes, aligned.
-    SpinLock,
-    /// A `struct bpf_timer` inside a map value: 16 bytes, aligned to 8.
-    Timer,
-    /// The start of a record that was reserved in a ring buffer and not given back.
-    RingRecord,
-    /// How many bytes to reserve.
-    ConstAllocSize,
-    /// A NUL-terminated string in a map that nobody can change.
-    ConstStr,
-}
 
 /// What a helper returns in `r0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -140,10 +75,29 @@ pub fn protos() -> &'static [Proto] {
     PROTOS
 }
 
-const READ: ArgKind = MemRead { nullable: false };
-const READ_OR_NULL: ArgKind = MemRead { nullable: true };
+const KEY: ArgKind = memory(ArgLen::Key, Usage::Reads);
+const VALUE: ArgKind = memory(ArgLen::Value, Usage::Reads);
+const READ: ArgKind = memory(ArgLen::Next, Usage::Reads);
+const READ_OR_NULL: ArgKind = ArgKind::Memory(ArgMemory {
+    len: ArgLen::Next,
+    usage: Usage::Reads,
+    nullable: true,
+});
+const WRITE: ArgKind = memory(ArgLen::Next, Usage::Writes);
 const SIZE: ArgKind = Size { zero: false };
 const SIZE_OR_ZERO: ArgKind = Size { zero: true };
+
+const fn memory(len: ArgLen, usage: Usage) -> ArgKind {
+    ArgKind::Memory(ArgMemory {
+        len,
+        usage,
+        nullable: false,
+    })
+}
+
+const fn fixed_in(bytes: u32) -> ArgKind {
+    memory(ArgLen::Bytes(bytes), Usage::Reads)
+}
 
 const fn scalar(id: HelperId, args: &'static [ArgKind], function: HelperFn) -> Proto {
     Proto {
@@ -181,37 +135,37 @@ const fn adjust(id: HelperId, function: HelperFn) -> Proto {
 static PROTOS: &[Proto] = &[
     lookup(
         HelperId::MAP_LOOKUP_ELEM,
-        &[ConstMapPtr, MapKey],
+        &[ConstMapPtr, KEY],
         helpers::map_lookup_elem,
     ),
     scalar(
         HelperId::MAP_UPDATE_ELEM,
-        &[ConstMapPtr, MapKey, MapValue, Anything],
+        &[ConstMapPtr, KEY, VALUE, Anything],
         helpers::map_update_elem,
     ),
     scalar(
         HelperId::MAP_DELETE_ELEM,
-        &[ConstMapPtr, MapKey],
+        &[ConstMapPtr, KEY],
         helpers::map_delete_elem,
     ),
     lookup(
         HelperId::MAP_LOOKUP_PERCPU_ELEM,
-        &[ConstMapPtr, MapKey, Anything],
+        &[ConstMapPtr, KEY, Anything],
         helpers::map_lookup_percpu_elem,
     ),
     scalar(
         HelperId::MAP_PUSH_ELEM,
-        &[ConstMapPtr, MapValue, Anything],
+        &[ConstMapPtr, VALUE, Anything],
         helpers::map_push_elem,
     ),
     scalar(
         HelperId::MAP_POP_ELEM,
-        &[ConstMapPtr, MapValueOut],
+        &[ConstMapPtr, memory(ArgLen::Value, Usage::Writes)],
         helpers::map_pop_elem,
     ),
     scalar(
         HelperId::MAP_PEEK_ELEM,
-        &[ConstMapPtr, MapValueUpdate],
+        &[ConstMapPtr, memory(ArgLen::Value, Usage::Updates)],
         helpers::map_peek_elem,
     ),
     scalar(HelperId::KTIME_GET_NS, &[], helpers::ktime_get_ns),
@@ -267,7 +221,7 @@ static PROTOS: &[Proto] = &[
     ),
     scalar(
         HelperId::XDP_LOAD_BYTES,
-        &[Ctx, Anything, MemWrite, SIZE],
+        &[Ctx, Anything, WRITE, SIZE],
         helpers::xdp_load_bytes,
     ),
     scalar(
@@ -311,12 +265,18 @@ static PROTOS: &[Proto] = &[
     ),
     scalar(
         HelperId::FIB_LOOKUP,
-        &[Ctx, MemUpdate, SIZE, Anything],
+        &[Ctx, memory(ArgLen::Next, Usage::Updates), SIZE, Anything],
         helpers::fib_lookup,
     ),
     scalar(
         HelperId::CHECK_MTU,
-        &[Ctx, Anything, FixedUpdate { size: 4 }, Anything, Anything],
+        &[
+            Ctx,
+            Anything,
+            memory(ArgLen::Bytes(4), Usage::Updates),
+            Anything,
+            Anything,
+        ],
         helpers::check_mtu,
     ),
     scalar(
@@ -364,38 +324,48 @@ static PROTOS: &[Proto] = &[
     ),
     scalar(
         HelperId::SNPRINTF,
-        &[MemWrite, SIZE_OR_ZERO, ConstStr, READ_OR_NULL, SIZE_OR_ZERO],
+        &[WRITE, SIZE_OR_ZERO, ConstStr, READ_OR_NULL, SIZE_OR_ZERO],
         helpers::snprintf,
     ),
     scalar(
         HelperId::STRTOL,
-        &[READ, SIZE, Anything, FixedOut { size: 8 }],
+        &[
+            READ,
+            SIZE,
+            Anything,
+            memory(ArgLen::Bytes(8), Usage::Writes),
+        ],
         helpers::strtol,
     ),
     scalar(
         HelperId::STRTOUL,
-        &[READ, SIZE, Anything, FixedOut { size: 8 }],
+        &[
+            READ,
+            SIZE,
+            Anything,
+            memory(ArgLen::Bytes(8), Usage::Writes),
+        ],
         helpers::strtoul,
     ),
     scalar(HelperId::STRNCMP, &[READ, SIZE, ConstStr], helpers::strncmp),
     scalar(
         HelperId::TCP_RAW_GEN_SYNCOOKIE_IPV4,
-        &[FixedIn { size: 20 }, READ, SIZE_OR_ZERO],
+        &[fixed_in(20), READ, SIZE_OR_ZERO],
         helpers::tcp_raw_gen_syncookie_ipv4,
     ),
     scalar(
         HelperId::TCP_RAW_GEN_SYNCOOKIE_IPV6,
-        &[FixedIn { size: 40 }, READ, SIZE_OR_ZERO],
+        &[fixed_in(40), READ, SIZE_OR_ZERO],
         helpers::tcp_raw_gen_syncookie_ipv6,
     ),
     scalar(
         HelperId::TCP_RAW_CHECK_SYNCOOKIE_IPV4,
-        &[FixedIn { size: 20 }, FixedIn { size: 20 }],
+        &[fixed_in(20), fixed_in(20)],
         helpers::tcp_raw_check_syncookie_ipv4,
     ),
     scalar(
         HelperId::TCP_RAW_CHECK_SYNCOOKIE_IPV6,
-        &[FixedIn { size: 40 }, FixedIn { size: 20 }],
+        &[fixed_in(40), fixed_in(20)],
         helpers::tcp_raw_check_syncookie_ipv6,
     ),
 ];
@@ -408,17 +378,15 @@ mod tests {
     fn sizes_follow_memory_and_maps_come_first() {
         for proto in protos() {
             for (n, arg) in proto.args.iter().enumerate() {
-                match arg {
-                    MemRead { .. } | MemWrite => {
-                        assert!(
-                            matches!(proto.args.get(n + 1), Some(Size { .. })),
-                            "{}",
-                            proto.id
-                        );
-                    }
-                    MapKey | MapValue => assert_eq!(proto.args[0], ConstMapPtr, "{}", proto.id),
-                    _ => {}
-                }
+                let ArgKind::Memory(memory) = arg else {
+                    continue;
+                };
+                let fits = match memory.len {
+                    ArgLen::Key | ArgLen::Value => proto.args[0] == ConstMapPtr,
+                    ArgLen::Next => matches!(proto.args.get(n + 1), Some(Size { .. })),
+                    ArgLen::Bytes(_) => true,
+                };
+                assert!(fits, "{}", proto.id);
             }
         }
     }

@@ -92,7 +92,7 @@ impl Builder<'_> {
         let mut args = self.args(known, proto.args.len());
         let mut copies = Vec::new();
         for (n, kind) in proto.args.iter().enumerate() {
-            if let Some(copy) = self.copy_in(known, n, writes(*kind)) {
+            if let Some(copy) = self.copy_in(known, n, kind.writes_through()) {
                 args[n] = self.emit.function.fixed(Fixed::Temp(copy.temp));
                 copies.push(copy);
             }
@@ -176,7 +176,7 @@ impl Builder<'_> {
             }
             if let Some(region) = pointed(&known.reg(arg(n)), *kind) {
                 reads.push(region);
-                if self::writes(*kind) || known.unproved_args != 0 {
+                if kind.writes_through() || known.unproved_args != 0 {
                     writes.push(region);
                 }
             }
@@ -320,7 +320,7 @@ impl Builder<'_> {
     fn word_of_memory(&mut self, known: &InstFacts, n: usize, bytes: Range<i32>) -> Value {
         let pointer = known.reg(arg(n));
         let base = self.reg(known, arg(n));
-        let region = pointed(&pointer, ArgKind::MapKey).unwrap_or(Region::Any);
+        let region = region_of(&pointer);
         let (mut at, mut word) = (bytes.start, None);
         while at < bytes.end {
             let mut widths = [Ty::I64, Ty::I32, Ty::I16].into_iter();
@@ -519,53 +519,28 @@ impl Builder<'_> {
     }
 }
 
-/// Whether a helper writes through such an argument.
-fn writes(kind: ArgKind) -> bool {
-    match kind {
-        ArgKind::MemWrite
-        | ArgKind::MemUpdate
-        | ArgKind::MapValueOut
-        | ArgKind::MapValueUpdate
-        | ArgKind::FixedOut { .. }
-        | ArgKind::FixedUpdate { .. }
-        | ArgKind::CallbackCtx
-        | ArgKind::SpinLock
-        | ArgKind::Timer
-        | ArgKind::RingRecord => true,
-        ArgKind::Ctx
-        | ArgKind::ConstMapPtr
-        | ArgKind::MapKey
-        | ArgKind::MapValue
-        | ArgKind::MemRead { .. }
-        | ArgKind::Size { .. }
-        | ArgKind::Anything
-        | ArgKind::FixedIn { .. }
-        | ArgKind::Vararg
-        | ArgKind::Callback
-        | ArgKind::ConstAllocSize
-        | ArgKind::ConstStr => false,
-    }
-}
-
 /// The memory that an argument of a helper points into, if it is memory.
 fn pointed(pointer: &Known, kind: ArgKind) -> Option<Region> {
-    if matches!(
+    let is_memory = !matches!(
         kind,
         ArgKind::Ctx
             | ArgKind::ConstMapPtr
             | ArgKind::Size { .. }
             | ArgKind::Anything
             | ArgKind::Callback
-    ) {
-        return None;
-    }
-    Some(match pointer {
+    );
+    is_memory.then(|| region_of(pointer))
+}
+
+/// The memory that a pointer leads into.
+fn region_of(pointer: &Known) -> Region {
+    match pointer {
         Known::Stack { .. } => Region::Frame,
         Known::Packet { .. } => Region::Packet,
         Known::MapValue { .. } => Region::MapValue(None),
         Known::MapKey { .. } | Known::Record { .. } => Region::Lent,
         _ => Region::Any,
-    })
+    }
 }
 
 const _: () = assert!(STACK_SIZE == 512);
