@@ -286,31 +286,7 @@ impl Machine<'_> {
         {
             return Err(Refusal::ContextSign { off });
         }
-        let value = match (access, pointer) {
-            (Access::Context(field), _) => context(field),
-            (Access::Proved(Area::Stack), Value::Stack { func: owner, off })
-                if owner == func && off.as_constant().is_some() =>
-            {
-                state.load(off.lo, bytes)
-            }
-            (Access::Proved(Area::Stack), Value::Stack { func: owner, off })
-                if off.as_constant().is_some() =>
-            {
-                let known = state.load_outer(owner, off.lo, bytes);
-                known.unwrap_or(Value::Scalar(Scalar::of_bytes(bytes)))
-            }
-            (Access::Proved(Area::MapValue), Value::MapValue { map, off, .. }) => {
-                self.frozen_load(map, off, bytes)
-            }
-            // It may be the context after all, of which a pointer is read.
-            (Access::Checked(Area::Any), _) if bytes == 4 && !signed => Value::TOP,
-            _ => Value::Scalar(Scalar::of_bytes(bytes)),
-        };
-        let value = if signed {
-            Value::Scalar(value.scalar().truncate(bytes * 8).sign_extend(bytes * 8))
-        } else {
-            value
-        };
+        let value = self.loaded(func, state, (&pointer, access), (size, signed));
         let room = state.room(&pointer);
         let line = match (access, pointer) {
             (Access::Proved(Area::Stack), Value::Stack { func: owner, off }) if owner == func => {
@@ -324,6 +300,39 @@ impl Machine<'_> {
             room,
             ..touch(func, &pointer, bytes, access)
         })
+    }
+
+    /// What a load finds.
+    fn loaded(
+        &self,
+        func: FuncId,
+        state: &State,
+        (pointer, access): (&Value, Access),
+        (size, signed): (MemSize, bool),
+    ) -> Value {
+        let bytes = size.bytes();
+        let any = Value::Scalar(Scalar::of_bytes(bytes));
+        let value = match (access, *pointer) {
+            (Access::Context(field), _) => context(field),
+            (Access::Proved(Area::Stack), Value::Stack { func: owner, off }) => {
+                match off.as_constant() {
+                    Some(off) if owner == func => state.load(off, bytes),
+                    Some(off) => state.load_outer(owner, off, bytes).unwrap_or(any),
+                    None => any,
+                }
+            }
+            (Access::Proved(Area::MapValue), Value::MapValue { map, off, .. }) => {
+                self.frozen_load(map, off, bytes)
+            }
+            // It may be the context after all, of which a pointer is read.
+            (Access::Checked(Area::Any), _) if bytes == 4 && !signed => Value::TOP,
+            _ => any,
+        };
+        if !signed {
+            return value;
+        }
+        let bits = bytes * 8;
+        Value::Scalar(value.scalar().truncate(bits).sign_extend(bits))
     }
 
     fn frozen_load(&self, map: MapRef, off: Interval, bytes: u32) -> Value {
