@@ -10,59 +10,39 @@ pub(crate) const fn alu(op: AluOp, width: Width, a: u64, b: u64) -> u64 {
     }
 }
 
-const fn alu64(op: AluOp, a: u64, b: u64) -> u64 {
-    let (sa, sb) = (a.cast_signed(), b.cast_signed());
-    let shift = (b & 63) as u32;
-    match op {
-        AluOp::Add => a.wrapping_add(b),
-        AluOp::Sub => a.wrapping_sub(b),
-        AluOp::Mul => a.wrapping_mul(b),
-        AluOp::Div if b == 0 => 0,
-        AluOp::Div => a / b,
-        AluOp::SDiv if b == 0 => 0,
-        AluOp::SDiv => sa.wrapping_div(sb).cast_unsigned(),
-        AluOp::Mod if b == 0 => a,
-        AluOp::Mod => a % b,
-        AluOp::SMod if b == 0 => a,
-        AluOp::SMod => sa.wrapping_rem(sb).cast_unsigned(),
-        AluOp::Or => a | b,
-        AluOp::And => a & b,
-        AluOp::Xor => a ^ b,
-        AluOp::Lsh => a << shift,
-        AluOp::Rsh => a >> shift,
-        AluOp::Arsh => (sa >> shift).cast_unsigned(),
-        AluOp::Neg => sa.wrapping_neg().cast_unsigned(),
-        AluOp::Mov => b,
-        AluOp::MovSx(bits) => sign_extend(b, bits),
-    }
+macro_rules! operations {
+    ($name:ident, $word:ty) => {
+        const fn $name(op: AluOp, a: $word, b: $word) -> $word {
+            let (sa, sb) = (a.cast_signed(), b.cast_signed());
+            let shift = b as u32 % <$word>::BITS;
+            match op {
+                AluOp::Add => a.wrapping_add(b),
+                AluOp::Sub => a.wrapping_sub(b),
+                AluOp::Mul => a.wrapping_mul(b),
+                AluOp::Div if b == 0 => 0,
+                AluOp::Div => a / b,
+                AluOp::SDiv if b == 0 => 0,
+                AluOp::SDiv => sa.wrapping_div(sb).cast_unsigned(),
+                AluOp::Mod if b == 0 => a,
+                AluOp::Mod => a % b,
+                AluOp::SMod if b == 0 => a,
+                AluOp::SMod => sa.wrapping_rem(sb).cast_unsigned(),
+                AluOp::Or => a | b,
+                AluOp::And => a & b,
+                AluOp::Xor => a ^ b,
+                AluOp::Lsh => a << shift,
+                AluOp::Rsh => a >> shift,
+                AluOp::Arsh => (sa >> shift).cast_unsigned(),
+                AluOp::Neg => sa.wrapping_neg().cast_unsigned(),
+                AluOp::Mov => b,
+                AluOp::MovSx(bits) => sign_extend(b as u64, bits) as $word,
+            }
+        }
+    };
 }
 
-const fn alu32(op: AluOp, a: u32, b: u32) -> u32 {
-    let (sa, sb) = (a.cast_signed(), b.cast_signed());
-    let shift = b & 31;
-    match op {
-        AluOp::Add => a.wrapping_add(b),
-        AluOp::Sub => a.wrapping_sub(b),
-        AluOp::Mul => a.wrapping_mul(b),
-        AluOp::Div if b == 0 => 0,
-        AluOp::Div => a / b,
-        AluOp::SDiv if b == 0 => 0,
-        AluOp::SDiv => sa.wrapping_div(sb).cast_unsigned(),
-        AluOp::Mod if b == 0 => a,
-        AluOp::Mod => a % b,
-        AluOp::SMod if b == 0 => a,
-        AluOp::SMod => sa.wrapping_rem(sb).cast_unsigned(),
-        AluOp::Or => a | b,
-        AluOp::And => a & b,
-        AluOp::Xor => a ^ b,
-        AluOp::Lsh => a << shift,
-        AluOp::Rsh => a >> shift,
-        AluOp::Arsh => (sa >> shift).cast_unsigned(),
-        AluOp::Neg => sa.wrapping_neg().cast_unsigned(),
-        AluOp::Mov => b,
-        AluOp::MovSx(bits) => sign_extend(b as u64, bits) as u32,
-    }
-}
+operations!(alu64, u64);
+operations!(alu32, u32);
 
 /// The low `bits` bits of `value` as a signed number, in 64 bits.
 pub(crate) const fn sign_extend(value: u64, bits: u8) -> u64 {

@@ -74,44 +74,30 @@ pub(crate) unsafe fn store_release(to: *mut u8, size: MemSize, value: u64) {
     unsafe { store(to, size, value) };
 }
 
-/// Atomic read-modify-write of 64 bits; returns the old value. `r0` is what `CmpXchg` compares with.
-///
-/// # Safety
-/// As [`store`]; `at` must be aligned to 8.
-pub(crate) unsafe fn atomic64(at: *mut u8, op: AtomicOp, src: u64, r0: u64) -> u64 {
-    // SAFETY: the caller promises memory and alignment.
-    let cell = unsafe { AtomicU64::from_ptr(at.cast()) };
-    match op {
-        AtomicOp::Add => cell.fetch_add(src, SeqCst),
-        AtomicOp::Or => cell.fetch_or(src, SeqCst),
-        AtomicOp::And => cell.fetch_and(src, SeqCst),
-        AtomicOp::Xor => cell.fetch_xor(src, SeqCst),
-        AtomicOp::Xchg => cell.swap(src, SeqCst),
-        AtomicOp::CmpXchg => cell
-            .compare_exchange(r0, src, SeqCst, SeqCst)
-            .unwrap_or_else(|old| old),
-        // The machine makes these itself.
-        AtomicOp::LoadAcquire | AtomicOp::StoreRelease => cell.load(SeqCst),
-    }
+macro_rules! atomic {
+    ($name:ident, $word:ty, $cell:ty) => {
+        /// Atomic read-modify-write; returns the old value. `r0` is what `CmpXchg` compares with.
+        ///
+        /// # Safety
+        /// As [`store`]; `at` must be aligned to the word's size.
+        pub(crate) unsafe fn $name(at: *mut u8, op: AtomicOp, src: $word, r0: $word) -> $word {
+            // SAFETY: the caller promises memory and alignment.
+            let cell = unsafe { <$cell>::from_ptr(at.cast()) };
+            match op {
+                AtomicOp::Add => cell.fetch_add(src, SeqCst),
+                AtomicOp::Or => cell.fetch_or(src, SeqCst),
+                AtomicOp::And => cell.fetch_and(src, SeqCst),
+                AtomicOp::Xor => cell.fetch_xor(src, SeqCst),
+                AtomicOp::Xchg => cell.swap(src, SeqCst),
+                AtomicOp::CmpXchg => cell
+                    .compare_exchange(r0, src, SeqCst, SeqCst)
+                    .unwrap_or_else(|old| old),
+                // The machine makes these itself.
+                AtomicOp::LoadAcquire | AtomicOp::StoreRelease => cell.load(SeqCst),
+            }
+        }
+    };
 }
 
-/// As [`atomic64`] with 32 bits.
-///
-/// # Safety
-/// As [`store`]; `at` must be aligned to 4.
-pub(crate) unsafe fn atomic32(at: *mut u8, op: AtomicOp, src: u32, r0: u32) -> u32 {
-    // SAFETY: the caller promises memory and alignment.
-    let cell = unsafe { AtomicU32::from_ptr(at.cast()) };
-    match op {
-        AtomicOp::Add => cell.fetch_add(src, SeqCst),
-        AtomicOp::Or => cell.fetch_or(src, SeqCst),
-        AtomicOp::And => cell.fetch_and(src, SeqCst),
-        AtomicOp::Xor => cell.fetch_xor(src, SeqCst),
-        AtomicOp::Xchg => cell.swap(src, SeqCst),
-        AtomicOp::CmpXchg => cell
-            .compare_exchange(r0, src, SeqCst, SeqCst)
-            .unwrap_or_else(|old| old),
-        // The machine makes these itself.
-        AtomicOp::LoadAcquire | AtomicOp::StoreRelease => cell.load(SeqCst),
-    }
-}
+atomic!(atomic64, u64, AtomicU64);
+atomic!(atomic32, u32, AtomicU32);
