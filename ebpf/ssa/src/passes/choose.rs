@@ -15,18 +15,13 @@ pub(super) fn run(function: &mut Function) {
 
 /// Makes the end of a block a jump if all that its two ways differ in is easily chosen.
 fn choose(function: &mut Function, block: Block) {
-    let Some(Terminator::Branch {
-        condition,
-        then,
-        other,
-    }) = &function.block(block).end
-    else {
+    let Some((condition, [then, other])) = function.branch(block) else {
         return;
     };
-    let Op::Cmp(op, a, b) = function.value(*condition).op else {
+    let Op::Cmp(op, a, b) = function.value(condition).op else {
         return;
     };
-    let (condition, slot) = (*condition, function.value(*condition).slot);
+    let slot = function.value(condition).slot;
     let cold = function.block(block).cold;
     let (Some(then), Some(other)) = (way(function, then, cold), way(function, other, cold)) else {
         return;

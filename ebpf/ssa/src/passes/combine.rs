@@ -56,7 +56,8 @@ impl Combine<'_> {
             } => return self.store(inst, region, base, off, value),
             Op::Load { order, .. } => match place(self.function, inst) {
                 Some(read) if order == Order::Plain => {
-                    self.waiting.retain(|store| !store.place.may_overlap(&read));
+                    self.waiting
+                        .retain(|store| !store.place.may_overlap(self.function, &read));
                 }
                 _ => self.waiting.clear(),
             },
@@ -87,14 +88,14 @@ impl Combine<'_> {
             };
             if let Some(whole) = self.whole(halves) {
                 self.out.retain(|&inst| inst != earlier.inst);
-                let overtaken = |store: &Waiting| store.place.may_overlap(&place);
+                let overtaken = |store: &Waiting| store.place.may_overlap(self.function, &place);
                 self.waiting
                     .retain(|store| store.inst != earlier.inst && !overtaken(store));
                 return self.put(inst, region, (place.base, low), whole);
             }
         }
         self.waiting
-            .retain(|store| !store.place.may_overlap(&place));
+            .retain(|store| !store.place.may_overlap(self.function, &place));
         let private = matches!(region, Region::Packet | Region::Frame | Region::Temp(_));
         if ty == self.ty && private {
             if self.waiting.len() == MOST {
@@ -201,7 +202,12 @@ impl Combine<'_> {
         let at = a.min(b);
         let whole = Place { ty: wide, ..first };
         let mut between = self.out[at..a.max(b)].iter();
-        if between.any(|&inst| changes(self.function, inst, &whole)) {
+        // A load that is made earlier may not pass its check.
+        let kept_apart = |inst| {
+            matches!(self.function.value(inst).op, Op::TrapIf { .. })
+                || whole.may_be_changed_by(self.function, inst)
+        };
+        if between.any(|&inst| kept_apart(inst)) {
             return None;
         }
         let Op::Load {
@@ -224,24 +230,5 @@ impl Combine<'_> {
         let value = self.function.make(load, wide, slot);
         self.out.insert(at, value);
         Some(value)
-    }
-}
-
-/// Whether an instruction may change these bytes, or must not be passed.
-fn changes(function: &Function, inst: Value, bytes: &Place) -> bool {
-    match &function.value(inst).op {
-        Op::Store {
-            region,
-            base,
-            off,
-            value,
-        } => {
-            let stored = Place::new(function, *region, *base, *off, function.ty(*value));
-            stored.may_overlap(bytes)
-        }
-        Op::Native { effect, .. } => effect.writes.iter().any(|r| r.overlaps(bytes.region)),
-        Op::Load { order, .. } => *order != Order::Plain,
-        Op::Atomic { .. } | Op::Local { .. } | Op::TailCall(..) | Op::TrapIf { .. } => true,
-        _ => false,
     }
 }

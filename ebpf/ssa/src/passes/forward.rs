@@ -7,24 +7,15 @@
 
 use std::ops::Range;
 
-use super::fold::offset;
+use super::place::Place;
 use super::rewrite::{Aliases, predecessors};
 use crate::ir::{BinOp, Block, Effect, Function, Op, Order, Region, Ty, UnOp, Value};
 
 /// Bytes whose content is known.
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    region: Region,
-    base: Value,
-    off: i64,
+    place: Place,
     value: Value,
-    ty: Ty,
-}
-
-impl Known {
-    fn bytes(&self) -> Range<i64> {
-        self.off..self.off + i64::from(self.ty.bytes())
-    }
 }
 
 /// How much is kept in mind at once: more is rarely used, and costs time.
@@ -77,18 +68,11 @@ impl Forward {
                 off,
                 order: Order::Plain,
             } => {
-                let ty = function.ty(inst);
-                let (base, off) = place(function, base, off);
-                if let Some(value) = self.find(function, region, base, off, ty, inst) {
+                let place = Place::new(function, region, base, off, function.ty(inst));
+                if let Some(value) = self.find(function, &place, inst) {
                     return self.aliases.set(inst, value);
                 }
-                self.keep(Known {
-                    region,
-                    base,
-                    off,
-                    value: inst,
-                    ty,
-                });
+                self.keep(Known { place, value: inst });
             }
             Op::Store {
                 region,
@@ -96,25 +80,17 @@ impl Forward {
                 off,
                 value,
             } => {
-                let ty = function.ty(value);
-                let (base, off) = place(function, base, off);
-                let new = Known {
-                    region,
-                    base,
-                    off,
-                    value,
-                    ty,
-                };
+                let place = Place::new(function, region, base, off, function.ty(value));
                 self.known
-                    .retain(|known| !may_overlap(function, known, &new));
-                self.keep(new);
+                    .retain(|known| !known.place.may_overlap(function, &place));
+                self.keep(Known { place, value });
             }
             Op::Load { .. } | Op::Atomic { .. } => {
                 let kept = |region: Region| {
                     matches!(region, Region::Env | Region::Temp(_) | Region::Packet)
                         && !matches!(op, Op::Atomic { region: written, .. } if written.overlaps(region))
                 };
-                self.known.retain(|known| kept(known.region));
+                self.known.retain(|known| kept(known.place.region));
             }
             Op::Native { ref effect, .. } => self.written(effect),
             Op::Local { .. } | Op::TailCall(..) => self.known.clear(),
@@ -125,8 +101,8 @@ impl Forward {
 
     fn written(&mut self, effect: &Effect) {
         let writes = &effect.writes;
-        self.known
-            .retain(|known| !writes.iter().any(|region| region.overlaps(known.region)));
+        let kept = |place: &Place| !writes.iter().any(|region| region.overlaps(place.region));
+        self.known.retain(|known| kept(&known.place));
     }
 
     fn keep(&mut self, known: Known) {
@@ -137,41 +113,30 @@ impl Forward {
     }
 
     /// What a load would give, as a value, if all its bytes are known.
-    fn find(
-        &mut self,
-        function: &mut Function,
-        region: Region,
-        base: Value,
-        off: i64,
-        ty: Ty,
-        inst: Value,
-    ) -> Option<Value> {
-        let wanted = off..off + i64::from(ty.bytes());
-        let same = |known: &&Known| known.region == region && known.base == base;
-        let whole = self.known.iter().rev().filter(same).find(|known| {
-            let bytes = known.bytes();
-            bytes.start <= wanted.start && wanted.end <= bytes.end
+    fn find(&mut self, function: &mut Function, wanted: &Place, inst: Value) -> Option<Value> {
+        let bytes = wanted.bytes();
+        let mut beside = self.known.iter().rev();
+        let whole = beside.find(|Known { place, .. }| {
+            let known = place.bytes();
+            place.is_beside(wanted) && known.start <= bytes.start && bytes.end <= known.end
         });
         if let Some(&whole) = whole {
-            return Some(self.part(function, &whole, off, ty, inst));
+            return Some(self.part(function, &whole, wanted, inst));
         }
-        let parts = self.parts(region, base, &wanted)?;
-        Some(self.join(function, &parts, off, ty, inst))
+        let parts = self.parts(wanted)?;
+        Some(self.join(function, &parts, wanted, inst))
     }
 
     /// Known bytes that together are what is wanted, in order.
-    fn parts(&self, region: Region, base: Value, wanted: &Range<i64>) -> Option<Vec<Known>> {
+    fn parts(&self, wanted: &Place) -> Option<Vec<Known>> {
         let mut parts = Vec::new();
-        let mut at = wanted.start;
-        while at < wanted.end {
-            let next = self.known.iter().rev().find(|known| {
-                known.region == region
-                    && known.base == base
-                    && known.off == at
-                    && known.bytes().end <= wanted.end
+        let Range { start: mut at, end } = wanted.bytes();
+        while at < end {
+            let next = self.known.iter().rev().find(|Known { place, .. }| {
+                place.is_beside(wanted) && place.off == at && place.bytes().end <= end
             })?;
             parts.push(*next);
-            at = next.bytes().end;
+            at = next.place.bytes().end;
         }
         Some(parts)
     }
@@ -180,19 +145,18 @@ impl Forward {
         &mut self,
         function: &mut Function,
         whole: &Known,
-        off: i64,
-        ty: Ty,
+        wanted: &Place,
         inst: Value,
     ) -> Value {
-        let slot = function.value(inst).slot;
+        let (slot, from) = (function.value(inst).slot, &whole.place);
         let mut value = whole.value;
-        let shift = (off - whole.off) as u64 * 8;
+        let shift = (wanted.off - from.off) as u64 * 8;
         if shift != 0 {
-            let by = function.number(whole.ty, shift);
-            value = self.make(function, Op::Bin(BinOp::LShr, value, by), whole.ty, slot);
+            let by = function.number(from.ty, shift);
+            value = self.make(function, Op::Bin(BinOp::LShr, value, by), from.ty, slot);
         }
-        if ty != whole.ty {
-            value = self.make(function, Op::Un(UnOp::Truncate, value), ty, slot);
+        if wanted.ty != from.ty {
+            value = self.make(function, Op::Un(UnOp::Truncate, value), wanted.ty, slot);
         }
         value
     }
@@ -201,15 +165,14 @@ impl Forward {
         &mut self,
         function: &mut Function,
         parts: &[Known],
-        off: i64,
-        ty: Ty,
+        wanted: &Place,
         inst: Value,
     ) -> Value {
-        let slot = function.value(inst).slot;
+        let (slot, ty) = (function.value(inst).slot, wanted.ty);
         let mut joined = None;
         for part in parts {
             let mut value = self.make(function, Op::Un(UnOp::ZeroExtend, part.value), ty, slot);
-            let shift = (part.off - off) as u64 * 8;
+            let shift = (part.place.off - wanted.off) as u64 * 8;
             if shift != 0 {
                 let by = function.number(ty, shift);
                 value = self.make(function, Op::Bin(BinOp::Shl, value, by), ty, slot);
@@ -226,34 +189,5 @@ impl Forward {
         let value = function.make(op, ty, slot);
         self.out.push(value);
         value
-    }
-}
-
-/// An address as a base and a distance.
-fn place(function: &Function, base: Value, off: i32) -> (Value, i64) {
-    let (base, distance) = offset(function, base);
-    (base, distance.cast_signed().wrapping_add(off.into()))
-}
-
-/// Whether a store may change known bytes.
-fn may_overlap(function: &Function, known: &Known, stored: &Known) -> bool {
-    if !known.region.overlaps(stored.region) {
-        return false;
-    }
-    let apart = |a: Range<i64>, b: Range<i64>| a.end <= b.start || b.end <= a.start;
-    if known.base == stored.base {
-        return !apart(known.bytes(), stored.bytes());
-    }
-    // Different numbers are different addresses.
-    match (
-        function.constant(known.base),
-        function.constant(stored.base),
-    ) {
-        (Some(a), Some(b)) => {
-            let distance = b.wrapping_sub(a).cast_signed();
-            let at = stored.off.wrapping_add(distance);
-            !apart(known.bytes(), at..at.wrapping_add(stored.ty.bytes().into()))
-        }
-        _ => true,
     }
 }

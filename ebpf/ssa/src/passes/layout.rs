@@ -109,18 +109,13 @@ fn passed(function: &Function) -> Vec<bool> {
 /// that only one of them is needed. If it is known how it begins and ends, the question is which is less, for the
 /// code generator would turn the one whether they are equal back.
 fn advanced(function: &mut Function, before: &[Vec<Block>], of: &Loop, block: Block) {
-    let Some(Terminator::Branch {
-        condition,
-        then,
-        other,
-    }) = &function.block(block).end
-    else {
+    let Some((condition, [then, other])) = function.branch(block) else {
         return;
     };
     let back = [then, other]
         .into_iter()
         .position(|target| target.block == of.head);
-    let Op::Cmp(op, param, limit) = function.value(*condition).op else {
+    let Op::Cmp(op, param, limit) = function.value(condition).op else {
         return;
     };
     let params = &function.block(of.head).params;
@@ -135,7 +130,7 @@ fn advanced(function: &mut Function, before: &[Vec<Block>], of: &Loop, block: Bl
     let Some(by) = function.constant(by).filter(|_| base == param) else {
         return;
     };
-    let (ty, slot) = (function.ty(param), function.value(*condition).slot);
+    let (ty, slot) = (function.ty(param), function.value(condition).slot);
     let again = if back == 0 { op } else { negated(op) };
     let mut latches = before[of.head.0 as usize]
         .iter()
@@ -189,21 +184,16 @@ fn last(ty: Ty, first: u64, by: u64, (again, limit): (Cmp, u64)) -> Option<(Cmp,
 
 /// Has a branch that may leave a loop stay in it by its second target.
 fn stay(function: &mut Function, of: &Loop, block: Block) {
-    let Some(Terminator::Branch {
-        condition,
-        then,
-        other,
-    }) = &function.block(block).end
-    else {
+    let Some((condition, [then, other])) = function.branch(block) else {
         return;
     };
     if !of.has(then.block) || of.has(other.block) {
         return;
     }
-    let Op::Cmp(op, a, b) = function.value(*condition).op else {
+    let Op::Cmp(op, a, b) = function.value(condition).op else {
         return;
     };
-    let slot = function.value(*condition).slot;
+    let slot = function.value(condition).slot;
     let (then, other) = (other.clone(), then.clone());
     let condition = function.make(Op::Cmp(negated(op), a, b), Ty::I8, slot);
     let data = function.block_mut(block);

@@ -1,7 +1,7 @@
 //! Loads of neighbouring bytes that are put together are one load.
 
 use super::place::{Place, place};
-use crate::ir::{BinOp, Function, Op, Order, Region, Ty, UnOp, Value};
+use crate::ir::{BinOp, Function, Op, Ty, UnOp, Value};
 
 /// Goes over all blocks.
 pub(super) fn run(function: &mut Function) {
@@ -54,67 +54,51 @@ fn merged(function: &Function, before: &[Value], inst: Value) -> Option<Merged> 
         return None;
     }
     parts.sort_by_key(|part| part.shift);
-    let places: Option<Vec<Place>> = parts
-        .iter()
-        .map(|part| place(function, part.load))
-        .collect();
-    let places = places?;
+    let (first, swapped) = lowest(function, &parts)?;
+    let lowest = place(function, first)?;
+    let ty = Ty::of_bytes(lowest.ty.bytes() * parts.len() as u32)?;
+    let whole = Place { ty, ..lowest };
+    if ty > function.ty(inst) || !is_undisturbed(function, before, &parts, &whole) {
+        return None;
+    }
+    let load = function.value(first).op.clone();
+    Some(Merged { load, ty, swapped })
+}
+
+/// The load at the lowest address, if all are side by side and none is shifted out of its place; and whether their
+/// bytes are in the order of the network.
+fn lowest(function: &Function, parts: &[Part]) -> Option<(Value, bool)> {
+    let places = parts.iter().map(|part| place(function, part.load));
+    let places: Vec<Place> = places.collect::<Option<_>>()?;
     let ty = places[0].ty;
-    let size = i64::from(ty.bytes());
-    let whole = Ty::of_bytes(ty.bytes() * parts.len() as u32)?;
-    if whole > function.ty(inst) {
-        return None;
-    }
     let step = u64::from(ty.bits());
-    let in_order = parts
-        .iter()
-        .enumerate()
-        .all(|(n, part)| part.shift == n as u64 * step);
-    let alike = places
-        .iter()
-        .all(|p| p.ty == ty && p.base == places[0].base && p.region == places[0].region);
-    if !in_order || !alike {
-        return None;
-    }
+    let mut shifts = parts.iter().zip(0..);
+    let in_order = shifts.all(|(part, n)| part.shift == n * step);
     let rising = places
         .windows(2)
-        .all(|pair| pair[1].off - pair[0].off == size);
+        .all(|pair| pair[0].is_followed_by(&pair[1]));
     let falling = places
         .windows(2)
-        .all(|pair| pair[0].off - pair[1].off == size);
-    let first = match (rising, falling) {
-        (true, _) => 0,
-        (_, true) if ty == Ty::I8 => parts.len() - 1,
-        _ => return None,
-    };
-    let earliest = before
-        .iter()
-        .position(|value| parts.iter().any(|part| part.load == *value))?;
-    let all_here = parts
-        .iter()
-        .all(|part| before[earliest..].contains(&part.load));
-    let disturbed = before[earliest..]
-        .iter()
-        .any(|&value| changes_memory(function, value, places[first].region));
-    if !all_here || disturbed {
-        return None;
+        .all(|pair| pair[1].is_followed_by(&pair[0]));
+    match (rising, falling) {
+        _ if !in_order => None,
+        (true, _) => Some((parts[0].load, false)),
+        (_, true) if ty == Ty::I8 => Some((parts[parts.len() - 1].load, true)),
+        _ => None,
     }
-    let Op::Load {
-        region, base, off, ..
-    } = function.value(parts[first].load).op
-    else {
-        return None;
+}
+
+/// Whether the loads are all in `before`, and nothing there after the first of them changes what they read.
+fn is_undisturbed(function: &Function, before: &[Value], parts: &[Part], bytes: &Place) -> bool {
+    let is_part = |value: &Value| parts.iter().any(|part| part.load == *value);
+    let Some(earliest) = before.iter().position(is_part) else {
+        return false;
     };
-    Some(Merged {
-        load: Op::Load {
-            region,
-            base,
-            off,
-            order: Order::Plain,
-        },
-        ty: whole,
-        swapped: !rising,
-    })
+    let since = &before[earliest..];
+    let mut loads = parts.iter().map(|part| part.load);
+    let mut rest = since.iter();
+    loads.all(|load| since.contains(&load))
+        && !rest.any(|&value| bytes.may_be_changed_by(function, value))
 }
 
 fn collect(function: &Function, value: Value, shift: u64, parts: &mut Vec<Part>) -> Option<()> {
@@ -135,20 +119,5 @@ fn collect(function: &Function, value: Value, shift: u64, parts: &mut Vec<Part>)
             Some(())
         }
         _ => None,
-    }
-}
-
-fn changes_memory(function: &Function, value: Value, region: Region) -> bool {
-    match &function.value(value).op {
-        Op::Store {
-            region: written, ..
-        }
-        | Op::Atomic {
-            region: written, ..
-        } => written.overlaps(region),
-        Op::Native { effect, .. } => effect.writes.iter().any(|written| written.overlaps(region)),
-        Op::Local { .. } | Op::TailCall(..) => true,
-        Op::Load { order, .. } => *order != Order::Plain,
-        _ => false,
     }
 }

@@ -30,19 +30,49 @@ impl Place {
         self.off..self.off + i64::from(self.ty.bytes())
     }
 
-    pub(super) fn may_overlap(&self, other: &Place) -> bool {
-        let apart = || {
-            let (a, b) = (self.bytes(), other.bytes());
-            self.base == other.base && (a.end <= b.start || b.end <= a.start)
+    /// Whether both are in the same kind of memory, at known distances from each other.
+    pub(super) fn is_beside(&self, other: &Place) -> bool {
+        self.region == other.region && self.base == other.base
+    }
+
+    pub(super) fn may_overlap(&self, function: &Function, other: &Place) -> bool {
+        if !self.region.overlaps(other.region) {
+            return false;
+        }
+        let bases = (function.constant(self.base), function.constant(other.base));
+        let distance = match bases {
+            _ if self.base == other.base => 0,
+            // Different numbers are different addresses.
+            (Some(a), Some(b)) => b.wrapping_sub(a).cast_signed(),
+            _ => return true,
         };
-        self.region.overlaps(other.region) && !apart()
+        let (bytes, start) = (self.bytes(), other.off.wrapping_add(distance));
+        let end = start.wrapping_add(other.ty.bytes().into());
+        bytes.start < end && start < bytes.end
+    }
+
+    /// Whether an instruction may change these bytes, or no access to them may be moved past it.
+    pub(super) fn may_be_changed_by(&self, function: &Function, inst: Value) -> bool {
+        match &function.value(inst).op {
+            Op::Store {
+                region,
+                base,
+                off,
+                value,
+            } => {
+                let stored = Place::new(function, *region, *base, *off, function.ty(*value));
+                stored.may_overlap(function, self)
+            }
+            Op::Native { effect, .. } => effect.writes.iter().any(|r| r.overlaps(self.region)),
+            // What other threads wrote before may be seen from here on.
+            Op::Load { order, .. } => *order != Order::Plain,
+            Op::Atomic { .. } | Op::Local { .. } | Op::TailCall(..) => true,
+            _ => false,
+        }
     }
 
     pub(super) fn is_followed_by(&self, next: &Place) -> bool {
-        self.region == next.region
-            && self.base == next.base
-            && self.ty == next.ty
-            && self.bytes().end == next.off
+        self.is_beside(next) && self.ty == next.ty && self.bytes().end == next.off
     }
 }
 

@@ -125,15 +125,10 @@ impl Simplify<'_> {
         let [from] = *self.before[block.0 as usize] else {
             return;
         };
-        let Some(Terminator::Branch {
-            condition,
-            then,
-            other,
-        }) = &function.block(from).end
-        else {
+        let Some((condition, [then, other])) = function.branch(from) else {
             return;
         };
-        let (condition, holds) = (*condition, then.block == block);
+        let holds = then.block == block;
         if then.block != other.block {
             self.learn(function, block, condition, holds);
         }
