@@ -2,6 +2,7 @@
  * for redirection, with locks in their values, forbidden to programs in part; and walks over elements.
  */
 #include "bpf.h"
+#include "command.h"
 
 enum { QUEUE = 22, STACK = 23, BLOOM_FILTER = 30, DEVMAP = 14, DEVMAP_HASH = 25, CPUMAP = 16, XSKMAP = 17 };
 enum { NO_COMMON_LRU = 2, ZERO_SEED = 64, RDONLY_PROG = 128, WRONLY_PROG = 256 };
@@ -49,33 +50,6 @@ struct {
 	__uint(type, HASH); __uint(max_entries, 6);
 	__type(key, u32); __type(value, struct locked);
 } k_locked_hash SEC(".maps");
-
-struct command {
-	u8 ethernet[14];
-	u8 op, map;
-	u8 key[24];
-	u8 value[16];
-	u64 flags;
-	long result;
-	u32 a, b;
-};
-
-struct work {
-	u8 key[24];
-	u8 value[16];
-};
-
-static __attribute__((always_inline)) void copy(void *to, const void *from, u32 len)
-{
-	for (u32 i = 0; i < len; i++)
-		((volatile u8 *)to)[i] = ((const u8 *)from)[i];
-}
-
-static __attribute__((always_inline)) struct command *command(struct xdp_md *ctx)
-{
-	struct command *c = (void *)(long)ctx->data;
-	return (void *)(c + 1) > (void *)(long)ctx->data_end ? 0 : c;
-}
 
 /* 0 push with flags, 1 pop, 2 peek, 3 push */
 #define KEYLESS(map)                                                                    \

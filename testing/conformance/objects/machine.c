@@ -3,6 +3,7 @@
  * helper in every engine.
  */
 #include "bpf.h"
+#include "command.h"
 
 /* Maps by their number in the frame. Small bounds, so that they are met. */
 MAP(m_hash, HASH, 12, 16, 8, 0);                        /* 0 */
@@ -28,28 +29,6 @@ struct {                                                /* 10 */
 				 __uint(map_flags, NO_PREALLOC); });
 } m_hash_of_maps SEC(".maps");
 MAP(m_programs, PROG_ARRAY, 4, 4, 4, 0);
-
-struct command {
-	u8 ethernet[14];
-	u8 op, map;
-	u8 key[24];
-	u8 value[16];
-	u64 flags;
-	long result;
-	u32 a, b;
-};
-
-/* Helpers take keys and values from the stack, as compilers put them there. */
-struct work {
-	u8 key[24];
-	u8 value[16];
-};
-
-static __attribute__((always_inline)) void copy(void *to, const void *from, u32 len)
-{
-	for (u32 i = 0; i < len; i++)
-		((volatile u8 *)to)[i] = ((const u8 *)from)[i];
-}
 
 /* 0 look up, 1 update, 2 delete, 3 atomic operations on the value */
 #define OPERATE(map, value_size)                                                   \
@@ -86,12 +65,6 @@ static __attribute__((always_inline)) long atomics(u64 *at, struct command *c)
 	case 11: return __sync_val_compare_and_swap(low, c->b, (u32)c->flags);
 	default: __sync_fetch_and_add(at, 1); return 0;
 	}
-}
-
-static __attribute__((always_inline)) struct command *command(struct xdp_md *ctx)
-{
-	struct command *c = (void *)(long)ctx->data;
-	return (void *)(c + 1) > (void *)(long)ctx->data_end ? 0 : c;
 }
 
 SEC("xdp") int maps(struct xdp_md *ctx)
