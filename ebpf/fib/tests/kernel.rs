@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use squalus_engine::{Engine, TestRun};
 use squalus_fib::{Reader, Snapshot, Watcher};
-use squalus_isa::{HelperId, Insn, MapDef, MapFlags, MapType, MemSize, UpdateFlags, ValueFields};
+use squalus_isa::{HelperId, Insn, MapDef, MapType, MemSize, UpdateFlags};
 use squalus_kernel::KernelEngine;
 use squalus_runtime::asm::{Asm, R};
 use squalus_runtime::{FibCell, Rng};
@@ -165,17 +165,7 @@ const RESULT: u32 = 72;
 const LEN: usize = 80;
 
 fn map() -> MapDef {
-    MapDef {
-        name: "question".to_owned(),
-        kind: MapType::Array,
-        key_size: 4,
-        value_size: LEN as u32,
-        max_entries: 1,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
-        fields: ValueFields::default(),
-    }
+    MapDef::new("question", MapType::Array, (4, LEN as u32), 1)
 }
 
 fn finish(mut code: Asm) -> Vec<Insn> {

@@ -22,19 +22,6 @@ use squalus_runtime::{Clock, Env, FrameMemory, LinkedProgram, Rng, TrapReason};
 
 /// The context; the packet's start and end after an adjustment.
 const CONTEXT: u8 = 6;
-const CONDITIONS: [u8; 11] = [
-    o::JEQ,
-    o::JNE,
-    o::JGT,
-    o::JGE,
-    o::JLT,
-    o::JLE,
-    o::JSGT,
-    o::JSGE,
-    o::JSLT,
-    o::JSLE,
-    o::JSET,
-];
 const SIZES: [MemSize; 4] = [MemSize::B, MemSize::H, MemSize::W, MemSize::Dw];
 
 struct Chaos {
@@ -159,12 +146,12 @@ impl Chaos {
             9 if self.chance(15) => {
                 let place = self.code.label();
                 self.code.bind(place);
-                let (cond, reg, with) = (self.pick(&CONDITIONS), self.reg(), self.operand());
+                let (cond, reg, with) = (self.pick(&o::CONDITIONS), self.reg(), self.operand());
                 let to = self.code.label();
                 self.places.push(to);
                 self.code.jump_if(cond, reg, with, to);
                 // Back into what came before.
-                let (cond, reg, with) = (self.pick(&CONDITIONS), self.reg(), self.operand());
+                let (cond, reg, with) = (self.pick(&o::CONDITIONS), self.reg(), self.operand());
                 self.code.jump_if(cond, reg, with, place);
             }
             10 | 11 => self.stack_access(),
@@ -225,7 +212,7 @@ impl Chaos {
         }
         let (head, out) = (self.code.label(), self.code.label());
         let step = self.pick(&[1, 1, 1, 2, 4, 8, 3, -1, -1, -2, 16]);
-        let cond = self.pick(&CONDITIONS);
+        let cond = self.pick(&o::CONDITIONS);
         let end = match self.below(4) {
             0 => self.operand(),
             _ => (step * self.below(20) as i32).into(),
@@ -267,7 +254,7 @@ impl Chaos {
     }
 
     fn condition(&mut self, depth: u32) {
-        let (cond, reg, with) = (self.pick(&CONDITIONS), self.reg(), self.operand());
+        let (cond, reg, with) = (self.pick(&o::CONDITIONS), self.reg(), self.operand());
         let (other, on) = (self.code.label(), self.code.label());
         let narrow = self.chance(30);
         self.test(narrow, cond, reg, with, other);

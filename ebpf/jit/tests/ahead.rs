@@ -3,22 +3,12 @@
 mod common;
 
 use common::{compile_all, link, load};
-use squalus_isa::{HelperId, Insn, MapDef, MapFlags, MapType, MemSize};
+use squalus_isa::{HelperId, Insn, MapDef, MapType, MemSize};
 use squalus_jit::{Options, Pass, Passes};
 use squalus_runtime::asm::{Asm, R};
 
 fn map(kind: MapType) -> MapDef {
-    MapDef {
-        name: "map".to_owned(),
-        kind,
-        key_size: 4,
-        value_size: 8,
-        max_entries: 8,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
-    }
+    MapDef::new("map", kind, (4, 8), 8)
 }
 
 /// Looks up 0, perhaps after a number was drawn.

@@ -5,25 +5,13 @@ mod common;
 
 use common::{Ran, agree, compile_all, link, run_interp, run_jit};
 use squalus_analysis::analyse;
-use squalus_isa::{
-    Errno, HelperId, MapDef, MapFlags, MapType, MemSize, UpdateFlags, ValueFields, opcode as o,
-};
+use squalus_isa::{Errno, HelperId, MapDef, MapFlags, MapType, MemSize, UpdateFlags, opcode as o};
 use squalus_jit::Options;
 use squalus_runtime::asm::{Asm, Label, R};
 use squalus_runtime::{MAX_LOOPS, Redirect, TrapReason};
 
 fn map(kind: MapType, entries: u32) -> MapDef {
-    MapDef {
-        name: "m".to_owned(),
-        kind,
-        key_size: 4,
-        value_size: 8,
-        max_entries: entries,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
-        fields: ValueFields::default(),
-    }
+    MapDef::new("m", kind, (4, 8), entries)
 }
 
 fn value(result: u64) -> Ran {

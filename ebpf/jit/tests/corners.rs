@@ -4,7 +4,7 @@
 mod common;
 
 use common::{agree, compile_all, link, run_interp, run_jit};
-use squalus_isa::{MapDef, MapFlags, MapType, MemSize, ValueFields, opcode as o};
+use squalus_isa::{MapDef, MapFlags, MapType, MemSize, opcode as o};
 use squalus_jit::Options;
 use squalus_runtime::TrapReason;
 use squalus_runtime::asm::{Asm, R};
@@ -13,17 +13,7 @@ const PACKET: [u8; 64] = [7; 64];
 const SIZES: [MemSize; 4] = [MemSize::B, MemSize::H, MemSize::W, MemSize::Dw];
 
 fn array() -> MapDef {
-    MapDef {
-        name: "m".to_owned(),
-        kind: MapType::Array,
-        key_size: 4,
-        value_size: 16,
-        max_entries: 1,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
-        fields: ValueFields::default(),
-    }
+    MapDef::new("m", MapType::Array, (4, 16), 1)
 }
 
 fn result(write: impl FnOnce(&mut Asm)) -> Result<u64, TrapReason> {

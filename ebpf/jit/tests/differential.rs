@@ -135,35 +135,6 @@ fn place() -> impl Strategy<Value = Place> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let alus = vec![
-        (o::ADD, 0),
-        (o::SUB, 0),
-        (o::MUL, 0),
-        (o::DIV, 0),
-        (o::DIV, 1),
-        (o::MOD, 0),
-        (o::MOD, 1),
-        (o::OR, 0),
-        (o::AND, 0),
-        (o::XOR, 0),
-        (o::LSH, 0),
-        (o::RSH, 0),
-        (o::ARSH, 0),
-        (o::MOV, 0),
-    ];
-    let conds = vec![
-        o::JEQ,
-        o::JNE,
-        o::JGT,
-        o::JGE,
-        o::JLT,
-        o::JLE,
-        o::JSET,
-        o::JSGT,
-        o::JSGE,
-        o::JSLT,
-        o::JSLE,
-    ];
     let atomics = vec![
         i32::from(o::ADD),
         i32::from(o::OR),
@@ -177,7 +148,7 @@ fn op() -> impl Strategy<Value = Op> {
         o::ATOMIC_CMPXCHG,
     ];
     prop_oneof![
-        8 => (any::<bool>(), prop::sample::select(alus), reg(), operand())
+        8 => (any::<bool>(), prop::sample::select(&o::ARITHMETIC[..]), reg(), operand())
             .prop_map(|(wide, (op, off), dst, src)| Op::Alu { wide, op, off, dst, src }),
         1 => (any::<bool>(), prop::sample::select(vec![8i16, 16, 32]), reg(), reg())
             .prop_map(|(wide, bits, dst, src)| Op::MovSx { wide: wide || bits == 32, bits, dst, src }),
@@ -189,7 +160,7 @@ fn op() -> impl Strategy<Value = Op> {
         )
             .prop_map(|(op, bits, dst)| Op::Endian { op, bits, dst }),
         1 => (reg(), any::<u64>()).prop_map(|(dst, value)| Op::Imm64 { dst, value }),
-        4 => (any::<bool>(), prop::sample::select(conds), reg(), operand(), 0..6usize)
+        4 => (any::<bool>(), prop::sample::select(&o::CONDITIONS[..]), reg(), operand(), 0..6usize)
             .prop_map(|(wide, cond, dst, src, skip)| Op::Jump { wide, cond, dst, src, skip }),
         3 => (size(), any::<bool>(), reg(), place())
             .prop_map(|(size, signed, dst, place)| Op::Load { size, signed, dst, place }),

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Loaded, Ran, agree, compile_all, link, run_interp, run_jit};
-use squalus_isa::{HelperId, MapDef, MapFlags, MapType, MemSize, ValueFields, opcode as o};
+use squalus_isa::{HelperId, MapDef, MapType, MemSize, ValueFields, opcode as o};
 use squalus_jit::Options;
 use squalus_runtime::asm::{Asm, Label, R};
 use squalus_runtime::{MAX_RECORDS, TrapReason};
@@ -13,15 +13,8 @@ const PACKET: [u8; 64] = [0; 64];
 
 fn map(kind: MapType, value_size: u32, entries: u32, fields: ValueFields) -> MapDef {
     MapDef {
-        name: "m".to_owned(),
-        kind,
-        key_size: 4,
-        value_size,
-        max_entries: entries,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
         fields,
+        ..MapDef::new("m", kind, (4, value_size), entries)
     }
 }
 

@@ -5,23 +5,13 @@ mod common;
 use std::sync::Arc;
 
 use common::{agree, agree_after};
-use squalus_isa::{HelperId, Insn, MapDef, MapFlags, MapType, MemSize, UpdateFlags, Verdict, opcode as o};
+use squalus_isa::{HelperId, Insn, MapDef, MapType, MemSize, UpdateFlags, Verdict, opcode as o};
 use squalus_maps::Map;
 use squalus_runtime::Redirect;
 use squalus_runtime::asm::{Asm, R};
 
 fn map(kind: MapType, sizes: (u32, u32), max_entries: u32) -> MapDef {
-    MapDef {
-        name: "map".into(),
-        kind,
-        key_size: sizes.0,
-        value_size: sizes.1,
-        max_entries,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
-    }
+    MapDef::new("map", kind, sizes, max_entries)
 }
 
 /// `helper(ctx, offset)` after as much metadata; the offset is a constant, or comes from the packet, whose

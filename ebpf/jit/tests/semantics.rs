@@ -4,7 +4,7 @@ mod common;
 
 use common::{Ran, agree, compile_all, link, run_interp, run_jit};
 use squalus_analysis::{Access, Area, analyse};
-use squalus_isa::{HelperId, Insn, MapDef, MapFlags, MapType, MemSize, UpdateFlags, opcode as o};
+use squalus_isa::{HelperId, Insn, MapDef, MapType, MemSize, UpdateFlags, opcode as o};
 use squalus_jit::{Options, Pass, Passes, compile};
 use squalus_maps::Map;
 use squalus_runtime::{Redirect, TrapReason};
@@ -13,17 +13,7 @@ use squalus_runtime::asm::{Asm, R};
 const PACKET: [u8; 60] = [7; 60];
 
 fn map(kind: MapType, value_size: u32, max_entries: u32) -> MapDef {
-    MapDef {
-        name: "map".into(),
-        kind,
-        key_size: 4,
-        value_size,
-        max_entries,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
-    }
+    MapDef::new("map", kind, (4, value_size), max_entries)
 }
 
 /// `r1 = &map[index]; r2 = &key` with the key `key` on the stack, then the lookup.

@@ -7,26 +7,14 @@ use std::sync::Arc;
 
 use common::{Loaded, compile_all, link, run_interp, run_jit};
 use proptest::prelude::*;
-use squalus_isa::{
-    HelperId, Insn, MapDef, MapFlags, MapType, MemSize, UpdateFlags, ValueFields, opcode as o,
-};
+use squalus_isa::{HelperId, Insn, MapDef, MapType, MemSize, UpdateFlags, opcode as o};
 use squalus_jit::{CompiledProgram, Constants, MapSet, Options, Pass, Passes};
 use squalus_maps::{Map, MapEnv};
 use squalus_runtime::asm::{Asm, R};
 use squalus_ssa::ir::{Op, Region};
 
 fn def(kind: MapType, key_size: u32, value_size: u32, max_entries: u32) -> MapDef {
-    MapDef {
-        name: "map".into(),
-        kind,
-        key_size,
-        value_size,
-        max_entries,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
-        fields: ValueFields::default(),
-    }
+    MapDef::new("map", kind, (key_size, value_size), max_entries)
 }
 
 /// Maps that no program of the set writes.

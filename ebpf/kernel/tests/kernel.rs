@@ -246,15 +246,8 @@ fn frames_grow_and_shrink() {
 
 fn table(entries: u32, flags: MapFlags) -> MapDef {
     MapDef {
-        name: "table".into(),
-        kind: MapType::LruHash,
-        key_size: 8,
-        value_size: 8,
-        max_entries: entries,
         flags,
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
+        ..MapDef::new("table", MapType::LruHash, (8, 8), entries)
     }
 }
 
@@ -381,17 +374,7 @@ fn hand_made_programs_name_maps_by_their_place() {
     if !root("hand_made_programs_name_maps_by_their_place") {
         return;
     }
-    let array = |name: &str| MapDef {
-        name: name.into(),
-        kind: MapType::Array,
-        key_size: 4,
-        value_size: 4,
-        max_entries: 1,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
-    };
+    let array = |name: &str| MapDef::new(name, MapType::Array, (4, 4), 1);
     // r0 = *(u32 *)second[0]; exit
     let code: [u64; 4] = [
         0x0000_0001_0000_2118,

@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use squalus_isa::{MapDef, MapFlags, MapType};
+use squalus_isa::{MapDef, MapType};
 use squalus_maps::{Map, MapEnv};
 
 struct Random(u64);
@@ -83,17 +83,7 @@ fn measure(entries: u32) {
 }
 
 fn lru(entries: u32) -> Arc<Map> {
-    let def = MapDef {
-        name: "sessions".into(),
-        kind: MapType::LruHash,
-        key_size: 40,
-        value_size: 16,
-        max_entries: entries,
-        flags: MapFlags(0),
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
-    };
+    let def = MapDef::new("sessions", MapType::LruHash, (40, 16), entries);
     Map::new(&def, &MapEnv::with_seed(1, 1)).expect("memory for the map")
 }
 

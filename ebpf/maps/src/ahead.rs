@@ -82,23 +82,13 @@ fn prefetch(address: usize) {
 
 #[cfg(test)]
 mod tests {
-    use squalus_isa::{MapDef, MapFlags, MapType, UpdateFlags};
+    use squalus_isa::{MapDef, MapType, UpdateFlags};
 
     use super::*;
     use crate::MapEnv;
 
     fn map(kind: MapType) -> std::sync::Arc<Map> {
-        let def = MapDef {
-            name: "map".to_owned(),
-            kind,
-            key_size: 12,
-            value_size: 100,
-            max_entries: 64,
-            flags: MapFlags::default(),
-            inner: None,
-            extra: 0,
-            fields: Default::default(),
-        };
+        let def = MapDef::new("map", kind, (12, 100), 64);
         Map::new(&def, &MapEnv::with_seed(1, 7)).unwrap()
     }
 

@@ -95,23 +95,13 @@ impl Map {
 
 #[cfg(test)]
 mod tests {
-    use squalus_isa::{MapDef, MapFlags, UpdateFlags, ValueFields};
+    use squalus_isa::{MapDef, UpdateFlags};
 
     use super::*;
     use crate::MapEnv;
 
     fn map(kind: MapType, key_size: u32, value_size: u32) -> Arc<Map> {
-        let inner = MapDef {
-            name: "inner".to_owned(),
-            kind: MapType::Hash,
-            key_size: 4,
-            value_size: 4,
-            max_entries: 4,
-            flags: MapFlags::default(),
-            inner: None,
-            extra: 0,
-            fields: ValueFields::default(),
-        };
+        let inner = MapDef::new("inner", MapType::Hash, (4, 4), 4);
         let def = MapDef {
             name: "m".to_owned(),
             kind,

@@ -158,15 +158,8 @@ mod tests {
     fn check(size: u32, spin_lock: Option<u32>, timer: Option<u32>) {
         let fields = ValueFields { spin_lock, timer };
         let layout = Layout::new(&MapDef {
-            name: String::new(),
-            kind: MapType::Array,
-            key_size: 4,
-            value_size: size,
-            max_entries: 1,
-            flags: Default::default(),
-            inner: None,
-            extra: 0,
             fields,
+            ..MapDef::new("", MapType::Array, (4, size), 1)
         });
         let (mut shared, mut back) = ([0_u64; 8], [0xff_u8; 64]);
         // SAFETY: 64 bytes each, `shared` aligned.

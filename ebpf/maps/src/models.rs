@@ -37,19 +37,12 @@ fn spawn<R: 'static>(thread: impl FnOnce() -> R + 'static) -> JoinHandle<R> {
 
 fn def(kind: MapType, max_entries: u32) -> MapDef {
     MapDef {
-        name: kind.name().to_owned(),
-        kind,
-        key_size: 8,
-        value_size: 8,
-        max_entries,
         flags: if kind == MapType::LpmTrie {
             MapFlags::NO_PREALLOC
         } else {
             MapFlags(0)
         },
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
+        ..MapDef::new(kind.name(), kind, (8, 8), max_entries)
     }
 }
 

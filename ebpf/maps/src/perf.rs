@@ -332,17 +332,7 @@ mod tests {
     use super::*;
 
     fn events(entries: u32, cpus: u32) -> (PerfEvents, Arc<Reclaimer>) {
-        let def = MapDef {
-            name: "events".to_owned(),
-            kind: MapType::PerfEventArray,
-            key_size: 4,
-            value_size: 4,
-            max_entries: entries,
-            flags: Default::default(),
-            inner: None,
-            extra: 0,
-            fields: Default::default(),
-        };
+        let def = MapDef::new("events", MapType::PerfEventArray, (4, 4), entries);
         let reclaimer = Reclaimer::new();
         (
             PerfEvents::new(&def, cpus, 0, Arc::clone(&reclaimer)).unwrap(),

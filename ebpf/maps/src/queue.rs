@@ -166,17 +166,7 @@ mod tests {
     use super::*;
 
     fn queue(kind: MapType, entries: u32) -> Queue {
-        let def = MapDef {
-            name: "q".to_owned(),
-            kind,
-            key_size: 0,
-            value_size: 8,
-            max_entries: entries,
-            flags: Default::default(),
-            inner: None,
-            extra: 0,
-            fields: Default::default(),
-        };
+        let def = MapDef::new("q", kind, (0, 8), entries);
         Queue::new(&def, 0).unwrap()
     }
 

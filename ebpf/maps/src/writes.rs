@@ -58,7 +58,7 @@ impl Map {
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-    use squalus_isa::{MapDef, MapFlags, MapType, UpdateFlags, ValueFields};
+    use squalus_isa::{MapDef, MapType, UpdateFlags};
 
     use super::*;
     use crate::MapEnv;
@@ -91,17 +91,7 @@ mod tests {
     }
 
     fn def(kind: MapType) -> MapDef {
-        MapDef {
-            name: "m".to_owned(),
-            kind,
-            key_size: 4,
-            value_size: 4,
-            max_entries: 4,
-            flags: MapFlags::default(),
-            inner: None,
-            extra: 0,
-            fields: ValueFields::default(),
-        }
+        MapDef::new("m", kind, (4, 4), 4)
     }
 
     fn hooked(def: &MapDef) -> (Arc<Map>, Arc<Count>) {

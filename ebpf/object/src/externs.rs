@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use squalus_isa::{MapDef, MapFlags, MapType, ValueFields};
+use squalus_isa::{MapDef, MapFlags, MapType};
 
 use crate::btf::{Btf, Kind, Layout, SecVar, TypeId};
 use crate::config::{ConfigExtern, ConfigKind};
@@ -130,15 +130,8 @@ impl<'a> Externs<'a> {
     /// The map of configuration values, all zero for now.
     pub(crate) fn map(&self) -> Option<MapSpec> {
         let def = MapDef {
-            name: KCONFIG.into(),
-            kind: MapType::Array,
-            key_size: 4,
-            value_size: self.size,
-            max_entries: 1,
             flags: MapFlags::RDONLY_PROG,
-            inner: None,
-            extra: 0,
-            fields: ValueFields::default(),
+            ..MapDef::new(KCONFIG, MapType::Array, (4, self.size), 1)
         };
         (self.size > 0).then(|| MapSpec {
             initial: Some(vec![0; self.size as usize]),

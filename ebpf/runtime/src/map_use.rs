@@ -130,15 +130,8 @@ mod tests {
 
     fn def(kind: MapType, flags: MapFlags) -> MapDef {
         MapDef {
-            name: "m".to_owned(),
-            kind,
-            key_size: 4,
-            value_size: 4,
-            max_entries: 1,
             flags,
-            inner: None,
-            extra: 0,
-            fields: ValueFields::default(),
+            ..MapDef::new("m", kind, (4, 4), 1)
         }
     }
 

@@ -425,24 +425,9 @@ impl Generator {
     }
 
     fn arithmetic(&mut self) {
-        let ops = [
-            o::ADD,
-            o::SUB,
-            o::MUL,
-            o::DIV,
-            o::MOD,
-            o::OR,
-            o::AND,
-            o::XOR,
-            o::LSH,
-            o::RSH,
-            o::ARSH,
-            o::MOV,
-        ];
-        let op = ops[self.below(12) as usize];
+        let (op, off) = o::ARITHMETIC[self.below(14) as usize];
         let (dst, src) = (self.reg(), self.reg());
         let narrow = self.below(2) == 0;
-        let off = i16::from(matches!(op, o::DIV | o::MOD) && self.below(2) == 0);
         if self.below(2) == 0 {
             if narrow {
                 self.code.alu32_off(op, dst, R(src), off);
@@ -520,20 +505,7 @@ impl Generator {
     }
 
     fn branch(&mut self) {
-        let conditions = [
-            o::JEQ,
-            o::JNE,
-            o::JGT,
-            o::JGE,
-            o::JLT,
-            o::JLE,
-            o::JSET,
-            o::JSGT,
-            o::JSGE,
-            o::JSLT,
-            o::JSLE,
-        ];
-        let cond = conditions[self.below(11) as usize];
+        let cond = o::CONDITIONS[self.below(11) as usize];
         let (dst, src, imm) = (self.reg(), self.reg(), self.number() as i32);
         let skip = self.code.label();
         match self.below(4) {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed setup fails the test")]
 
 use squalus_engine::{MapAccess, MapRef};
-use squalus_isa::{HelperId, Insn, MapDef, MapFlags, MapType, MemSize, Verdict, opcode as o};
+use squalus_isa::{HelperId, Insn, MapDef, MapType, MemSize, Verdict, opcode as o};
 use squalus_object::Object;
 use squalus_runtime::FrameRef;
 use squalus_runtime::asm::{Asm, R};
@@ -13,17 +13,7 @@ const BURST: usize = 32;
 const BURSTS: usize = 40;
 
 fn map(name: &str, kind: MapType, key_size: u32, max_entries: u32) -> MapDef {
-    MapDef {
-        name: name.to_owned(),
-        kind,
-        key_size,
-        value_size: 8,
-        max_entries,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
-    }
+    MapDef::new(name, kind, (key_size, 8), max_entries)
 }
 
 /// Counts the frame, draws a number if its byte 20 is odd, and remembers the number under the eight bytes from 14

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use squalus_engine::{Engine, EngineError, MapAccess, MapRef, TestRun};
 use squalus_isa::{
-    Errno, HelperId, Insn, MapDef, MapFlags, MapType, MemSize, UpdateFlags, Verdict, opcode as o,
+    Errno, HelperId, Insn, MapDef, MapType, MemSize, UpdateFlags, Verdict, opcode as o,
 };
 use squalus_runtime::{Clock, FrameRef, POISON_HELPER, TrapReason};
 use squalus_runtime::{
@@ -42,17 +42,7 @@ on_both! {
 }
 
 fn map(name: &str, kind: MapType, value_size: u32, max_entries: u32) -> MapDef {
-    MapDef {
-        name: name.to_owned(),
-        kind,
-        key_size: 4,
-        value_size,
-        max_entries,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
-    }
+    MapDef::new(name, kind, (4, value_size), max_entries)
 }
 
 fn code(build: impl FnOnce(&mut Asm)) -> Vec<Insn> {

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::path::Path;
 
 use squalus_engine::{Engine, MapAccess};
-use squalus_isa::{HelperId, MapDef, MapFlags, MapType, MemSize, Verdict};
+use squalus_isa::{HelperId, MapDef, MapType, MemSize, Verdict};
 use squalus_object::Object;
 use squalus_runtime::FrameRef;
 use squalus_runtime::asm::{Asm, R};
@@ -66,15 +66,8 @@ fn bursts_do_not_allocate() {
 
 fn map(kind: MapType, value_size: u32, inner: Option<MapDef>) -> MapDef {
     MapDef {
-        name: kind.name().into(),
-        kind,
-        key_size: 4,
-        value_size,
-        max_entries: 4,
-        flags: MapFlags::default(),
         inner: inner.map(Box::new),
-        extra: 0,
-        fields: Default::default(),
+        ..MapDef::new(kind.name().into(), kind, (4, value_size), 4)
     }
 }
 

@@ -9,10 +9,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use squalus_engine::{Engine, MapAccess, MapRef, TestRun};
-use squalus_isa::{
-    HelperId, Insn, MapDef, MapFlags, MapType, MemSize, UpdateFlags, ValueFields, Verdict,
-    opcode as o,
-};
+use squalus_isa::{HelperId, Insn, MapDef, MapType, MemSize, UpdateFlags, Verdict, opcode as o};
 use squalus_runtime::asm::{Asm, R};
 use squalus_runtime::{FrameRef, PACKET_HEADROOM};
 use squalus_vm::{EngineKind, Maps, PinnedMaps, Tiering, Vm, VmBuilder};
@@ -26,17 +23,7 @@ const COUNTS: u32 = 4;
 const NONE: i32 = 0x77;
 
 fn def(name: &str, kind: MapType, key_size: u32, value_size: u32, max_entries: u32) -> MapDef {
-    MapDef {
-        name: name.to_owned(),
-        kind,
-        key_size,
-        value_size,
-        max_entries,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
-        fields: ValueFields::default(),
-    }
+    MapDef::new(name, kind, (key_size, value_size), max_entries)
 }
 
 fn inner() -> MapDef {
@@ -395,6 +382,9 @@ fn change_while_traffic_runs(builder: VmBuilder, rounds: u64) -> squalus_vm::Cod
         if n.is_multiple_of(3) {
             continue;
         }
+        if n.is_multiple_of(50) {
+            vm.recount();
+        }
         // Then bursts run the new code, once enough of them were counted.
         if until_special(&vm) {
             used += 1;
@@ -424,7 +414,7 @@ fn packets_see_changes_in_their_order_and_none_is_lost() {
 
 #[test]
 fn and_also_while_code_is_made_for_the_traffic() {
-    let both = builder().specialise(true).tiering(Tiering::On);
+    let both = builder().specialise(true).tiering(Tiering::Untimed);
     let state = change_while_traffic_runs(both, 300);
     assert!(state.compiled >= 1, "{state:?}");
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use squalus_engine::{Engine, MapAccess, TestRun};
-use squalus_isa::{HelperId, Insn, MapDef, MapFlags, MapType, MemSize, Verdict, opcode as o};
+use squalus_isa::{HelperId, Insn, MapDef, MapType, MemSize, Verdict, opcode as o};
 use squalus_runtime::asm::{Asm, R};
 use squalus_runtime::{Clock, FrameMemory};
 use squalus_vm::{EngineKind, Tiering, Vm, VmBuilder};
@@ -19,16 +19,8 @@ const TIMED: u32 = 3;
 const ENOUGH: u32 = 5000;
 
 fn maps() -> Vec<MapDef> {
-    let def = |name: &str, kind, value_size, max_entries| MapDef {
-        name: name.to_owned(),
-        kind,
-        key_size: 4,
-        value_size,
-        max_entries,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
+    let def = |name: &str, kind, value_size, max_entries| {
+        MapDef::new(name, kind, (4, value_size), max_entries)
     };
     let mut timed = def("timed", MapType::Array, 32, 1);
     timed.fields.timer = Some(8);

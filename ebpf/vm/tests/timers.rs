@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use squalus_engine::{Engine, MapAccess, TestRun};
-use squalus_isa::{Errno, HelperId, MapDef, MapFlags, MapType, MemSize, ValueFields, opcode as o};
+use squalus_isa::{Errno, HelperId, MapDef, MapType, MemSize, ValueFields, opcode as o};
 use squalus_runtime::Clock;
 use squalus_runtime::asm::{Asm, R};
 use squalus_vm::{EngineKind, Vm, VmBuilder};
@@ -17,18 +17,11 @@ const EINVAL: u64 = Errno::EINVAL.as_return();
 /// Values: a count of 8 bytes, the timer, the key as the callback saw it, a spare word.
 fn timed(kind: MapType) -> MapDef {
     MapDef {
-        name: "m".to_owned(),
-        kind,
-        key_size: 4,
-        value_size: 32,
-        max_entries: 4,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
         fields: ValueFields {
             spin_lock: None,
             timer: Some(8),
         },
+        ..MapDef::new("m", kind, (4, 32), 4)
     }
 }
 

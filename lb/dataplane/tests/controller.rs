@@ -88,17 +88,7 @@ fn loading_writes_what_katran_writes_and_makes_session_tables() {
         [(vec![0; 4], vec![0; 20])]
     );
     let table = |cpu: u32| maps.inner_def(name::LRU_MAPPING, &cpu.to_ne_bytes());
-    let expected = |name: &str| MapDef {
-        name: name.to_owned(),
-        kind: MapType::LruHash,
-        key_size: 40,
-        value_size: 16,
-        max_entries: 500,
-        flags: MapFlags(0),
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
-    };
+    let expected = |name: &str| MapDef::new(name, MapType::LruHash, (40, 16), 500);
     assert_eq!(table(0), Some(expected("katran_lru0")));
     assert_eq!(table(3), Some(expected("katran_lru3")));
     assert_eq!(table(1), None);
@@ -186,17 +176,12 @@ fn session_tables_that_cannot_be() {
 fn objects_that_show_sources_need_one() {
     let mut defs = MemoryMaps::balancer(CPUS).maps();
     let spec = maps::find(name::PCKT_SRCS).expect("known");
-    defs.push(MapDef {
-        name: spec.name.to_owned(),
-        kind: MapType::Array,
-        key_size: spec.key_size,
-        value_size: spec.value_size,
-        max_entries: spec.max_entries,
-        flags: MapFlags(0),
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
-    });
+    defs.push(MapDef::new(
+        spec.name.to_owned(),
+        MapType::Array,
+        (spec.key_size, spec.value_size),
+        spec.max_entries,
+    ));
     assert!(matches!(
         load_error(defs.clone(), settings()),
         ControlError::NoSource

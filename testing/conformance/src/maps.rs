@@ -202,17 +202,12 @@ impl Generator {
     /// An inner map, sometimes of a kind that the outer one must refuse.
     fn create_inner(&mut self, array: usize) -> Step {
         let slot = self.rng.below(5) as u8;
-        let mut def = MapDef {
-            name: "inner".to_owned(),
-            kind: MapType::LruHash,
-            key_size: 4,
-            value_size: 8,
-            max_entries: *self.rng.pick(&[256, 1024]),
-            flags: MapFlags::default(),
-            inner: None,
-            extra: 0,
-            fields: Default::default(),
-        };
+        let mut def = MapDef::new(
+            "inner",
+            MapType::LruHash,
+            (4, 8),
+            *self.rng.pick(&[256, 1024]),
+        );
         let mut key = vec![slot, 0, 0, 0];
         if array != 0 {
             key.resize(8, 0);

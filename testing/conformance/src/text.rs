@@ -168,15 +168,13 @@ fn definition(kind: &str, sizes: &[&str]) -> Result<MapDef, &'static str> {
         .filter_map(MapType::from_id)
         .find(|k| k.name() == kind);
     Ok(MapDef {
-        name: "inner".to_owned(),
-        kind: kind.ok_or("no such map type")?,
-        key_size: number(key_size)?,
-        value_size: number(value_size)?,
-        max_entries: number(max_entries)?,
         flags: MapFlags(number(flags)?),
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
+        ..MapDef::new(
+            "inner",
+            kind.ok_or("no such map type")?,
+            (number(key_size)?, number(value_size)?),
+            number(max_entries)?,
+        )
     })
 }
 

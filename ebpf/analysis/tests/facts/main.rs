@@ -10,23 +10,13 @@ mod written;
 use std::sync::Arc;
 
 use squalus_analysis::{Access, Area, Facts, analyse};
-use squalus_isa::{MapDef, MapFlags, MapType, MemSize, opcode as o};
+use squalus_isa::{MapDef, MapType, MemSize, opcode as o};
 use squalus_maps::{Map, MapEnv};
 use squalus_runtime::LinkedProgram;
 use squalus_runtime::asm::{Asm, Label, R};
 
 fn def(kind: MapType, value_size: u32) -> MapDef {
-    MapDef {
-        name: "map".into(),
-        kind,
-        key_size: 4,
-        value_size,
-        max_entries: 4,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
-    }
+    MapDef::new("map", kind, (4, value_size), 4)
 }
 
 fn hash(value_size: u32) -> MapDef {

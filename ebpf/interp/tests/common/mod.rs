@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use squalus_interp::Interp;
-use squalus_isa::{Insn, MapDef, MapFlags, MapType};
+use squalus_isa::{Insn, MapDef, MapType};
 use squalus_maps::{Map, MapEnv};
 use squalus_runtime::asm::Asm;
 use squalus_runtime::{Clock, Env, FrameMemory, LinkedProgram, Rng, Trap, TrapReason};
@@ -76,15 +76,5 @@ pub fn run_with(defs: &[MapDef], build: impl FnOnce(&mut Asm)) -> Result<u64, Tr
 }
 
 pub fn map(kind: MapType, key_size: u32, value_size: u32, max_entries: u32) -> MapDef {
-    MapDef {
-        name: kind.name().to_owned(),
-        kind,
-        key_size,
-        value_size,
-        max_entries,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
-    }
+    MapDef::new(kind.name(), kind, (key_size, value_size), max_entries)
 }

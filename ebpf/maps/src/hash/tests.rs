@@ -10,17 +10,7 @@ use crate::set::WAYS;
 const ENTRIES: u32 = 64;
 
 fn definition(kind: MapType) -> MapDef {
-    MapDef {
-        name: "crowded".into(),
-        kind,
-        key_size: 8,
-        value_size: 16,
-        max_entries: ENTRIES,
-        flags: MapFlags(0),
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
-    }
+    MapDef::new("crowded", kind, (8, 16), ENTRIES)
 }
 
 fn crowded(kind: MapType, sets: u32) -> Hash {
@@ -292,16 +282,6 @@ fn a_full_hash_hardly_needs_its_stash() {
 /// More memory than there are addresses is refused: it must not become less by wrapping around.
 #[test]
 fn sizes_beyond_all_memory_are_refused() {
-    let def = MapDef {
-        name: "huge".into(),
-        kind: MapType::PerCpuHash,
-        key_size: 8,
-        value_size: 32 << 10,
-        max_entries: 1 << 27,
-        flags: MapFlags(0),
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
-    };
+    let def = MapDef::new("huge", MapType::PerCpuHash, (8, 32 << 10), 1 << 27);
     assert!(Hash::new(&def, 1 << 22, 1, 0, &Reclaimer::new()).is_err());
 }

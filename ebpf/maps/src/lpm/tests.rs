@@ -7,15 +7,8 @@ fn trie() -> Trie {
 
 fn trie_of(max_entries: u32) -> Trie {
     let def = MapDef {
-        name: "t".into(),
-        kind: MapType::LpmTrie,
-        key_size: 8,
-        value_size: 4,
-        max_entries,
         flags: MapFlags::NO_PREALLOC,
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
+        ..MapDef::new("t", MapType::LpmTrie, (8, 4), max_entries)
     };
     Trie::new(&def, 0).unwrap()
 }

@@ -16,19 +16,12 @@ pub fn cases(cases: u32) -> ProptestConfig {
 
 pub fn def(kind: MapType, key_size: u32, value_size: u32, max_entries: u32) -> MapDef {
     MapDef {
-        name: kind.name().to_owned(),
-        kind,
-        key_size,
-        value_size,
-        max_entries,
         flags: if kind == MapType::LpmTrie {
             MapFlags::NO_PREALLOC
         } else {
             MapFlags(0)
         },
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
+        ..MapDef::new(kind.name(), kind, (key_size, value_size), max_entries)
     }
 }
 

@@ -98,19 +98,12 @@ fn spec(section: &Section<'_>, value_type: Option<TypeId>) -> MapSpec {
         section.data.to_vec()
     };
     let def = MapDef {
-        name: section.name.into(),
-        kind: MapType::Array,
-        key_size: 4,
-        value_size: size,
-        max_entries: 1,
         flags: if frozen {
             MapFlags::RDONLY_PROG
         } else {
             MapFlags::default()
         },
-        inner: None,
-        extra: 0,
-        fields: ValueFields::default(),
+        ..MapDef::new(section.name, MapType::Array, (4, size), 1)
     };
     MapSpec {
         initial: Some(initial),

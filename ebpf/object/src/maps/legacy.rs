@@ -21,7 +21,7 @@
 
 use std::collections::HashMap;
 
-use squalus_isa::{MapDef, MapFlags, MapType, ValueFields};
+use squalus_isa::{MapDef, MapFlags, MapType};
 
 use super::{Maps, fields, map_error, owned_name, variables};
 use crate::btf::{Btf, Kind, TypeId};
@@ -160,15 +160,13 @@ impl Entry<'_> {
         let flags = MapFlags(self.word(4));
         let numa = layout == Layout::Samples && flags.contains(MapFlags::NUMA_NODE);
         let def = MapDef {
-            name: owned_name(self.name)?,
-            kind,
-            key_size: self.word(1),
-            value_size: self.word(2),
-            max_entries: self.word(3),
             flags,
-            inner: None,
-            extra: 0,
-            fields: ValueFields::default(),
+            ..MapDef::new(
+                owned_name(self.name)?,
+                kind,
+                (self.word(1), self.word(2)),
+                self.word(3),
+            )
         };
         let mut spec = MapSpec {
             pinning: self.pinning()?,

@@ -41,17 +41,7 @@ pub enum Arg {
 }
 
 pub fn plain(name: &str, kind: MapType, sizes: (u32, u32), max_entries: u32) -> MapDef {
-    MapDef {
-        name: name.to_owned(),
-        kind,
-        key_size: sizes.0,
-        value_size: sizes.1,
-        max_entries,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
-        fields: squalus_isa::ValueFields::default(),
-    }
+    MapDef::new(name, kind, sizes, max_entries)
 }
 
 fn spec(def: MapDef) -> MapSpec {

@@ -50,16 +50,8 @@ const DATA: [u32; 6] = [0, 1, 2, 3, 4, 8];
 
 /// The maps of every program.
 pub fn maps() -> Vec<MapDef> {
-    let map = |kind, key_size, value_size, max_entries| MapDef {
-        name: "map".to_owned(),
-        kind,
-        key_size,
-        value_size,
-        max_entries,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
-        fields: ValueFields::default(),
+    let map = |kind, key_size, value_size, max_entries| {
+        MapDef::new("map", kind, (key_size, value_size), max_entries)
     };
     let of_maps = |kind, inner| MapDef {
         inner: Some(Box::new(inner)),

@@ -100,15 +100,13 @@ pub(crate) fn map_def(spec: &MapSpec) -> MapDef {
     // The specification knows the few types the balancer has, by the kernel's numbers.
     let kind = MapType::from_id(spec.kind as u32).unwrap_or(MapType::Hash);
     MapDef {
-        name: spec.name.to_owned(),
-        kind,
-        key_size: spec.key_size,
-        value_size: spec.value_size,
-        max_entries: spec.max_entries,
         flags: MapFlags(spec.flags),
-        inner: None,
-        extra: 0,
-        fields: Default::default(),
+        ..MapDef::new(
+            spec.name.to_owned(),
+            kind,
+            (spec.key_size, spec.value_size),
+            spec.max_entries,
+        )
     }
 }
 

@@ -34,7 +34,7 @@ pub mod reference;
 mod text;
 
 use squalus_engine::{Engine, MapAccess, TestRun};
-use squalus_isa::{Insn, MapDef, MapFlags, MapType, UpdateFlags};
+use squalus_isa::{Insn, MapDef, MapType, UpdateFlags};
 use squalus_kernel::KernelEngine;
 use squalus_vm::{EngineKind, VmBuilder};
 
@@ -69,17 +69,7 @@ pub enum Answer {
 }
 
 fn map(name: &str, kind: MapType, value_size: usize, max_entries: u32) -> MapDef {
-    MapDef {
-        name: name.to_owned(),
-        kind,
-        key_size: 4,
-        value_size: value_size as u32,
-        max_entries,
-        flags: MapFlags::default(),
-        inner: None,
-        extra: 0,
-        fields: squalus_isa::ValueFields::default(),
-    }
+    MapDef::new(name, kind, (4, value_size as u32), max_entries)
 }
 
 fn maps() -> Vec<MapDef> {
