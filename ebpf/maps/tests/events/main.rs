@@ -17,16 +17,9 @@ mod sys;
 
 use common::def;
 use squalus_isa::MapType;
-use sys::KernelMap;
 
 fn kernel_available() -> bool {
-    let available = KernelMap::new(&def(MapType::RingBuf, 0, 0, 4096)).is_ok();
-    if !available {
-        eprintln!(
-            "SKIPPED: cannot create kernel maps (needs root and bpf(2)); nothing was compared"
-        );
-    }
-    available
+    sys::available(&def(MapType::RingBuf, 0, 0, 4096))
 }
 
 /// Shared memory of a kernel object, as its consumers map it.

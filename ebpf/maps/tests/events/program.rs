@@ -4,11 +4,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use squalus_isa::{Insn, opcode as o};
 
-use crate::sys::{KernelMap, bpf, owned};
+use crate::sys::{KernelMap, bpf, load};
 
-const PROG_LOAD: i32 = 5;
 const PROG_TEST_RUN: i32 = 10;
-const XDP: u32 = 6;
 
 /// `bpf_map_lookup_elem`.
 const LOOKUP: i32 = 1;
@@ -93,21 +91,7 @@ impl Code {
     /// Loads it into the kernel.
     pub fn load(self) -> Loaded {
         let code: Vec<u8> = self.0.iter().flat_map(|insn| insn.to_bytes()).collect();
-        let mut log = vec![0_u8; 1 << 16];
-        let mut attr = Load {
-            kind: XDP,
-            instructions: self.0.len() as u32,
-            code: code.as_ptr() as u64,
-            license: c"GPL".as_ptr() as u64,
-            log_level: 1,
-            log_size: log.len() as u32,
-            log: log.as_mut_ptr() as u64,
-            ..Load::default()
-        };
-        let fd = bpf(PROG_LOAD, &mut attr).unwrap_or_else(|errno| {
-            panic!("{errno}: {}", String::from_utf8_lossy(&log));
-        });
-        Loaded(owned(fd))
+        Loaded(load(&code, 0))
     }
 }
 
@@ -125,20 +109,6 @@ impl Loaded {
         bpf(PROG_TEST_RUN, &mut attr).unwrap();
         attr.result.cast_signed()
     }
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct Load {
-    kind: u32,
-    instructions: u32,
-    code: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log: u64,
-    kernel_version: u32,
-    flags: u32,
 }
 
 #[repr(C)]

@@ -10,6 +10,8 @@ const UPDATE: i32 = 2;
 const DELETE: i32 = 3;
 const NEXT_KEY: i32 = 4;
 const PROG_LOAD: i32 = 5;
+/// `BPF_PROG_TYPE_XDP`.
+const XDP: u32 = 6;
 const OBJ_GET_INFO: i32 = 15;
 const BTF_LOAD: i32 = 18;
 const LOOKUP_AND_DELETE: i32 = 21;
@@ -321,32 +323,49 @@ pub const FOR_CPUS: u32 = 35;
 impl Program {
     pub fn new(attach_type: u32) -> Program {
         // r0 = XDP_PASS; exit
-        let code: [u64; 2] = [0x2_0000_00b7, 0x95];
-        let fd = bpf(
-            PROG_LOAD,
-            &mut Load {
-                kind: 6,
-                instructions: 2,
-                code: code.as_ptr() as u64,
-                license: c"GPL".as_ptr() as u64,
-                attach_type,
-                ..Load::default()
-            },
-        )
-        .unwrap();
+        let code = [0x2_0000_00b7_u64, 0x95].map(u64::to_ne_bytes);
+        let fd = load(code.as_flattened(), attach_type);
         // Type, then the id.
         let mut info = [0_u32; 2];
         let mut attr = Info {
-            fd: fd as u32,
+            fd: fd.as_raw_fd() as u32,
             len: 8,
             info: info.as_mut_ptr() as u64,
         };
         bpf(OBJ_GET_INFO, &mut attr).unwrap();
-        Program {
-            fd: owned(fd),
-            id: info[1],
-        }
+        Program { fd, id: info[1] }
     }
+}
+
+/// Whether the kernel makes such maps; says so if not.
+pub fn available(def: &MapDef) -> bool {
+    let available = KernelMap::new(def).is_ok();
+    if !available {
+        eprintln!(
+            "SKIPPED: cannot create kernel maps (needs root and bpf(2)); nothing was compared"
+        );
+    }
+    available
+}
+
+/// Loads the instructions of an XDP program.
+pub fn load(code: &[u8], attach_type: u32) -> OwnedFd {
+    let mut log = vec![0_u8; 1 << 16];
+    let mut attr = Load {
+        kind: XDP,
+        instructions: (code.len() / 8) as u32,
+        code: code.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        log_level: 1,
+        log_size: log.len() as u32,
+        log: log.as_mut_ptr() as u64,
+        attach_type,
+        ..Load::default()
+    };
+    let fd = bpf(PROG_LOAD, &mut attr).unwrap_or_else(|errno| {
+        panic!("{errno}: {}", String::from_utf8_lossy(&log));
+    });
+    owned(fd)
 }
 
 #[repr(C)]
