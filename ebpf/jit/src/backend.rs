@@ -59,10 +59,10 @@ pub struct Refused {
 
 /// Makes machine code.
 ///
-/// Functions are called with C's calling convention. Those without parameters of their own have the environment and its
-/// frame as their parameters, others the environment and `r1` to `r5`; all return `r0` and a status in two registers: 0 if they returned, 1 if a
-/// check failed (then the environment holds the reason and the slot, and `r0` is 0), 2 if the program is to be
-/// replaced by the environment's next one.
+/// Functions are called with C's calling convention. Those without parameters of their own have the environment and
+/// its frame as their parameters, others the environment and `r1` to `r5`; all return `r0` and a status in two
+/// registers: 0 if they returned, 1 if a check failed (then the environment holds the reason and the slot, and `r0`
+/// is 0), 2 if the program is to be replaced by the environment's next one.
 ///
 /// # Safety
 /// The code must do what the functions say and nothing else.
