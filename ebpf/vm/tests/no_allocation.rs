@@ -67,7 +67,7 @@ fn bursts_do_not_allocate() {
 fn map(kind: MapType, value_size: u32, inner: Option<MapDef>) -> MapDef {
     MapDef {
         inner: inner.map(Box::new),
-        ..MapDef::new(kind.name().into(), kind, (4, value_size), 4)
+        ..MapDef::new(kind.name(), kind, (4, value_size), 4)
     }
 }
 
