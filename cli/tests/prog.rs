@@ -284,14 +284,14 @@ fn passes_are_chosen_by_name() {
         "--frame",
         &zeroes,
         "--passes",
-        "all,-inline",
+        "all,-outline",
     ]);
     assert_eq!(outcome.code, Some(2));
     let interpreted = ["--engine", "interp", "--passes", "none"];
     let refused = prog(&[&["run", &object, "--frame", &zeroes], &interpreted[..]].concat());
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains("--passes is for compiled code"));
-    for said in ["there is no pass `inline`", "\n  merge "] {
+    for said in ["there is no pass `outline`", "\n  merge "] {
         assert!(outcome.stderr.contains(said), "{outcome:#?}");
     }
 }

@@ -321,7 +321,7 @@ fn fan(levels: usize, width: usize, len: i32) -> Vec<Insn> {
 
 #[test]
 fn code_does_not_explode() {
-    for (levels, width, len) in [(1, 1, 400), (2, 60, 20), (4, 6, 5), (5, 7, 100), (7, 10, 1)] {
+    for (levels, width, len) in [(1, 1, 400), (2, 60, 20), (4, 6, 5), (5, 7, 100), (7, 20, 1)] {
         let code = fan(levels, width, len);
         let loaded = link(std::slice::from_ref(&code), &[]);
         let programs = compile_all(&loaded, options(Passes::ALL));

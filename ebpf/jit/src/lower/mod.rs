@@ -146,12 +146,16 @@ impl Lowering<'_, '_> {
         }
     }
 
-    fn slots(&mut self) {
-        if self.function.frames > 0 {
+    /// The place of the stack frames that are memory.
+    fn frame(&mut self) -> StackSlot {
+        *self.frame.get_or_insert_with(|| {
             let size = self.function.frames * FRAME_STRIDE as u32;
             let data = StackSlotData::new(StackSlotKind::ExplicitSlot, size, 4);
-            self.frame = Some(self.b.create_sized_stack_slot(data));
-        }
+            self.b.create_sized_stack_slot(data)
+        })
+    }
+
+    fn slots(&mut self) {
         for &size in &self.function.temps {
             let data = StackSlotData::new(StackSlotKind::ExplicitSlot, size, 3);
             let slot = self.b.create_sized_stack_slot(data);
@@ -268,7 +272,7 @@ impl Lowering<'_, '_> {
             }
             Fixed::Env => return self.env,
             Fixed::Frame(off) => {
-                let frame = self.frame.expect("a frame that is used has a place");
+                let frame = self.frame();
                 self.b.ins().stack_addr(I64, frame, off)
             }
             Fixed::Temp(n) => self.b.ins().stack_addr(I64, self.temps[n as usize], 0),

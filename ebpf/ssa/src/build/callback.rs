@@ -6,7 +6,7 @@ use squalus_runtime::{Iterates, MAX_LOOPS, TrapReason, Walk, function_address};
 
 use super::Builder;
 use super::emit::target;
-use crate::ir::{Block, Cmp, Effect, Fixed, Op, Region, Terminator, Ty, Value};
+use crate::ir::{Block, Cmp, Effect, Fixed, Op, Region, Target, Terminator, Ty, Value};
 
 /// A loop of rounds under construction.
 #[derive(Clone, Copy)]
@@ -59,17 +59,27 @@ impl Builder<'_> {
         let context = self.reg(known, Reg::R3);
         self.open_frame();
         let zero = self.emit.number(Ty::I64, 0);
-        self.jump_with(rounds.head, zero);
+        self.next_if(zero, count, rounds);
         self.emit.block = rounds.head;
         let number = self.param_of(rounds.head);
-        let more = self.emit.cmp(Cmp::ULt, number, count);
-        self.body_if(more, rounds, number);
-        self.round(
-            known,
-            rounds,
-            number,
-            vec![number, context, zero, zero, zero],
-        );
+        let args = vec![number, context, zero, zero, zero];
+        if let Some(begun) = self.round(known, rounds, number, args) {
+            self.next_if(begun, count, rounds);
+        }
+    }
+
+    /// Begins the next round if fewer than `count` have begun, else goes to the end of the loop.
+    fn next_if(&mut self, begun: Value, count: Value, rounds: Rounds) {
+        let condition = self.emit.cmp(Cmp::ULt, begun, count);
+        let [then, other] = [rounds.head, rounds.done].map(|block| Target {
+            block,
+            args: vec![begun],
+        });
+        self.emit.end(Terminator::Branch {
+            condition,
+            then,
+            other,
+        });
     }
 
     /// `bpf_for_each_map_elem`.
@@ -117,7 +127,10 @@ impl Builder<'_> {
             place,
             Walk::OFFSET_VALUE as i32,
         );
-        self.round(known, rounds, begun, vec![map, key, value, context, zero]);
+        let args = vec![map, key, value, context, zero];
+        if let Some(begun) = self.round(known, rounds, begun, args) {
+            self.jump_with(rounds.head, begun);
+        }
     }
 
     /// Goes on in a new block if there is more, else to the end of the loop.
@@ -133,22 +146,31 @@ impl Builder<'_> {
         self.emit.block = body;
     }
 
-    /// One round: calls the callback; if it returns 0 the next round begins.
-    fn round(&mut self, known: &InstFacts, rounds: Rounds, number: Value, args: Vec<Value>) {
+    /// One round: calls the callback, and goes on in a new block if that returns 0 as it may. Gives how many rounds
+    /// have begun.
+    fn round(
+        &mut self,
+        known: &InstFacts,
+        rounds: Rounds,
+        number: Value,
+        args: Vec<Value>,
+    ) -> Option<Value> {
         self.emit.charge();
         let result = self.call_back(known, args);
         if self.emit.function.block(self.emit.block).end.is_some() {
-            return;
+            return None;
         }
         let begun = self.emit.moved(number, 1);
-        let (mut head, mut done) = (target(rounds.head), target(rounds.done));
-        head.args.push(begun);
+        let on = self.emit.function.make_block();
+        let mut done = target(rounds.done);
         done.args.push(begun);
         self.emit.end(Terminator::Branch {
             condition: result,
             then: done,
-            other: head,
+            other: target(on),
         });
+        self.emit.block = on;
+        Some(begun)
     }
 
     /// Calls the function whose address the helper was given.

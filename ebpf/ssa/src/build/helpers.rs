@@ -142,44 +142,51 @@ impl Builder<'_> {
         let not = |this: &mut Self, sum| this.emit.bin_with(BinOp::Xor, sum, Ty::I32.mask());
         let sum = match (from, to) {
             (0, 0) => seed,
-            (0, to) => self.partial(known, 2, to, seed),
+            (0, to) => {
+                let sum = self.sum(known, 2, to, seed);
+                self.folded(sum)
+            }
             (from, 0) => {
                 let seed = not(self, seed);
-                let sum = self.partial(known, 0, from, seed);
+                let sum = self.sum(known, 0, from, seed);
+                let sum = self.folded(sum);
                 not(self, sum)
             }
             (from, to) => {
                 let zero = self.emit.number(Ty::I64, 0);
-                let new = self.partial(known, 2, to, seed);
-                let old = self.partial(known, 0, from, zero);
+                let old = self.sum(known, 0, from, zero);
+                let old = self.folded(old);
                 let old = not(self, old);
-                let sum = self.emit.bin(BinOp::Add, new, old);
+                let seed = self.emit.bin(BinOp::Add, seed, old);
+                let sum = self.sum(known, 2, to, seed);
                 self.folded(sum)
             }
         };
         let sum = self.emit.resize(sum, Ty::I32);
-        let turned = self.emit.bin_with(BinOp::RotL, sum, 16);
-        let sum = self.emit.bin(BinOp::Add, sum, turned);
-        let sum = self.emit.bin_with(BinOp::LShr, sum, 16);
+        let sum = self.halves(sum, 16);
         Some(self.emit.resize(sum, Ty::I64))
     }
 
-    /// The ones' complement sum of argument `n`'s `len` bytes and of `seed`, in 32 bits.
-    fn partial(&mut self, known: &InstFacts, n: usize, len: i32, seed: Value) -> Value {
-        let mut sum = seed;
+    /// `sum` and the words of argument `n`'s `len` bytes, added: less than 38 bits, so that nothing is lost.
+    fn sum(&mut self, known: &InstFacts, n: usize, len: i32, mut sum: Value) -> Value {
         for at in (0..len).step_by(4) {
             let word = self.argument_word(known, n, at..at + 4);
             sum = self.emit.bin(BinOp::Add, sum, word);
         }
-        // At most 17 numbers of 32 bits: the carry of the first fold is 1 at most.
-        let sum = self.folded(sum);
-        self.folded(sum)
+        sum
     }
 
+    /// The ones' complement sum of the two halves of 64 bits. It is 0 only for 0.
     fn folded(&mut self, sum: Value) -> Value {
-        let low = self.emit.bin_with(BinOp::And, sum, Ty::I32.mask());
-        let high = self.emit.bin_with(BinOp::LShr, sum, 32);
-        self.emit.bin(BinOp::Add, low, high)
+        self.halves(sum, 32)
+    }
+
+    /// The sum of a value's halves of `bits` bits, the carry added to it: added crosswise, the lower halves' carry goes
+    /// to the upper ones.
+    fn halves(&mut self, value: Value, bits: u64) -> Value {
+        let turned = self.emit.bin_with(BinOp::RotL, value, bits);
+        let sum = self.emit.bin(BinOp::Add, value, turned);
+        self.emit.bin_with(BinOp::LShr, sum, bits)
     }
 
     /// The second argument, an `int`.
