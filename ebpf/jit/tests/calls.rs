@@ -339,7 +339,8 @@ fn code_does_not_explode() {
         // What is no call costs nothing, yet all runs end.
         match width.pow(levels as u32 - 1) < 10_000 {
             true => assert_eq!(jit, run_interp(&loaded, &PACKET)),
-            false => assert_eq!(jit.result, Err(TrapReason::Budget)),
+            false if jit.result == Err(TrapReason::Budget) => {}
+            false => assert_eq!(jit, run_interp(&loaded, &PACKET)),
         }
     }
 }

@@ -163,6 +163,10 @@ pub enum UnOp {
     ByteSwap,
     /// Number of zero bits below the lowest one; the width for 0.
     TrailingZeros,
+    /// Number of zero bits above the highest one; the width for 0.
+    LeadingZeros,
+    /// Number of bits that are set.
+    PopCount,
     /// To a wider type.
     ZeroExtend,
     SignExtend,
@@ -328,6 +332,15 @@ pub enum Terminator {
         then: Target,
         /// If 0.
         other: Target,
+    },
+    /// One of many, by a value of 32 bits.
+    Switch {
+        /// The value.
+        value: Value,
+        /// For 0, 1 and so on.
+        targets: Vec<Target>,
+        /// For all greater ones.
+        rest: Target,
     },
     /// Returns `r0`.
     Return(Value),
@@ -533,22 +546,24 @@ impl Function {
 impl Terminator {
     /// Where it may lead.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
-        let (first, second) = match self {
-            Terminator::Jump(target) => (Some(target), None),
-            Terminator::Branch { then, other, .. } => (Some(then), Some(other)),
-            Terminator::Return(_) | Terminator::Trap(..) => (None, None),
+        let (first, second, more) = match self {
+            Terminator::Jump(target) => (Some(target), None, &[][..]),
+            Terminator::Branch { then, other, .. } => (Some(then), Some(other), &[][..]),
+            Terminator::Switch { targets, rest, .. } => (Some(rest), None, &**targets),
+            Terminator::Return(_) | Terminator::Trap(..) => (None, None, &[][..]),
         };
-        first.into_iter().chain(second)
+        first.into_iter().chain(second).chain(more)
     }
 
     /// Where it may lead, to change it.
     pub fn targets_mut(&mut self) -> impl Iterator<Item = &mut Target> {
-        let (first, second) = match self {
-            Terminator::Jump(target) => (Some(target), None),
-            Terminator::Branch { then, other, .. } => (Some(then), Some(other)),
-            Terminator::Return(_) | Terminator::Trap(..) => (None, None),
+        let (first, second, more) = match self {
+            Terminator::Jump(target) => (Some(target), None, &mut [][..]),
+            Terminator::Branch { then, other, .. } => (Some(then), Some(other), &mut [][..]),
+            Terminator::Switch { targets, rest, .. } => (Some(rest), None, &mut **targets),
+            Terminator::Return(_) | Terminator::Trap(..) => (None, None, &mut [][..]),
         };
-        first.into_iter().chain(second)
+        first.into_iter().chain(second).chain(more)
     }
 
     /// Replaces every value it uses.
@@ -557,6 +572,7 @@ impl Terminator {
             Terminator::Branch {
                 condition: value, ..
             }
+            | Terminator::Switch { value, .. }
             | Terminator::Return(value) => {
                 *value = with(*value);
             }
@@ -574,6 +590,7 @@ impl Terminator {
         if let Terminator::Branch {
             condition: value, ..
         }
+        | Terminator::Switch { value, .. }
         | Terminator::Return(value) = self
         {
             each(*value);
@@ -585,6 +602,7 @@ impl Terminator {
         if let Terminator::Branch {
             condition: value, ..
         }
+        | Terminator::Switch { value, .. }
         | Terminator::Return(value) = self
         {
             each(*value);

@@ -249,6 +249,17 @@ impl Display for End<'_> {
                     To(function, other)
                 )
             }
+            Terminator::Switch {
+                value,
+                targets,
+                rest,
+            } => {
+                write!(f, "switch {}", Use(function, *value))?;
+                for target in targets {
+                    write!(f, ", {}", To(function, target))?;
+                }
+                write!(f, ", else {}", To(function, rest))
+            }
             Terminator::Return(value) => write!(f, "return {}", Use(function, *value)),
             Terminator::Trap(reason, slot) => write!(f, "trap {reason:?} at {slot}"),
         }

@@ -93,6 +93,7 @@ impl Checker<'_> {
             .try_for_each(|target| self.target(block, target))?;
         match end {
             Terminator::Return(value) => self.is(*value, Ty::I64),
+            Terminator::Switch { value, .. } => self.is(*value, Ty::I32),
             _ => Ok(()),
         }
     }

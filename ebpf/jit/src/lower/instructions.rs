@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use cranelift_codegen::ir::{
-    AtomicRmwOp, InstBuilder, Type, Value as Ir,
+    AtomicRmwOp, InstBuilder, MemFlagsData, Type, Value as Ir,
     condcodes::IntCC,
     types::{I8, I16, I32, I64, I128},
 };
@@ -29,6 +29,7 @@ impl Lowering<'_, '_> {
                 Ty::I64 => wide,
                 _ => self.b.ins().ireduce(width, wide),
             },
+            Op::Un(UnOp::Truncate, a) => self.low(*a, width),
             Op::Un(op, a) => {
                 let a = self.value(*a);
                 let ins = self.b.ins();
@@ -37,9 +38,11 @@ impl Lowering<'_, '_> {
                     UnOp::Not => ins.bnot(a),
                     UnOp::ByteSwap => ins.bswap(a),
                     UnOp::TrailingZeros => ins.ctz(a),
+                    UnOp::LeadingZeros => ins.clz(a),
+                    UnOp::PopCount => ins.popcnt(a),
                     UnOp::ZeroExtend => ins.uextend(width, a),
                     UnOp::SignExtend => ins.sextend(width, a),
-                    UnOp::Truncate => ins.ireduce(width, a),
+                    UnOp::Truncate => unreachable!("it has its own way"),
                 }
             }
             Op::Cmp(op, a, b) => {
@@ -136,10 +139,13 @@ impl Lowering<'_, '_> {
             _ => self.value(y),
         };
         let divisor = self.function.constant(y);
-        if op == BinOp::And && divisor == Some(0xffff_ffff) {
-            // Moving 32 bits clears the others; the mask would have to come from memory.
-            let low = self.b.ins().ireduce(I32, a);
-            return self.b.ins().uextend(I64, low);
+        if op == BinOp::And
+            && let Some(part) = divisor.and_then(part)
+        {
+            // A move clears the other bits; the mask would be longer, or even come from memory.
+            let width = self.b.func.dfg.value_type(a);
+            let low = self.low(x, part);
+            return self.b.ins().uextend(width, low);
         }
         let ins = self.b.ins();
         match op {
@@ -161,6 +167,24 @@ impl Lowering<'_, '_> {
             BinOp::UDiv | BinOp::URem => self.divide(op == BinOp::URem, a, b),
             BinOp::SDiv | BinOp::SRem => self.divide_signed(op == BinOp::SRem, a, b),
         }
+    }
+
+    /// The lower part of a value. The code generator would do what the value comes from once more in the narrower
+    /// width, if it saw it, even if the value itself is wanted too.
+    fn low(&mut self, value: Value, width: Type) -> Ir {
+        let mut made = self.value(value);
+        let again = matches!(
+            self.function.value(value).op,
+            Op::Bin(
+                BinOp::Add | BinOp::Sub | BinOp::Mul | BinOp::And | BinOp::Or | BinOp::Xor,
+                ..
+            ) | Op::Un(UnOp::Neg | UnOp::Not, _)
+        );
+        if again && (self.whole[value.0 as usize] || width != I32) {
+            let own = self.b.func.dfg.value_type(made);
+            made = self.b.ins().bitcast(own, MemFlagsData::new(), made);
+        }
+        self.b.ins().ireduce(width, made)
     }
 
     /// Both halves of a product, from one multiplication where there is one that gives both.
@@ -252,12 +276,44 @@ impl Lowering<'_, '_> {
 
 /// Values that some instruction extends with zeros.
 pub(super) fn extended(function: &Function) -> HashSet<Value> {
-    let ops = function.values.iter().map(|value| &value.op);
-    ops.filter_map(|op| match *op {
-        Op::Un(UnOp::ZeroExtend, a) => Some(a),
+    let blocks = function.reverse_postorder().into_iter();
+    let insts = blocks.flat_map(|block| &function.block(block).insts);
+    insts
+        .filter_map(|inst| match function.value(*inst).op {
+            Op::Un(UnOp::ZeroExtend, a) => Some(a),
+            _ => None,
+        })
+        .collect()
+}
+
+/// For each value, whether somebody wants more of it than its lower part.
+pub(super) fn whole(function: &Function) -> Vec<bool> {
+    let mut whole = vec![false; function.values.len()];
+    for block in function.reverse_postorder() {
+        let data = function.block(block);
+        for &inst in &data.insts {
+            let op = &function.value(inst).op;
+            let partly = match *op {
+                Op::Un(UnOp::Truncate, _) => true,
+                Op::Bin(BinOp::And, _, mask) => function.constant(mask).and_then(part).is_some(),
+                _ => false,
+            };
+            op.uses(|value| whole[value.0 as usize] |= !partly);
+        }
+        let end = data.end.iter();
+        end.for_each(|end| end.uses(|value| whole[value.0 as usize] = true));
+    }
+    whole
+}
+
+/// The width of the lower part that a mask leaves.
+fn part(mask: u64) -> Option<Type> {
+    match mask {
+        0xff => Some(I8),
+        0xffff => Some(I16),
+        0xffff_ffff => Some(I32),
         _ => None,
-    })
-    .collect()
+    }
 }
 
 pub(super) fn ty(width: Ty) -> Type {

@@ -9,9 +9,9 @@ mod regions;
 use std::collections::{HashMap, HashSet};
 
 use cranelift_codegen::ir::{
-    self, AbiParam, BlockArg, ExternalName, FuncRef, GlobalValueData, InstBuilder, SigRef,
-    Signature, SourceLoc, StackSlot, StackSlotData, StackSlotKind, UserExternalName, UserFuncName,
-    Value as Ir,
+    self, AbiParam, BlockArg, BlockCall, ExternalName, FuncRef, GlobalValueData, InstBuilder,
+    JumpTableData, SigRef, Signature, SourceLoc, StackSlot, StackSlotData, StackSlotKind,
+    UserExternalName, UserFuncName, Value as Ir,
     condcodes::{CondCode as _, IntCC},
     types::I64,
 };
@@ -22,7 +22,7 @@ use squalus_ssa::ir::{Block, FRAME_STRIDE, Fixed, Function, Op, Target, Terminat
 
 use crate::backend::Module;
 use crate::run::Outcome;
-use instructions::{code, extended, ty};
+use instructions::{code, extended, ty, whole};
 use regions::Regions;
 
 /// What code comes from that ends runs after failed checks.
@@ -49,6 +49,8 @@ struct Lowering<'a, 'b> {
     addresses: HashMap<Value, Ir>,
     /// Values that are also used with zeros above them.
     extended: HashSet<Value>,
+    /// For each value, whether somebody wants more of it than its lower part.
+    whole: Vec<bool>,
     /// Loads of these, with the zeros.
     wide: HashMap<Value, Ir>,
     blocks: Vec<Option<ir::Block>>,
@@ -88,6 +90,7 @@ pub(crate) fn lower(
         fixed: HashMap::new(),
         addresses: HashMap::new(),
         extended: extended(function),
+        whole: whole(function),
         wide: HashMap::new(),
         blocks: vec![None; function.blocks.len()],
         trap: None,
@@ -221,6 +224,18 @@ impl Lowering<'_, '_> {
                     .ins()
                     .brif(condition, then, &then_args, other, &other_args);
             }
+            Terminator::Switch {
+                value,
+                targets,
+                rest,
+            } => {
+                let value = self.value(*value);
+                let targets: Vec<BlockCall> = targets.iter().map(|to| self.edge(to)).collect();
+                let rest = self.edge(rest);
+                let table = JumpTableData::new(rest, &targets);
+                let table = self.b.create_jump_table(table);
+                self.b.ins().br_table(value, table);
+            }
             Terminator::Return(value) => {
                 let value = self.value(*value);
                 self.return_(value, Outcome::DONE);
@@ -251,6 +266,12 @@ impl Lowering<'_, '_> {
             .map(|&arg| BlockArg::Value(self.value(arg)));
         let args = args.collect();
         (self.block(target.block), args)
+    }
+
+    /// Where an entry of a table leads.
+    fn edge(&mut self, target: &Target) -> BlockCall {
+        let (block, args) = self.target(target);
+        BlockCall::new(block, args, &mut self.b.func.dfg.value_lists)
     }
 
     /// A value where it is used.

@@ -1,10 +1,16 @@
 //! Branches that only choose a value become instructions.
 //!
-//! Only where that costs next to nothing: a comparison that is wanted as a number, and the lesser or greater of what
-//! is compared. A branch on such data is often guessed wrong, and takes a jump and a move for each side.
+//! eBPF has no instruction that chooses a value. Where the ways of a branch do nothing, the compiler had such a choice
+//! in mind, and made a branch of it for want of one. A branch on data is often guessed wrong, and takes a jump and a
+//! move for each side.
 
 use super::fold::negated;
 use crate::ir::{Block, Cmp, Function, Op, Target, Terminator, Ty, UnOp, Value};
+
+/// How many numbers are chosen by one condition at most. Other values are chosen only where that costs next to nothing:
+/// a comparison that is wanted as a number, and the lesser or greater of what is compared. All else would have to wait
+/// for the condition, which a branch that is guessed right doesn't.
+const MOST: usize = 2;
 
 /// Goes over all blocks.
 pub(super) fn run(function: &mut Function) {
@@ -30,7 +36,10 @@ fn choose(function: &mut Function, block: Block) {
     let easy = |&(x, y): &(Value, Value)| {
         x == y || is_asked(function, x, y).is_some() || is_extreme(function, op, [a, b], [x, y])
     };
-    if then.block != other.block || !pairs.iter().all(easy) {
+    let hard: Vec<_> = pairs.iter().filter(|pair| !easy(pair)).collect();
+    let number = |value: Value| function.constant(value).is_some();
+    let numbers = hard.iter().all(|(x, y)| number(*x) && number(*y));
+    if then.block != other.block || hard.len() > MOST || !numbers {
         return;
     }
     let mut args = Vec::with_capacity(pairs.len());
@@ -143,7 +152,8 @@ mod tests {
             (least, false, true),
             (most, false, true),
             (least, true, false),
-            (others, false, false),
+            (others, false, true),
+            (others, true, false),
         ] {
             let mut function = branching(pick, rare);
             run(&mut function);

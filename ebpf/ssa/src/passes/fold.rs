@@ -41,10 +41,10 @@ pub(super) fn fold(
     }
 }
 
-struct Fold<'a> {
-    function: &'a mut Function,
+pub(super) struct Fold<'a> {
+    pub(super) function: &'a mut Function,
     zeros: &'a Zeros,
-    ty: Ty,
+    pub(super) ty: Ty,
     slot: u32,
     extra: &'a mut Vec<Value>,
 }
@@ -54,17 +54,22 @@ impl Fold<'_> {
         Some(Folded::Value(self.function.number(self.ty, number)))
     }
 
-    fn constant(&self, value: Value) -> Option<u64> {
+    pub(super) fn constant(&self, value: Value) -> Option<u64> {
         self.function.constant(value)
     }
 
-    fn op(&self, value: Value) -> &Op {
+    pub(super) fn op(&self, value: Value) -> &Op {
         &self.function.value(value).op
     }
 
     /// Bits that are zero in a value.
     fn zero(&self, value: Value) -> u64 {
         zero_bits(self.function, self.zeros, value, 0)
+    }
+
+    /// Whether a value's upper half is 0.
+    fn is_half(&self, value: Value) -> bool {
+        self.zero(value) >> 32 == u32::MAX.into()
     }
 
     fn make(&mut self, op: Op, ty: Ty) -> Value {
@@ -87,10 +92,18 @@ impl Fold<'_> {
             return Some(folded);
         }
         match op {
+            BinOp::Shl | BinOp::LShr | BinOp::AShr | BinOp::RotL => {
+                let by = self.counted(b);
+                (by != b).then_some(Folded::Op(Op::Bin(op, a, by)))
+            }
             BinOp::Sub | BinOp::Xor if a == b => self.number(0),
             BinOp::And | BinOp::Or if a == b => Some(Folded::Value(a)),
             BinOp::Sub => self.distance(a, b),
-            BinOp::Or => self.rejoined(a, b),
+            BinOp::Or => self.rejoined(a, b).or_else(|| self.rotation(op, a, b)),
+            BinOp::Xor => self
+                .rotation(op, a, b)
+                .or_else(|| self.folded_product(a, b)),
+            BinOp::Add => self.rotation(op, a, b).or_else(|| self.high_product(a, b)),
             _ => None,
         }
     }
@@ -147,8 +160,18 @@ impl Fold<'_> {
                 let negative = self.function.number(self.ty, number.wrapping_neg());
                 Some(Folded::Op(Op::Bin(BinOp::Add, a, negative)))
             }
+            // What has no upper half stays without one.
+            BinOp::Xor if self.ty == Ty::I64 && number == u32::MAX.into() && self.is_half(a) => {
+                let low = self.make(Op::Un(UnOp::Truncate, a), Ty::I32);
+                let ones = self.function.number(Ty::I32, number);
+                let not = self.make(Op::Bin(BinOp::Xor, low, ones), Ty::I32);
+                Some(Folded::Op(Op::Un(UnOp::ZeroExtend, not)))
+            }
             BinOp::Add | BinOp::Or | BinOp::Xor => self.chain(op, a, number),
-            BinOp::LShr => self.shift_right(a, number % bits),
+            BinOp::LShr => match self.counted_bits(a).filter(|_| number == bits - 8) {
+                None => self.shift_right(a, number % bits),
+                counted => counted,
+            },
             BinOp::Shl => self.shift_left(a, number % bits),
             _ => None,
         }
@@ -189,9 +212,12 @@ impl Fold<'_> {
         }
         match *self.op(a) {
             Op::Bin(BinOp::Shl, x, c) if self.constant(c) == Some(by) => {
-                // Only if nothing was shifted out at the top.
-                let lost = !(self.ty.mask() >> by) & self.ty.mask();
-                (self.zero(x) & lost == lost).then_some(Folded::Value(x))
+                let kept = self.ty.mask() >> by;
+                if self.zero(x) | kept == u64::MAX {
+                    return Some(Folded::Value(x));
+                }
+                let kept = self.function.number(self.ty, kept);
+                Some(Folded::Op(Op::Bin(BinOp::And, x, kept)))
             }
             Op::Bin(BinOp::Or, low, high) => {
                 let gone = (1_u64 << by) - 1;
@@ -248,6 +274,8 @@ impl Fold<'_> {
                 UnOp::Not => !x,
                 UnOp::ByteSwap => x.swap_bytes() >> (64 - from.bits()),
                 UnOp::TrailingZeros => u64::from(x.trailing_zeros().min(from.bits())),
+                UnOp::LeadingZeros => u64::from(x.leading_zeros() + from.bits() - 64),
+                UnOp::PopCount => x.count_ones().into(),
                 UnOp::ZeroExtend | UnOp::Truncate => x,
                 UnOp::SignExtend => sign_extend(from, x),
             };
@@ -269,6 +297,7 @@ impl Fold<'_> {
                 Some(Folded::Op(Op::Bin(BinOp::And, x, mask)))
             }
             (UnOp::Truncate, inner) => self.truncate(&inner),
+            (UnOp::PopCount, _) => self.counted_zeros(a),
             _ => None,
         }
     }
@@ -282,6 +311,10 @@ impl Fold<'_> {
                     std::cmp::Ordering::Less => Folded::Op(Op::Un(op, x)),
                     std::cmp::Ordering::Greater => Folded::Op(Op::Un(UnOp::Truncate, x)),
                 })
+            }
+            // A mask that leaves all that is kept.
+            Op::Bin(BinOp::And, x, c) if self.keeps(c) => {
+                Some(Folded::Op(Op::Un(UnOp::Truncate, x)))
             }
             Op::Bin(BinOp::Or, a, b) => {
                 // A part put in above what is kept.
@@ -312,6 +345,12 @@ impl Fold<'_> {
             }
             _ => None,
         }
+    }
+
+    /// Whether a mask leaves all bits of the width.
+    fn keeps(&self, mask: Value) -> bool {
+        let all = self.ty.mask();
+        self.constant(mask).is_some_and(|mask| mask & all == all)
     }
 
     /// The operation in the narrower width, if both operands are there for nothing.
@@ -507,6 +546,7 @@ pub(super) fn zero_bits(function: &Function, zeros: &Zeros, value: Value, depth:
             Op::Fixed(_) => function.constant(value).map_or(0, |number| !number),
             Op::Param => zeros.get(&value).copied().unwrap_or(0),
             Op::Cmp(..) => !1,
+            Op::Un(UnOp::PopCount | UnOp::LeadingZeros | UnOp::TrailingZeros, _) => !0x7f,
             Op::Un(UnOp::ZeroExtend, x) => of(x),
             Op::Un(UnOp::Truncate, x) => of(x) & ty.mask(),
             Op::Bin(BinOp::And, a, b) => of(a) | of(b),

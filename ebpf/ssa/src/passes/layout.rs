@@ -2,19 +2,23 @@
 //!
 //! A block that only leads on is taken out of the way: values on the edge of a loop that leads back then need no
 //! block of their own, and a loop is one branch back. The code generator puts the second target of a branch right
-//! after it: of two, the one that stays in the loop. A branch that only chooses a value is none.
+//! after it: of two, the one that stays in the loop. A branch that only chooses a value is none, and many that
+//! look for the way of one value are one jump.
 
 use super::choose;
 use super::fold::{calculate, compare, negated};
 use super::loops::{Loop, loops};
 use super::rewrite::{edges, predecessors};
 use super::rounds::MOST;
+use super::{straight, switch};
 use crate::ir::{BinOp, Block, Cmp, Function, Op, Target, Terminator, Ty, Value};
 
 /// Goes over all blocks.
 pub(super) fn run(function: &mut Function) {
     shorten(function);
     choose::run(function);
+    straight::run(function);
+    switch::run(function);
     let (found, before) = (loops(function), predecessors(function));
     for of in &found {
         for &block in &of.blocks {

@@ -7,27 +7,15 @@ use crate::ir::{BinOp, Function, Op, Ty, UnOp, Value};
 pub(super) fn run(function: &mut Function) {
     for block in function.reverse_postorder() {
         let insts = std::mem::take(&mut function.block_mut(block).insts);
+        // Backwards: what is put together from most parts comes last.
         let mut out = Vec::with_capacity(insts.len());
-        for (at, &inst) in insts.iter().enumerate() {
-            if let Some(load) = merged(function, &insts[..at], inst) {
-                let Merged { load, ty, swapped } = load;
-                let slot = function.value(inst).slot;
-                let mut value = function.make(load, ty, slot);
-                out.push(value);
-                if swapped {
-                    value = function.make(Op::Un(UnOp::ByteSwap, value), ty, slot);
-                    out.push(value);
-                }
-                let wide = function.ty(inst);
-                function.values[inst.0 as usize].op = if ty == wide {
-                    // Stands for the merged value.
-                    Op::Bin(BinOp::Or, value, value)
-                } else {
-                    Op::Un(UnOp::ZeroExtend, value)
-                };
-            }
+        for (at, &inst) in insts.iter().enumerate().rev() {
             out.push(inst);
+            if let Some(load) = merged(function, &insts[..at], inst) {
+                load.stand_for(function, inst, &mut out);
+            }
         }
+        out.reverse();
         function.block_mut(block).insts = out;
     }
 }
@@ -36,6 +24,24 @@ struct Merged {
     load: Op,
     ty: Ty,
     swapped: bool,
+}
+
+impl Merged {
+    /// Makes an instruction give the merged value. What it needs is appended, last things first.
+    fn stand_for(self, function: &mut Function, inst: Value, out: &mut Vec<Value>) {
+        let (ty, slot) = (self.ty, function.value(inst).slot);
+        let load = function.make(self.load, ty, slot);
+        let mut value = load;
+        if self.swapped {
+            value = function.make(Op::Un(UnOp::ByteSwap, load), ty, slot);
+            out.push(value);
+        }
+        out.push(load);
+        function.values[inst.0 as usize].op = match ty == function.ty(inst) {
+            true => Op::Bin(BinOp::Or, value, value),
+            false => Op::Un(UnOp::ZeroExtend, value),
+        };
+    }
 }
 
 /// A part of a value that is put together: a load, and how far it is shifted.

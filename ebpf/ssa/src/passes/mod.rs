@@ -6,10 +6,12 @@ mod dead;
 mod fold;
 mod forward;
 mod hoist;
+mod idioms;
 mod layout;
 mod lookup;
 mod loops;
 mod merge;
+mod narrow;
 mod params;
 mod place;
 mod prefetch;
@@ -18,6 +20,9 @@ mod rewrite;
 mod rounds;
 mod simplify;
 mod special;
+mod straight;
+mod switch;
+mod thread;
 
 use std::fmt;
 use std::str::FromStr;
@@ -280,7 +285,11 @@ pub fn optimize(
     run(Pass::Lookup, &mut lookup, function);
     run(Pass::Special, &mut special, function);
     run(Pass::Combine, &mut combine::run, function);
-    run(Pass::Simplify, &mut simplify_all, function);
+    let mut simplify = |function: &mut Function| {
+        narrow::run(function);
+        simplify_all(function);
+    };
+    run(Pass::Simplify, &mut simplify, function);
     run(Pass::Hoist, &mut hoist::run, function);
     dead::run(function);
     each("dead", function);
@@ -303,7 +312,9 @@ pub fn optimize(
 
 fn simplify_all(function: &mut Function) {
     simplify::run(function);
+    thread::run(function);
     params::run(function);
+    straight::run(function);
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
-//! Block parameters that always have the same value stand for it.
+//! Block parameters that always have the same value stand for it, and of those that are always equal one is enough.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::rewrite::{Aliases, edges, predecessors};
 use crate::ir::{Block, Function, Value};
 
-/// Removes parameters that get one value from everywhere, or that nobody reads.
+/// Removes parameters that get one value from everywhere, or the same as another of their block.
 pub(super) fn run(function: &mut Function) {
     let mut aliases = Aliases::new(function);
     let order = function.reverse_postorder();
@@ -20,6 +23,7 @@ pub(super) fn run(function: &mut Function) {
                     changed = true;
                 }
             }
+            changed |= merge(function, &before, &mut aliases, block);
         }
     }
     aliases.apply(function);
@@ -49,6 +53,35 @@ fn only(
         }
     }
     found
+}
+
+/// Has parameters of a block stand for the first one that gets the same values from everywhere.
+fn merge(function: &Function, before: &[Vec<Block>], aliases: &mut Aliases, block: Block) -> bool {
+    let mut changed = false;
+    let mut firsts = HashMap::new();
+    for (n, &param) in function.block(block).params.iter().enumerate() {
+        if aliases.resolve(param) != param {
+            continue;
+        }
+        let mut given = Vec::new();
+        for &from in &before[block.0 as usize] {
+            for target in edges(function, from, block) {
+                let value = aliases.resolve(target.args[n]);
+                // Itself again: so two of them may be given for each other.
+                given.push(Some(value).filter(|value| *value != param));
+            }
+        }
+        match firsts.entry((function.ty(param), given)) {
+            Entry::Occupied(first) => {
+                aliases.set(param, *first.get());
+                changed = true;
+            }
+            Entry::Vacant(free) => {
+                free.insert(param);
+            }
+        }
+    }
+    changed
 }
 
 /// Removes the parameters that `gone` names, with what edges give for them.
