@@ -101,8 +101,8 @@ impl Figure {
     pub fn new(engine: EngineName, whole: &[f64], baseline: &[f64]) -> Figure {
         let all = Both::net(whole, baseline);
         let rounds = whole.iter().zip(baseline);
-        let half = |skip| rounds.clone().skip(skip).step_by(2).unzip();
-        let (even, odd): ((Vec<f64>, Vec<f64>), (Vec<f64>, Vec<f64>)) = (half(0), half(1));
+        let half = |skip| -> (Vec<f64>, Vec<f64>) { rounds.clone().skip(skip).step_by(2).unzip() };
+        let (even, odd) = (half(0), half(1));
         let nothing = Both {
             median: 0.0,
             best: 0.0,
