@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use squalus_afxdp::{
     AfXdpConfig, AfXdpPort, AttachMode, Filter, Reinjection, Steering, attached_program,
 };
-use squalus_packet::{TapConfig, TapPort};
+use squalus_packet::{PacketPort, TapConfig, TapPort};
 use squalus_port::{
     Burst, FrameSize, HostPath, Pool, PoolConfig, Port, PortError, PortMode, PortRequest, PortState,
 };
@@ -52,10 +52,21 @@ fn open(
     namespace.run(|| AfXdpPort::open(config, pool)).unwrap()
 }
 
+/// A port on interface `sqa`, and the pool of its frames.
+fn opened(namespace: &Namespace, config: AfXdpConfig) -> (AfXdpPort, Pool) {
+    let mut pool = pool();
+    let port = open(namespace, config, &mut pool).unwrap();
+    (port, pool)
+}
+
+/// The interface on the other end of the pair.
+fn other_end(namespace: &Namespace) -> (PacketPort, Pool) {
+    (port(namespace, "sqb"), pool())
+}
+
 /// Sends `rounds` bursts of frames to the VIP and checks that each comes back as it was.
 fn check_echo(namespace: &Namespace, port_a: &mut AfXdpPort, pool_a: &mut Pool, rounds: u16) {
-    let mut wire = port(namespace, "sqb");
-    let mut pool_b = pool();
+    let (mut wire, mut pool_b) = other_end(namespace);
     let mut burst = Burst::new();
     for round in 0..rounds {
         let frames: Vec<_> = (0..64)
@@ -92,13 +103,7 @@ fn every_frame_to_a_vip_is_echoed_unchanged() {
         let steering = steering(&namespace, mode, Filter::Vips);
         let native = mode == AttachMode::Auto;
         assert_eq!(steering.mode() == AttachMode::Native, native);
-        let mut pool_a = pool();
-        let mut port_a = open(
-            &namespace,
-            config(&steering, PortRequest::AfXdp),
-            &mut pool_a,
-        )
-        .unwrap();
+        let (mut port_a, mut pool_a) = opened(&namespace, config(&steering, PortRequest::AfXdp));
         let info = port_a.info();
         assert_eq!(
             (info.asked, info.obtained),
@@ -124,14 +129,8 @@ fn a_program_may_grow_the_head_up_to_the_kernels_headroom() {
         return;
     };
     let steering = steering(&namespace, AttachMode::Auto, Filter::Vips);
-    let mut pool_a = pool();
-    let mut port_a = open(
-        &namespace,
-        config(&steering, PortRequest::Auto),
-        &mut pool_a,
-    )
-    .unwrap();
-    let (mut wire, mut pool_b) = (port(&namespace, "sqb"), pool());
+    let (mut port_a, mut pool_a) = opened(&namespace, config(&steering, PortRequest::Auto));
+    let (mut wire, mut pool_b) = other_end(&namespace);
     let sent = udp_to(VIP, 9, &[7; 1000]);
     send(&mut wire, &mut pool_b, std::slice::from_ref(&sent));
     let mut burst = Burst::new();
@@ -168,14 +167,8 @@ fn only_vips_are_taken_from_the_host() {
         .unwrap();
     host.set_read_timeout(Some(PATIENCE)).unwrap();
     let steering = steering(&namespace, AttachMode::Auto, Filter::Vips);
-    let mut pool_a = pool();
-    let mut port_a = open(
-        &namespace,
-        config(&steering, PortRequest::AfXdp),
-        &mut pool_a,
-    )
-    .unwrap();
-    let (mut wire, mut pool_b) = (port(&namespace, "sqb"), pool());
+    let (mut port_a, mut pool_a) = opened(&namespace, config(&steering, PortRequest::AfXdp));
+    let (mut wire, mut pool_b) = other_end(&namespace);
     let mut buffer = [0; 100];
 
     let to_vip6 = ipv6_to(VIP6, 17, &[0, 1, 0, 53, 0, 8, 0, 0]);
@@ -230,14 +223,8 @@ fn all_traffic_leaves_neighbour_discovery_to_the_host() {
         return;
     };
     let steering = steering(&namespace, AttachMode::Auto, Filter::All);
-    let mut pool_a = pool();
-    let mut port_a = open(
-        &namespace,
-        config(&steering, PortRequest::AfXdp),
-        &mut pool_a,
-    )
-    .unwrap();
-    let (mut wire, mut pool_b) = (port(&namespace, "sqb"), pool());
+    let (mut port_a, mut pool_a) = opened(&namespace, config(&steering, PortRequest::AfXdp));
+    let (mut wire, mut pool_b) = other_end(&namespace);
     let icmp6 = |kind| ipv6_to([0xfd; 16], 58, &[kind, 0, 0, 0, 0, 0, 0, 0]);
     let expected = [
         icmp6(132),
@@ -276,14 +263,13 @@ fn passed_frames_reach_the_host_through_a_tap() {
         ..TapConfig::new("sq-pass0")
     };
     let tap = namespace.run(|| TapPort::open(&tap)).unwrap().unwrap();
-    let mut pool_a = pool();
     let config = AfXdpConfig {
         host: Ok(Box::new(tap)),
         ..config(&steering, PortRequest::AfXdp)
     };
-    let mut port_a = open(&namespace, config, &mut pool_a).unwrap();
+    let (mut port_a, mut pool_a) = opened(&namespace, config);
     assert_eq!(port_a.info().host, HostPath::Tap("sq-pass0".into()));
-    let (mut wire, mut pool_b) = (port(&namespace, "sqb"), pool());
+    let (mut wire, mut pool_b) = other_end(&namespace);
     send(&mut wire, &mut pool_b, &[udp_to(VIP, 77, b"for the host")]);
     let mut burst = Burst::new();
     assert!(port_a.wait(PATIENCE));
@@ -335,13 +321,12 @@ fn everything_comes_and_goes_back_as_the_interfaces_own() {
             return;
         }
     };
-    let mut pool_a = pool();
     let config = AfXdpConfig {
         host: Ok(Box::new(tap)),
         ..config(&steering, PortRequest::AfXdp)
     };
-    let mut port_a = open(&namespace, config, &mut pool_a).unwrap();
-    let (mut wire, mut pool_b) = (port(&namespace, "sqb"), pool());
+    let (mut port_a, mut pool_a) = opened(&namespace, config);
+    let (mut wire, mut pool_b) = other_end(&namespace);
     let mut tagged = experiment(3, 200);
     tagged.splice(12..12, [0x81, 0x00, 0x60, 0x2a]);
     let sent = [experiment(1, 60), tagged, arp_request()];
@@ -427,13 +412,7 @@ fn nothing_stays_attached_and_a_restart_works_at_once() {
     for _ in 0..5 {
         let steering = steering(&namespace, AttachMode::Auto, Filter::Vips);
         let index = steering.interface().index;
-        let mut pool_a = pool();
-        let mut port_a = open(
-            &namespace,
-            config(&steering, PortRequest::AfXdp),
-            &mut pool_a,
-        )
-        .unwrap();
+        let (mut port_a, mut pool_a) = opened(&namespace, config(&steering, PortRequest::AfXdp));
         check_echo(&namespace, &mut port_a, &mut pool_a, 1);
         drop(steering);
         let attached = || namespace.run(|| attached_program(index)).unwrap().unwrap();
@@ -457,13 +436,7 @@ fn an_interface_that_goes_away_shows() {
         return;
     };
     let steering = steering(&namespace, AttachMode::Auto, Filter::Vips);
-    let mut pool_a = pool();
-    let mut port_a = open(
-        &namespace,
-        config(&steering, PortRequest::AfXdp),
-        &mut pool_a,
-    )
-    .unwrap();
+    let (mut port_a, mut pool_a) = opened(&namespace, config(&steering, PortRequest::AfXdp));
     assert_eq!(port_a.state(), PortState::Up);
     ip(&namespace, "link del sqb");
     assert!(!port_a.wait(Duration::from_millis(1)));

@@ -108,13 +108,8 @@ pub fn ipv4(macs: Macs, flow: Flow<Ipv4Addr>, transport: Transport, payload: usi
         flow.destination.octets(),
         64,
     );
-    finish(
-        ip,
-        flow.source_port,
-        flow.destination_port,
-        transport,
-        payload,
-    )
+    let ports = (flow.source_port, flow.destination_port);
+    finish(ip, ports, transport, payload)
 }
 
 /// An IPv4 frame with this UDP payload and right checksums.
@@ -137,19 +132,13 @@ pub fn ipv6(macs: Macs, flow: Flow<Ipv6Addr>, transport: Transport, payload: usi
         flow.destination.octets(),
         64,
     );
-    finish(
-        ip,
-        flow.source_port,
-        flow.destination_port,
-        transport,
-        payload,
-    )
+    let ports = (flow.source_port, flow.destination_port);
+    finish(ip, ports, transport, payload)
 }
 
 fn finish(
     ip: etherparse::PacketBuilderStep<etherparse::IpHeaders>,
-    source_port: u16,
-    destination_port: u16,
+    (source_port, destination_port): (u16, u16),
     transport: Transport,
     payload: usize,
 ) -> Vec<u8> {
