@@ -166,12 +166,12 @@ fn ssa_shows_what_passes_do() {
     assert_eq!(stages[0]["stage"], "build");
     let count = |stage: &Value| stage["instructions"].as_u64().unwrap();
     assert!(count(&stages[0]) > count(stages.last().unwrap()), "{only}");
-    let outcome = prog(&["disasm", &object, "--ssa=inline"]);
+    let outcome = prog(&["disasm", &object, "--ssa=outline"]);
     assert_eq!(outcome.code, Some(2));
     assert!(
         outcome
             .stderr
-            .contains("there is no stage `inline`: build, ")
+            .contains("there is no stage `outline`: build, ")
     );
 }
 
