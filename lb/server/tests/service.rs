@@ -16,8 +16,8 @@ use squalus_proto::katran::{
     Real, RealForVip, RealMeta, Reals, Somark, Stats, Vip, VipMeta,
 };
 use squalus_server::{Listener, Options, ServerError, SharedController};
-use tonic::Code;
 use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
 
 type Client = KatranServiceClient<Channel>;
 
@@ -79,6 +79,11 @@ async fn join<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (
     .await
 }
 
+/// What the server answered.
+fn got<T>(answer: Result<Response<T>, Status>) -> T {
+    answer.expect("an answer").into_inner()
+}
+
 fn vip(port: i32) -> Vip {
     Vip {
         address: "10.200.1.1".into(),
@@ -121,24 +126,12 @@ fn set(maps: &MemoryMaps, map: &str, index: u32, v1: u64, v2: u64) {
 #[test]
 fn vips_and_reals() {
     with_server(Options::default(), |mut client, _| async move {
-        assert!(
-            client
-                .add_vip(meta(80, 1, false))
-                .await
-                .unwrap()
-                .get_ref()
-                .success
-        );
+        assert!(got(client.add_vip(meta(80, 1, false)).await).success);
         client.add_vip(meta(443, 0, false)).await.unwrap();
         client.modify_vip(meta(80, 2, true)).await.unwrap();
         let flags = client.get_vip_flags(vip(80)).await.unwrap();
         assert_eq!(flags.get_ref().flags, 3);
-        let vips = client
-            .get_all_vips(Empty {})
-            .await
-            .unwrap()
-            .into_inner()
-            .vips;
+        let vips = got(client.get_all_vips(Empty {}).await).vips;
         assert_eq!(vips, [vip(80), vip(443)]);
 
         let one = RealForVip {
@@ -155,12 +148,7 @@ fn vips_and_reals() {
             answer.get_ref().success,
             "addresses that are none are left out"
         );
-        let mut reals = client
-            .get_reals_for_vip(vip(80))
-            .await
-            .unwrap()
-            .into_inner()
-            .reals;
+        let mut reals = got(client.get_reals_for_vip(vip(80)).await).reals;
         reals.sort_by(|a, b| a.address.cmp(&b.address));
         assert_eq!(
             reals,
@@ -178,12 +166,7 @@ fn vips_and_reals() {
 
         client.del_real_for_vip(one).await.unwrap();
         client.del_vip(vip(80)).await.unwrap();
-        let vips = client
-            .get_all_vips(Empty {})
-            .await
-            .unwrap()
-            .into_inner()
-            .vips;
+        let vips = got(client.get_all_vips(Empty {}).await).vips;
         assert_eq!(vips, [vip(443)]);
     });
 }
@@ -260,12 +243,7 @@ fn failures_are_cancelled_as_katrans_and_say_why() {
         assert_eq!(flags.get_ref().flags, u64::MAX);
         let stats = client.get_stats_for_vip(vip(81)).await.unwrap();
         assert_eq!(stats.into_inner(), Stats { v1: 0, v2: 0 });
-        let vips = client
-            .get_all_vips(Empty {})
-            .await
-            .unwrap()
-            .into_inner()
-            .vips;
+        let vips = got(client.get_all_vips(Empty {}).await).vips;
         assert_eq!(vips, [vip(80)]);
     });
 }
@@ -280,15 +258,7 @@ fn a_change_that_the_maps_refuse_is_cancelled() {
             .expect_err("refused");
         assert_eq!(status.code(), Code::Cancelled);
         assert!(status.message().contains("nothing has changed"), "{status}");
-        assert_eq!(
-            client
-                .get_all_vips(Empty {})
-                .await
-                .unwrap()
-                .into_inner()
-                .vips,
-            []
-        );
+        assert_eq!(got(client.get_all_vips(Empty {}).await).vips, []);
     });
 }
 
@@ -299,7 +269,7 @@ fn the_router() {
             mac: "B8:3F:d2:2a:e5:11".into(),
         };
         client.change_mac(mac).await.unwrap();
-        let mac = client.get_mac(Empty {}).await.unwrap().into_inner().mac;
+        let mac = got(client.get_mac(Empty {}).await).mac;
         assert_eq!(mac, "b8:3f:d2:2a:e5:11");
         assert_eq!(
             maps.elements(name::CTL_ARRAY)[0].1[..6],
@@ -329,12 +299,7 @@ fn server_ids() {
             .modify_quic_reals_mapping(change(Action::Add, items))
             .await
             .unwrap();
-        let ids = client
-            .get_quic_reals_mapping(Empty {})
-            .await
-            .unwrap()
-            .into_inner()
-            .qreals;
+        let ids = got(client.get_quic_reals_mapping(Empty {}).await).qreals;
         assert_eq!(
             ids,
             [id("fc00::1", 3), id("10.0.0.1", 9)],
@@ -345,12 +310,7 @@ fn server_ids() {
             .modify_quic_reals_mapping(change(Action::Del, one))
             .await
             .unwrap();
-        let ids = client
-            .get_quic_reals_mapping(Empty {})
-            .await
-            .unwrap()
-            .into_inner()
-            .qreals;
+        let ids = got(client.get_quic_reals_mapping(Empty {}).await).qreals;
         assert_eq!(ids, [id("10.0.0.1", 9)]);
     });
 }
@@ -364,40 +324,12 @@ fn counters() {
             set(&maps, name::STATS, 512 + counter, v1, v1 + 1);
         }
         let pair = |v1| Stats { v1, v2: v1 + 1 };
-        let vip_stats = client
-            .get_stats_for_vip(vip(80))
-            .await
-            .unwrap()
-            .into_inner();
+        let vip_stats = got(client.get_stats_for_vip(vip(80)).await);
         assert_eq!(vip_stats, Stats { v1: 5, v2: 500 });
-        assert_eq!(
-            client.get_lru_stats(Empty {}).await.unwrap().into_inner(),
-            pair(10)
-        );
-        assert_eq!(
-            client
-                .get_lru_miss_stats(Empty {})
-                .await
-                .unwrap()
-                .into_inner(),
-            pair(20)
-        );
-        assert_eq!(
-            client
-                .get_lru_fallback_stats(Empty {})
-                .await
-                .unwrap()
-                .into_inner(),
-            pair(30)
-        );
-        assert_eq!(
-            client
-                .get_icmp_too_big_stats(Empty {})
-                .await
-                .unwrap()
-                .into_inner(),
-            pair(40)
-        );
+        assert_eq!(got(client.get_lru_stats(Empty {}).await), pair(10));
+        assert_eq!(got(client.get_lru_miss_stats(Empty {}).await), pair(20));
+        assert_eq!(got(client.get_lru_fallback_stats(Empty {}).await), pair(30));
+        assert_eq!(got(client.get_icmp_too_big_stats(Empty {}).await), pair(40));
     });
 }
 
