@@ -18,6 +18,10 @@ use crate::ir::{
     Block, BlockData, Fixed, Function, Op, Order, Region, Target, Terminator, Ty, Value,
 };
 
+/// Loops with more blocks stay as they are: a round takes long, and what is live in all of so large a loop takes the
+/// code generator's register allocator minutes.
+const MOST_BLOCKS: usize = 200;
+
 /// Goes over all loops.
 pub(super) fn run(function: &mut Function) {
     let mut loops = loops(function);
@@ -28,7 +32,8 @@ pub(super) fn run(function: &mut Function) {
     for n in 0..loops.len() {
         let (dominators, before) = (Dominators::new(function), predecessors(function));
         let mut added = rounds::run(function, &dominators, &before, &loops[n]);
-        if let Some(places) = Places::of(function, env, &loops[n]) {
+        let small = loops[n].blocks.len() <= MOST_BLOCKS;
+        if let Some(places) = Places::of(function, env, &loops[n]).filter(|_| small) {
             added.extend(Hoist::new(function, env, &loops[n], places).run());
         }
         // The new blocks belong to the loops around that have what they lead to, which may be new too.
