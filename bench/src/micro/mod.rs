@@ -12,7 +12,8 @@
 //!   one takes no time beside an empty one, or less. So the program is measured several times in a row, as one program,
 //!   against once, in the same driver ([`squalus_kernel::Stopwatch`]): the difference is that many programs less one,
 //!   without a stall between. See [`repeated`]. It is in the kernel's favour by what entering a function pushes and
-//!   pops, and by what the processor learns of a frame's branches the first time.
+//!   pops, and by what the processor learns of a frame's branches the first time; against it by the count of a loop,
+//!   where the program has loops itself.
 //! - Each frame comes some times in a row, in all engines (see [`Schedule`]), so branches are as predictable in one as
 //!   in the other. In the kernel a repetition finds the frame as the one before left it, unless the program reads there
 //!   what it wrote: then the packet holds the frame several times, and each repetition adds its distance to the frame's

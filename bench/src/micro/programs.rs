@@ -55,14 +55,14 @@ impl Program {
         const MOST: usize = 8;
         /// Instructions of the whole: some ten kilobytes of machine code.
         const INSNS: usize = 2048;
-        let tangled = TANGLED.contains(&self.name);
-        let most = if tangled { MOST / 2 } else { MOST };
+        let tangled = TANGLED.iter().find(|(name, _)| *name == self.name);
+        let most = tangled.map_or(MOST, |(_, most)| *most);
         let insns = Object::parse(self.object)?
             .require_program(ENTRY)?
             .insns
             .len();
         let fits = |repeats: &usize| insns * repeats <= INSNS;
-        Ok([most, MOST / 2].into_iter().find(fits).unwrap_or(2))
+        Ok([most, 4].into_iter().find(fits).unwrap_or(2))
     }
 
     /// How far apart the frames of repetitions have to be there: whole cache lines, or 0 if one serves all of them.
@@ -87,8 +87,13 @@ const IN_PLACE: &[&str] = &[
     "reverse_bytes",
 ];
 
-/// Programs with so many ways through them that the verifier takes seconds for four times and refuses eight.
-const TANGLED: &[&str] = &["parse_tcp_options"];
+/// Programs with so many ways through them that the verifier refuses eight times.
+const TANGLED: &[(&str, usize)] = &[
+    ("parse_tcp_options", 2),
+    ("csum_words", 4),
+    ("state_machine", 4),
+    ("loop_search", 4),
+];
 
 macro_rules! program {
     ($name:literal, $traffic:expr) => {

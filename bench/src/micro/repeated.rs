@@ -8,8 +8,13 @@
 //! for each time more, which is what they do take of the processor.
 //!
 //! So the kernel's figures are the difference between several times and once, with no stall between. That is made from
-//! the bytecode alone: the program stands there so often, its exits leading to the next one. Nothing is translated
-//! otherwise than in the original, since the kernel's compiler takes one instruction after the other.
+//! the bytecode alone, and nothing is translated otherwise than in the original, since the kernel's compiler takes one
+//! instruction after the other:
+//!
+//! - A program without loops stands there so often, its exits leading to the next one.
+//! - One with loops is in a loop of its own, which counts on the stack: that takes a nanosecond at most, where the
+//!   program takes tens. Written out so often, each of its branches would have to be learnt by the processor so often,
+//!   too, other than in engines that run the same code for each packet: one of the programs then took twice as long.
 
 use anyhow::{Context, Result, ensure};
 use squalus_isa::{Insn, opcode as o};
@@ -22,7 +27,8 @@ const STACK: i16 = 512;
 
 /// A program called `name` that runs `program` so many times, and returns what the last time returns. Each time has a
 /// frame of its own, `stride` bytes after the one before: what it wrote there would keep the next one waiting, if that
-/// reads it, or have it do other work. With 0, for programs that don't, all have the same frame, and its end.
+/// reads it, or have it do other work. Such a program is written out even if it has loops. With 0, for programs that
+/// don't, all have the same frame, and its end.
 ///
 /// # Errors
 /// If the program leaves no eight bytes of stack, or is too long for jumps across it, or if frames of their own are
@@ -34,20 +40,12 @@ pub fn repeated(program: &Program, name: &str, times: usize, stride: usize) -> R
     let (main, others) = program.insns.split_at(len);
     ensure!(i16::try_from(len).is_ok(), "{} is too long", program.name);
     let slot = free_slot(main).with_context(|| format!("{} uses all its stack", program.name))?;
-    // From the last to the first, since what follows the main function is as far away as those between are long.
-    let mut insns = Vec::new();
-    for round in (0..times).rev() {
-        let mut copy = copy(main, insns.len() as i32, round + 1 == times);
-        if stride * round != 0 {
-            let (at, frame) = frame_start(main)
-                .with_context(|| format!("{} does not begin with its frame", program.name))?;
-            let offset = i32::try_from(stride * round)?;
-            copy.insert(at + 1, immediate(o::ALU64 | o::ADD | o::K, frame, offset));
-        }
-        copy.insert(0, plain(o::LDX | o::MEM | o::DW, R1, FP, slot));
-        insns.splice(0..0, copy);
-    }
-    insns.insert(0, plain(o::STX | o::MEM | o::DW, FP, R1, slot));
+    let insns = if stride == 0 && has_loop(main) {
+        in_a_loop(main, times, slot)
+    } else {
+        written_out(main, times, stride, slot)
+    };
+    let mut insns = insns.with_context(|| format!("{} cannot be repeated", program.name))?;
     let moved = insns.len() - len;
     insns.extend(others);
     let mut whole = program.clone();
@@ -58,6 +56,58 @@ pub fn repeated(program: &Program, name: &str, times: usize, stride: usize) -> R
         function.start += moved;
     }
     Ok(whole)
+}
+
+/// The function so often, one behind the other. `None` if it needs frames of its own and does not begin with its frame.
+fn written_out(main: &[Insn], times: usize, stride: usize, slot: i16) -> Option<Vec<Insn>> {
+    // From the last to the first, since what follows the main function is as far away as those between are long.
+    let mut insns = Vec::new();
+    for round in (0..times).rev() {
+        let mut copy = copy(main, insns.len() as i32, round + 1 == times);
+        if stride * round != 0 {
+            let (at, frame) = frame_start(main)?;
+            let offset = i32::try_from(stride * round).ok()?;
+            copy.insert(at + 1, immediate(o::ALU64 | o::ADD | o::K, frame, offset));
+        }
+        copy.insert(0, plain(o::LDX | o::MEM | o::DW, R1, FP, slot));
+        insns.splice(0..0, copy);
+    }
+    insns.insert(0, plain(o::STX | o::MEM | o::DW, FP, R1, slot));
+    Some(insns)
+}
+
+/// The function in a loop that counts on the stack. `None` if there is no place for the count.
+fn in_a_loop(main: &[Insn], times: usize, slot: i16) -> Option<Vec<Insn>> {
+    let count = slot.checked_sub(8).filter(|count| *count >= -STACK)?;
+    let mut tail = vec![
+        plain(o::LDX | o::MEM | o::DW, R1, FP, count),
+        immediate(o::ALU64 | o::ADD | o::K, R1, -1),
+        plain(o::STX | o::MEM | o::DW, FP, R1, count),
+    ];
+    let back = -(i16::try_from(1 + main.len() + tail.len() + 1).ok()?);
+    tail.push(plain(o::JMP | o::JNE | o::K, R1, 0, back));
+    tail.push(plain(EXIT, 0, 0, 0));
+    let mut insns = vec![
+        plain(o::STX | o::MEM | o::DW, FP, R1, slot),
+        Insn {
+            imm: i32::try_from(times).ok()?,
+            ..plain(o::ST | o::MEM | o::DW, FP, 0, count)
+        },
+        plain(o::LDX | o::MEM | o::DW, R1, FP, slot),
+    ];
+    insns.extend(copy(main, tail.len() as i32, false));
+    insns.extend(tail);
+    Some(insns)
+}
+
+/// Whether a function jumps back.
+fn has_loop(main: &[Insn]) -> bool {
+    let jumps = |insn: &Insn| match insn.op & 7 {
+        o::JMP32 => true,
+        o::JMP => insn.op != EXIT && insn.op != o::JMP | o::CALL,
+        _ => false,
+    };
+    main.iter().any(|insn| jumps(insn) && insn.off < 0)
 }
 
 /// The function with `after` more instructions between it and those it names; unless it is the last, its exits lead to
