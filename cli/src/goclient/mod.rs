@@ -231,33 +231,28 @@ impl Session<'_, '_> {
     }
 
     async fn add_vip(&mut self, service: &Service, flags: i64) -> Result<(), Failure> {
-        self.log.line(&format!(
-            "Adding service: {} {}",
-            service.spelled, service.vip.protocol
-        ));
-        let vip = Some(service.vip.clone());
-        let meta = proto::VipMeta {
-            vip,
-            flags,
-            set_flag: true,
-        };
+        let meta = self.vip_meta(service, flags, true);
         let added = self.client.add_vip(meta).await?;
         self.done(added.get_ref(), "Vip modified")
     }
 
     async fn edit_vip(&mut self, service: &Service, flags: i64, set: bool) -> Result<(), Failure> {
+        let meta = self.vip_meta(service, flags, set);
+        let modified = self.client.modify_vip(meta).await?;
+        self.done(modified.get_ref(), "Vip modified")
+    }
+
+    /// What to ask for; says what katran says whether the VIP is new or not.
+    fn vip_meta(&mut self, service: &Service, flags: i64, set_flag: bool) -> proto::VipMeta {
         self.log.line(&format!(
             "Adding service: {} {}",
             service.spelled, service.vip.protocol
         ));
-        let vip = Some(service.vip.clone());
-        let meta = proto::VipMeta {
-            vip,
+        proto::VipMeta {
+            vip: Some(service.vip.clone()),
             flags,
-            set_flag: set,
-        };
-        let modified = self.client.modify_vip(meta).await?;
-        self.done(modified.get_ref(), "Vip modified")
+            set_flag,
+        }
     }
 
     async fn del_vip(&mut self, service: &Service) -> Result<(), Failure> {
