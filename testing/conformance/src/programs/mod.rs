@@ -247,7 +247,7 @@ pub fn compare_random(
 ) -> Result<Agreed, ProgramError> {
     let len = rng.between(5, 60);
     let program = Program::random(rng, len);
-    let traffic = Traffic::random(rng, frames);
+    let traffic = Traffic::random(&mut Rng::new(rng.word()), frames);
     let (disagreement, agreed) = program.compare(kinds, &traffic)?;
     match disagreement {
         None => Ok(agreed),

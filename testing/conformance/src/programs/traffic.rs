@@ -472,3 +472,30 @@ pub(super) fn after(program: &Program, frame: &[u8]) -> Vec<u8> {
     let result = engine.test_run(NAME, &TestRun::once(frame));
     result.expect("it runs").frame
 }
+
+#[cfg(test)]
+mod tests {
+    use squalus_vm::Passes;
+
+    use super::*;
+
+    #[test]
+    fn served_programs_are_compiled_anew() {
+        let (mut hot, mut special) = (0, 0);
+        for seed in 0..16 {
+            let rng = &mut Rng::new(seed);
+            let program = Program {
+                passes: Passes::ALL,
+                ..Program::random(rng, 20)
+            };
+            let mut served = program.served().expect("it loads");
+            for event in Traffic::random(rng, 12).events {
+                perform(&mut served, &event);
+            }
+            let code = served.vm.code().expect("it is compiled in the background");
+            hot += u32::from(code.compiled != 0);
+            special += u32::from(code.specialised != 0);
+        }
+        assert!(hot >= 4 && special >= 4, "{hot} and {special} of 16");
+    }
+}
