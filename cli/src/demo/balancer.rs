@@ -257,19 +257,27 @@ fn wait_until_ready(child: &mut Child) -> Result<String> {
     })
 }
 
-/// The CPUs (workers) with a session table: the kernel runs the program on whatever CPU the packet arrives;
-/// the user backend has one worker.
+/// How many CPUs (workers) have a session table.
 pub fn session_tables(backend: Backend) -> u32 {
-    match backend {
-        Backend::Kernel => std::thread::available_parallelism().map_or(1, usize::from) as u32,
-        Backend::User => 1,
+    cpus(backend).len() as u32
+}
+
+/// The CPUs with a session table: the kernel runs the program on whatever CPU the packet arrives, of those that this
+/// process may use; the user backend has one worker.
+fn cpus(backend: Backend) -> Vec<usize> {
+    let usable = core_affinity::get_core_ids().unwrap_or_default();
+    let mut usable: Vec<usize> = usable.into_iter().map(|cpu| cpu.id).collect();
+    if usable.is_empty() {
+        usable.push(0);
     }
+    if backend == Backend::User {
+        usable.truncate(1);
+    }
+    usable
 }
 
 fn cores(backend: Backend) -> String {
-    let cores: Vec<String> = (0..session_tables(backend))
-        .map(|cpu| cpu.to_string())
-        .collect();
+    let cores: Vec<String> = cpus(backend).iter().map(usize::to_string).collect();
     cores.join(",")
 }
 

@@ -29,6 +29,7 @@ pub fn observe(
     progress: impl Fn(&str),
 ) -> Result<Vec<SweepRow>> {
     let mut rows = Vec::new();
+    await_quiet(lab, balancer)?;
     for (transport, name, protocol) in [(Transport::Udp, "udp", 17), (Transport::TcpData, "tcp", 6)]
     {
         let mut first = FIRST_PORT;
@@ -56,6 +57,20 @@ pub fn observe(
         }
     }
     Ok(rows)
+}
+
+/// Waits until all that went before has passed the balancer, whose counters tell nobody's packets apart: until no
+/// connection is open, and a packet has come through that was sent then.
+fn await_quiet(lab: &Lab, balancer: &Balancer) -> Result<()> {
+    let start = Instant::now();
+    for host in std::iter::once(&lab.client).chain(&lab.reals) {
+        while host.has_connections()? && start.elapsed() < SETTLE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let frame = frames(lab, Transport::Udp, FIRST_PORT - 1, 1);
+    send(lab, &Counts::new(balancer, 17)?, &frame, 1)?;
+    Ok(())
 }
 
 /// A frame for each session, from the client to the VIP.

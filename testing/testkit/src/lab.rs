@@ -69,6 +69,29 @@ impl Host {
         link::connect(&end(Self::INLET, sender), &end("in1", self.mac), INNER_MTU)
     }
 
+    /// Whether packets of a TCP connection may still leave the host: one is neither closed nor waits, closed by both
+    /// ends, for its time to pass (`TIME_WAIT`).
+    ///
+    /// # Errors
+    /// If the namespace cannot be entered or does not tell.
+    pub fn has_connections(&self) -> Result<bool, TestkitError> {
+        // The fourth word of a line is the state, as in the kernel's `tcp_states.h`.
+        const CLOSED: [&str; 3] = ["06", "07", "0A"];
+        let open = |table: String| {
+            let states = table.lines().skip(1);
+            let mut states = states.filter_map(|line| line.split_whitespace().nth(3));
+            states.any(|state| !CLOSED.contains(&state))
+        };
+        let tables = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
+        let read = || tables.map(std::fs::read_to_string);
+        for table in self.namespace.run(read)? {
+            if open(table.map_err(TestkitError::system("reading the TCP connections"))?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Packets and bytes of `eth0`.
     ///
     /// # Errors
