@@ -199,12 +199,15 @@ impl Inliner {
     }
 }
 
-/// How many instructions a function has, ends of blocks included.
+/// How many instructions a function has, ends of blocks and the price of calls included.
 fn size(function: &Function) -> usize {
+    const CHARGE: usize = 5;
+    let unpaid = |inst: &&Value| matches!(function.value(**inst).op, Op::Local { paid: false, .. });
     let blocks = function.reverse_postorder();
-    let sizes = blocks
-        .iter()
-        .map(|&block| function.block(block).insts.len() + 1);
+    let sizes = blocks.iter().map(|&block| {
+        let insts = &function.block(block).insts;
+        1 + insts.len() + CHARGE * insts.iter().filter(unpaid).count()
+    });
     sizes.sum()
 }
 
