@@ -7,8 +7,8 @@ use squalus_analysis::{Access, Area, analyse};
 use squalus_isa::{HelperId, Insn, MapDef, MapType, MemSize, UpdateFlags, opcode as o};
 use squalus_jit::{Options, Pass, Passes, compile};
 use squalus_maps::Map;
-use squalus_runtime::{Redirect, TrapReason};
 use squalus_runtime::asm::{Asm, R};
+use squalus_runtime::{Redirect, TrapReason};
 
 const PACKET: [u8; 60] = [7; 60];
 

@@ -11,7 +11,9 @@ use squalus_jit::{
 };
 use squalus_maps::{Map, MapEnv};
 use squalus_object::{InitialTarget, Object, ProgramKind};
-use squalus_runtime::{Clock, Env, FrameMemory, LinkedProgram, Redirect, Rng, SourceLine, TrapReason};
+use squalus_runtime::{
+    Clock, Env, FrameMemory, LinkedProgram, Redirect, Rng, SourceLine, TrapReason,
+};
 use squalus_ssa::{Pass, Passes};
 
 /// All maps of an object, and its XDP programs linked to them.
