@@ -1,11 +1,11 @@
 //! Random programs: arithmetic, jumps, loops, functions and callbacks, accesses to stack, packet and map values at
 //! fixed and computed places, atomic operations, helpers with maps of several types, tail calls, and what
-//! compilers make of common things ([`idioms`], [`loops`]).
+//! compilers make of common things (`idioms`, `loops`).
 //!
 //! Each is valid by construction (the kernel's verifier must accept it, unless it is too much for it): registers
 //! start from the frame, jumps go forward but for loops that end, every access is inside its region. At the end all
 //! registers, the whole stack and a map value go into the frame, so that a wrong bit anywhere shows; then the maps
-//! are compared. See [`traffic`] for what runs.
+//! are compared. See `traffic` for what runs.
 //!
 //! Atomic operations that fetch work on the map value only. On the stack the kernel is no judge: up to
 //! Linux 6.18 at least its verifier does not follow such an instruction back to the stack slot when a
