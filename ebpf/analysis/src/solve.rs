@@ -532,7 +532,9 @@ impl Lent {
         for (word, read) in facts.read_unwritten.iter_mut().enumerate() {
             *read |= self.unwritten[word] & self.touched[word];
         }
-        facts.lent = self.touched;
+        for (lent, touched) in facts.lent.iter_mut().zip(self.touched) {
+            *lent |= touched;
+        }
     }
 }
 
@@ -583,6 +585,7 @@ fn bits(bytes: Interval, among: [u64; 8]) -> [u64; 8] {
 fn note_any_frame(functions: &mut [FunctionFacts]) {
     for facts in functions {
         facts.read_unwritten = [u64::MAX; 8];
+        facts.lent = [u64::MAX; 8];
         facts.frame_escapes = true;
     }
 }
