@@ -24,7 +24,6 @@ impl Machine<'_> {
                 FrameRead::None => FrameRead::Lent,
                 _ => FrameRead::AllFrames,
             };
-            effect.escapes = true;
         }
         let callbacks = self.callbacks(func, state.reg(Reg::R2));
         for &callback in &callbacks {

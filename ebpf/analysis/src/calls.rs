@@ -200,7 +200,6 @@ impl Machine<'_> {
             Value::Stack { func: owner, off } if owner == func => Some(off),
             _ => None,
         };
-        effect.escapes |= !access.is_proved();
         if let (Some(off), true) = (own, access.is_proved()) {
             let free = usize::from(effect.frame[0].is_some());
             effect.frame[free] = Some(off.bytes(memory.len));
@@ -283,7 +282,6 @@ impl Machine<'_> {
             } else {
                 FrameRead::None
             },
-            escapes: passes_stack,
             ..Effect::default()
         };
         self.enter(Some(func), state, callee);

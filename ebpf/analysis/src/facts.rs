@@ -126,10 +126,8 @@ pub struct FunctionFacts {
     /// Bytes of its frame, a bit each, that may be read before the function wrote them: they must be
     /// zeroed when it is entered.
     pub read_unwritten: [u64; 8],
-    /// Whether something else than what [`InstFacts::frame`] names may use its frame: another function or
-    /// a checked access.
-    pub frame_escapes: bool,
-    /// Bytes of its frame, a bit each, that other functions use; a checked access may use others.
+    /// Bytes of its frame, a bit each, that something else than what [`InstFacts::frame`] names may use: other
+    /// functions, checked accesses, helpers that follow pointers.
     pub lent: [u64; 8],
     /// Whether what it returns is never a number.
     pub returns_pointer: bool,

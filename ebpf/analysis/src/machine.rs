@@ -55,8 +55,6 @@ pub(crate) struct Effect {
     pub(crate) lent: [Option<(FuncId, Interval)>; 2],
     /// Bytes of its own function's frame that it may touch; checked accesses are not counted.
     pub(crate) frame: [Option<Interval>; 2],
-    /// Whether another function or a checked access may use the frame.
-    pub(crate) escapes: bool,
 }
 
 /// Which bytes of its function's frame an instruction reads.
@@ -470,7 +468,6 @@ fn touch(func: FuncId, pointer: &Value, size: u32, access: Access) -> Effect {
         }
         (Access::Checked(Area::Any | Area::Stack), _) => {
             effect.reads = FrameRead::AllFrames;
-            effect.escapes = true;
         }
         _ => {}
     }

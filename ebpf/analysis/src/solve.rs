@@ -568,7 +568,6 @@ fn note_frame(
             *touched |= bits;
         }
     }
-    functions[func as usize].frame_escapes |= effect.escapes;
 }
 
 /// Those of `among` that are in a range.
@@ -586,7 +585,6 @@ fn note_any_frame(functions: &mut [FunctionFacts]) {
     for facts in functions {
         facts.read_unwritten = [u64::MAX; 8];
         facts.lent = [u64::MAX; 8];
-        facts.frame_escapes = true;
     }
 }
 
