@@ -177,17 +177,44 @@ fn y_of(x: u8) -> u8 {
     if x == 1 { 2 } else { 1 }
 }
 
+/// Neighbouring pieces of the frame that are one number.
+struct Parts {
+    part: MemSize,
+    /// Bits of a piece.
+    bits: i32,
+    parts: i32,
+    at: i16,
+    /// Whether the highest comes first.
+    big: bool,
+}
+
+impl Parts {
+    fn some(rng: &mut Rng) -> Parts {
+        let (part, bits) = *rng.pick(&[
+            (MemSize::B, 8),
+            (MemSize::B, 8),
+            (MemSize::H, 16),
+            (MemSize::W, 32),
+        ]);
+        Parts {
+            part,
+            bits,
+            parts: *rng.pick(&[2, 4, 8]).min(&(64 / bits)),
+            at: DATA_AT + rng.below((DATA - 16) as usize) as i16,
+            big: rng.percent(50),
+        }
+    }
+}
+
 /// A number from bytes of the frame in either order, one of them now and then another.
 fn bytes_together(rng: &mut Rng, c: &mut Asm, x: u8) {
-    let (part, bits) = *rng.pick(&[
-        (MemSize::B, 8),
-        (MemSize::B, 8),
-        (MemSize::H, 16),
-        (MemSize::W, 32),
-    ]);
-    let parts = *rng.pick(&[2, 4, 8]).min(&(64 / bits));
-    let at = DATA_AT + rng.below((DATA - 16) as usize) as i16;
-    let big = rng.percent(50);
+    let Parts {
+        part,
+        bits,
+        parts,
+        at,
+        big,
+    } = Parts::some(rng);
     let join = *rng.pick(&[o::OR, o::OR, o::ADD, o::XOR]);
     for n in 0..parts {
         let place = match rng.percent(96) {
@@ -212,15 +239,13 @@ fn bytes_together(rng: &mut Rng, c: &mut Asm, x: u8) {
 
 /// A number to bytes of the frame, one after the other.
 fn bytes_apart(rng: &mut Rng, c: &mut Asm, x: u8) {
-    let (part, bits) = *rng.pick(&[
-        (MemSize::B, 8),
-        (MemSize::B, 8),
-        (MemSize::H, 16),
-        (MemSize::W, 32),
-    ]);
-    let parts = *rng.pick(&[2, 4, 8]).min(&(64 / bits));
-    let at = DATA_AT + rng.below((DATA - 16) as usize) as i16;
-    let big = rng.percent(50);
+    let Parts {
+        part,
+        bits,
+        parts,
+        at,
+        big,
+    } = Parts::some(rng);
     for n in 0..parts {
         let place = match rng.percent(96) {
             true => n,
