@@ -8,7 +8,7 @@
 use super::choose;
 use super::fold::{calculate, compare, negated};
 use super::loops::{Loop, loops};
-use super::rewrite::{edges, predecessors};
+use super::rewrite::{each_use, edges, predecessors};
 use super::rounds::MOST;
 use super::{straight, switch};
 use crate::ir::{BinOp, Block, Cmp, Function, Op, Target, Terminator, Ty, Value};
@@ -93,18 +93,13 @@ fn passed(function: &Function) -> Vec<bool> {
         }
     }
     for &block in &order {
-        let data = function.block(block);
-        let mut used = |value: Value| {
+        each_use(function, block, |value| {
             if let Some(at) = home[value.0 as usize]
                 && at != block
             {
                 passed[at.0 as usize] = false;
             }
-        };
-        for &inst in &data.insts {
-            function.value(inst).op.uses(&mut used);
-        }
-        data.end.iter().for_each(|end| end.uses(&mut used));
+        });
     }
     passed
 }

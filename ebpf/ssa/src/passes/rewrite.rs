@@ -59,6 +59,15 @@ impl Aliases {
     }
 }
 
+/// Calls `each` with every value that a block's instructions and its end use, once for each use.
+pub(super) fn each_use(function: &Function, block: Block, mut each: impl FnMut(Value)) {
+    let data = function.block(block);
+    for &inst in &data.insts {
+        function.value(inst).op.uses(&mut each);
+    }
+    data.end.iter().for_each(|end| end.uses(&mut each));
+}
+
 /// For each block, the blocks that lead to it, once for each edge.
 pub(super) fn predecessors(function: &Function) -> Vec<Vec<Block>> {
     let mut before = vec![Vec::new(); function.blocks.len()];

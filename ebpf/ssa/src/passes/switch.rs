@@ -3,10 +3,9 @@
 //! eBPF has no such jump, so compilers search for the way in steps, a branch each. What such a search leads to is asked
 //! of it here for all numbers between which it can tell apart.
 
-use super::fold::known_zero;
+use super::fold::{compare, known_zero};
+use super::rewrite::each_use;
 use crate::ir::{BinOp, Block, Cmp, Function, Op, Target, Terminator, Ty, UnOp, Value};
-
-use super::fold::compare;
 
 /// How many branches there are at least: fewer are foreseen well, and take no more time than the jump.
 const FEWEST: usize = 8;
@@ -45,11 +44,7 @@ pub(super) fn run(function: &mut Function) {
 fn uses(function: &Function, order: &[Block]) -> Vec<u32> {
     let mut uses = vec![0; function.values.len()];
     for &block in order {
-        let data = function.block(block);
-        let mut count = |value: Value| uses[value.0 as usize] += 1;
-        let insts = data.insts.iter();
-        insts.for_each(|inst| function.value(*inst).op.uses(&mut count));
-        data.end.iter().for_each(|end| end.uses(&mut count));
+        each_use(function, block, |value| uses[value.0 as usize] += 1);
     }
     uses
 }

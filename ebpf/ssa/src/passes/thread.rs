@@ -3,7 +3,7 @@
 //! eBPF has no instruction that chooses a value, so compilers make a branch of each choice; what is asked next is often
 //! the same again. If each way to a block that does nothing but ask says what the answer is, the ways lead on at once.
 
-use super::rewrite::predecessors;
+use super::rewrite::{each_use, predecessors};
 use crate::dominators::Dominators;
 use crate::ir::{Block, Function, Op, Target, Terminator, Value};
 
@@ -170,12 +170,8 @@ fn copy(function: &mut Function, param: Value) -> Value {
 
 /// Whether a block uses some of these values.
 fn uses(function: &Function, block: Block, values: &[Value]) -> bool {
-    let data = function.block(block);
     let mut found = false;
-    let mut look = |value: Value| found |= values.contains(&value);
-    let insts = data.insts.iter();
-    insts.for_each(|inst| function.value(*inst).op.uses(&mut look));
-    data.end.iter().for_each(|end| end.uses(&mut look));
+    each_use(function, block, |value| found |= values.contains(&value));
     found
 }
 
