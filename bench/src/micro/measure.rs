@@ -175,13 +175,15 @@ impl Subject {
                 let more = loaded.repeats - 1;
                 Timer::Kernel(Box::new(watch), more as f64)
             }
-            Subject::Userspace(vm) => Timer::Userspace(Box::new(Buffers {
-                worker: vm.worker(ENTRY, 0)?,
-                bytes: vec![0; size * BUFFER],
-                verdicts: vec![Verdict::Aborted; size],
-                frames,
-                schedule,
-            })),
+            Subject::Userspace(vm) => {
+                let buffers = Box::new(Buffers {
+                    worker: vm.worker(ENTRY, 0)?,
+                    bytes: vec![0; size * BUFFER],
+                    verdicts: vec![Verdict::Aborted; size],
+                    frames,
+                });
+                Timer::Userspace(buffers, schedule)
+            }
             Subject::Native(native) => Timer::Native(native, schedule),
             Subject::Rbpf(program) => Timer::Rbpf(program, schedule, frames),
         })
@@ -193,7 +195,7 @@ pub enum Timer<'a> {
     /// In the kernel: several times in a row and once, and by how many times the two differ.
     Kernel(Box<Stopwatch<'a>>, f64),
     /// In one of our engines.
-    Userspace(Box<Buffers<'a>>),
+    Userspace(Box<Buffers<'a>>, Schedule),
     /// As native code.
     Native(&'a mut Native, Schedule),
     /// In rbpf.
@@ -229,10 +231,15 @@ impl Timer<'_> {
                     baseline: Some(round.baseline / *more),
                 });
             }
-            Timer::Userspace(buffers) => buffers.round(packets)?,
-            Timer::Native(native, schedule) => native.measure(packets, *schedule)?,
+            Timer::Userspace(buffers, schedule) => {
+                schedule.again(packets, |packets, order| buffers.round(packets, order))?
+            }
+            Timer::Native(native, schedule) => {
+                schedule.again(packets, |packets, order| native.measure(packets, order))?
+            }
             Timer::Rbpf(program, schedule, frames) => {
-                rbpf::measure(program, frames, packets, *schedule)?
+                let measure = |packets, order| rbpf::measure(program, frames, packets, order);
+                schedule.again(packets, measure)?
             }
         };
         let baseline = None;
@@ -246,24 +253,24 @@ pub struct Buffers<'a> {
     bytes: Vec<u8>,
     verdicts: Vec<Verdict>,
     frames: &'a [Vec<u8>],
-    schedule: Schedule,
 }
 
 impl Buffers<'_> {
-    fn round(&mut self, packets: u32) -> Result<f64> {
-        let schedule = self.schedule;
+    fn round(&mut self, packets: u32, schedule: Schedule) -> Result<f64> {
         let time = schedule.time(packets, |first| {
             let mut burst = Vec::with_capacity(schedule.burst());
-            for (packet, buffer) in (first..).zip(self.bytes.chunks_mut(BUFFER)) {
+            let packets = first..first + schedule.burst();
+            for (packet, buffer) in packets.zip(self.bytes.chunks_mut(BUFFER)) {
                 let frame = &self.frames[schedule.frame(packet)];
                 buffer[PACKET_HEADROOM..][..frame.len()].copy_from_slice(frame);
                 burst.push(FrameRef::new(buffer, PACKET_HEADROOM, frame.len())?);
             }
             let start = Instant::now();
-            self.worker.run_burst(&mut burst, &mut self.verdicts);
+            let verdicts = &mut self.verdicts[..schedule.burst()];
+            self.worker.run_burst(&mut burst, verdicts);
             let time = start.elapsed();
             ensure!(
-                self.verdicts.iter().all(|verdict| *verdict == Verdict::Tx),
+                verdicts.iter().all(|verdict| *verdict == Verdict::Tx),
                 "a frame got another verdict than XDP_TX: {:?}",
                 self.worker.last_trap()
             );

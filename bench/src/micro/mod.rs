@@ -3,7 +3,9 @@
 //! What a figure is: what the processor has to do for a packet besides entering the program, which differs most
 //! between engines and which real programs are much larger than.
 //!
-//! - In our engines, in native code and in rbpf, a burst of prepared frames is timed, and a burst of the same frames
+//! - Each frame comes some times in a row, in all engines, and what that takes more than each frame once is the figure
+//!   (see [`Schedule`]): branches are as predictable in one engine as in the other.
+//! - In our engines, in native code and in rbpf, bursts of prepared frames are timed, and bursts of the same frames
 //!   through a program that only returns. The difference is the program's. Packets follow each other without a stall,
 //!   and an entry is some nanoseconds of work, so what a program adds shows. How much exactly depends on the entry: the
 //!   more of the processor it leaves idle, the more of a short program goes there. The report tells what entering takes
@@ -12,12 +14,9 @@
 //!   one takes no time beside an empty one, or less. So the program is measured several times in a row, as one program,
 //!   against once, in the same driver ([`squalus_kernel::Stopwatch`]): the difference is that many programs less one,
 //!   without a stall between. See [`repeated`]. It is in the kernel's favour by what entering a function pushes and
-//!   pops, and by what the processor learns of a frame's branches the first time; against it by the count of a loop,
-//!   where the program has loops itself.
-//! - Each frame comes some times in a row, in all engines (see [`Schedule`]), so branches are as predictable in one as
-//!   in the other. In the kernel a repetition finds the frame as the one before left it, unless the program reads there
-//!   what it wrote: then the packet holds the frame several times, and each repetition adds its distance to the frame's
-//!   start, which is one instruction more.
+//!   pops; against it by the count of a loop, where the program has loops itself. In the kernel a repetition finds the
+//!   frame as the one before left it, unless the program reads there what it wrote: then the packet holds the frame
+//!   several times, and each repetition adds its distance to the frame's start, which is one instruction more.
 //!
 //! How certain a figure is: the rounds' odd and even halves are compared. What is taken off differs between them by
 //! what a program that takes no time would be measured with; what nine programs of ten keep below is the engine's
