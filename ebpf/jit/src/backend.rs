@@ -18,6 +18,8 @@ pub struct Module<'a> {
     pub maps: &'a [usize],
     /// What code calls that no instruction names.
     pub calls: Calls,
+    /// Whether jumps shall be as short as they can be.
+    pub relax: bool,
     /// Whether the texts of [`Code`] are wanted.
     pub keep_text: bool,
 }

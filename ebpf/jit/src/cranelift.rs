@@ -14,6 +14,7 @@ use crate::backend::{Backend, Code, Module, Refused};
 use crate::code_map::Origin;
 use crate::host;
 use crate::lower;
+use crate::relax::{Original, Relaxed, relax};
 
 /// The backend that is always there.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +74,59 @@ fn short_loops(compiled: &CompiledCode) -> Vec<Range<usize>> {
     loops.filter(|own| own.len() <= LINE).collect()
 }
 
+/// A function's machine code as it will stand in memory.
+struct Placed<'a> {
+    compiled: &'a CompiledCode,
+    relaxed: Option<Relaxed>,
+    /// How far behind the beginning of a line.
+    shift: usize,
+}
+
+impl Placed<'_> {
+    fn new(compiled: &CompiledCode, relax: bool) -> Placed<'_> {
+        let relaxed = relax.then(|| relaxed(compiled)).flatten();
+        Placed {
+            compiled,
+            shift: match relaxed {
+                Some(_) => 0,
+                None => best_shift(compiled),
+            },
+            relaxed,
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.relaxed {
+            Some(relaxed) => &relaxed.bytes,
+            None => self.compiled.buffer.data(),
+        }
+    }
+
+    /// Where a byte of the code generator's is.
+    fn place(&self, old: usize) -> usize {
+        self.relaxed
+            .as_ref()
+            .map_or(old, |relaxed| relaxed.place(old))
+    }
+}
+
+/// The code with short jumps, where that can be made.
+fn relaxed(compiled: &CompiledCode) -> Option<Relaxed> {
+    if cfg!(not(target_arch = "x86_64")) {
+        return None;
+    }
+    let (mut blocks, _) = compiled.get_code_bb_layout();
+    blocks.sort_unstable();
+    let relocs = compiled.buffer.relocs().iter();
+    let mut fixups: Vec<usize> = relocs.map(|reloc| reloc.offset as usize).collect();
+    fixups.sort_unstable();
+    relax(&Original {
+        bytes: compiled.buffer.data(),
+        blocks: &blocks,
+        fixups: &fixups,
+    })
+}
+
 /// Machine code of all functions, one after the other.
 #[derive(Default)]
 struct Image {
@@ -112,7 +166,8 @@ impl Image {
             .compile(isa, &mut ControlPlane::default())
             .map_err(|error| error.inner.to_string())?;
         let compiled = codegen.compiled_code().ok_or("no code came out")?;
-        let base = self.code.bytes.len() + best_shift(compiled);
+        let placed = Placed::new(compiled, module.relax);
+        let base = self.code.bytes.len() + placed.shift;
         self.code.bytes.resize(base, 0);
         let mut addresses = Vec::new();
         for reloc in compiled.buffer.relocs() {
@@ -121,41 +176,41 @@ impl Image {
             };
             let UserExternalName { index, namespace } =
                 codegen.func.params.user_named_funcs()[name].clone();
+            let at = base + placed.place(reloc.offset as usize);
             if reloc.kind == Reloc::Abs8 && namespace >= lower::ADDRESS {
                 let upper = u64::from(namespace - lower::ADDRESS) << 32;
                 let address = (upper | u64::from(index)).wrapping_add_signed(reloc.addend);
-                addresses.push((base + reloc.offset as usize, address));
+                addresses.push((at, address));
                 continue;
             }
             self.calls.push(Fixup {
                 caller,
-                at: base + reloc.offset as usize,
+                at,
                 kind: reloc.kind,
                 addend: reloc.addend,
                 callee: index as usize,
             });
         }
         let marks = compiled.buffer.get_srclocs_sorted();
-        self.add_origins(marks, base);
-        let data = compiled.buffer.data();
-        self.code.bytes.extend_from_slice(data);
+        self.add_origins(marks, base, &placed);
+        self.code.bytes.extend_from_slice(placed.bytes());
         for (at, address) in addresses {
             self.code.bytes[at..at + 8].copy_from_slice(&address.to_le_bytes());
         }
-        let end = base + marks.last().map_or(data.len(), |mark| mark.end as usize);
-        Ok(base..end)
+        let last = marks.last().map(|mark| placed.place(mark.end as usize));
+        Ok(base..base + last.unwrap_or(placed.bytes().len()))
     }
 
     /// Says what the code of a function at `base` comes from. What has lost its mark comes from what is before it.
-    fn add_origins(&mut self, marks: &[MachSrcLoc<Final>], base: usize) {
+    fn add_origins(&mut self, marks: &[MachSrcLoc<Final>], base: usize, placed: &Placed<'_>) {
         let mut slot = None;
         for mark in marks {
             if !mark.loc.is_default() {
                 slot = Some(mark.loc.bits()).filter(|slot| *slot != lower::NO_SLOT);
             }
             self.code.origins.extend(slot.map(|slot| Origin {
-                start: base + mark.start as usize,
-                end: base + mark.end as usize,
+                start: base + placed.place(mark.start as usize),
+                end: base + placed.place(mark.end as usize),
                 slot: slot as usize,
             }));
         }

@@ -23,6 +23,7 @@ mod cranelift;
 mod host;
 mod lower;
 mod memory;
+mod relax;
 mod run;
 mod walk;
 
@@ -306,6 +307,7 @@ pub fn compile_tier(
         functions: &functions,
         maps: &maps,
         calls: calls(),
+        relax: options.passes.has(Pass::Relax),
         keep_text: options.keep_text,
     };
     let code = options.backend.generate(&module);

@@ -66,11 +66,13 @@ pub enum Pass {
     Layout,
     /// A function beside the program's announces what it will look up.
     Prefetch,
+    /// Jumps in machine code are as short as they can be. Done when that is finished.
+    Relax,
 }
 
 impl Pass {
     /// All passes.
-    pub const ALL: [Pass; 14] = [
+    pub const ALL: [Pass; 15] = [
         Pass::Stack,
         Pass::Helpers,
         Pass::Hot,
@@ -85,6 +87,7 @@ impl Pass {
         Pass::Hoist,
         Pass::Layout,
         Pass::Prefetch,
+        Pass::Relax,
     ];
 
     /// Its name.
@@ -105,6 +108,7 @@ impl Pass {
             Pass::Hoist => "hoist",
             Pass::Layout => "layout",
             Pass::Prefetch => "prefetch",
+            Pass::Relax => "relax",
         }
     }
 
@@ -128,6 +132,7 @@ impl Pass {
             Pass::Hoist => "what loops use of the environment is loaded before them",
             Pass::Layout => "blocks come in an order that suits the code generator",
             Pass::Prefetch => "lookups in session tables are announced for whole bursts",
+            Pass::Relax => "jumps in machine code are as short as they can be, loops aligned",
         }
     }
 }
