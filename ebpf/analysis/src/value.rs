@@ -160,6 +160,16 @@ pub(crate) struct Joining<'a> {
     pub(crate) shapes: &'a Shapes,
 }
 
+impl Joining<'_> {
+    /// Offsets from two states.
+    fn hull(&self, a: Interval, b: Interval) -> Interval {
+        match self.steps {
+            Some(_) => a.widened(b),
+            None => a.hull(b),
+        }
+    }
+}
+
 /// What is known of a 64-bit value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Value {
@@ -478,93 +488,12 @@ impl Value {
     /// What holds of both, apart from names, which [`crate::State`] joins; `at` names what needs a name.
     #[must_use]
     pub(crate) fn join(&self, other: &Value, at: Name, how: &Joining<'_>) -> Value {
-        let hull = |a: Interval, b: Interval| match how.steps {
-            Some(_) => a.widened(b),
-            None => a.hull(b),
-        };
         match (*self, *other) {
             (a, b) if a == b => a,
             (Value::Scalar(a), Value::Scalar(b)) => Value::Scalar(match how.steps {
                 Some(steps) => a.widen(&b, steps),
                 None => a.join(&b),
             }),
-            (Value::Stack { func, off: a }, Value::Stack { func: f, off: b }) if func == f => {
-                Value::Stack {
-                    func,
-                    off: hull(a, b),
-                }
-            }
-            (
-                Value::Packet {
-                    base,
-                    off: a,
-                    name: na,
-                },
-                Value::Packet {
-                    base: b_base,
-                    off: b,
-                    name: nb,
-                },
-            ) if base == b_base => Value::Packet {
-                base,
-                off: hull(a, b),
-                name: if na == nb { na } else { None },
-            },
-            (Value::Map { map: a, null: na }, Value::Map { map: b, null: nb }) => {
-                let Some(map) = how.shapes.join(a, b) else {
-                    return Value::TOP;
-                };
-                Value::Map {
-                    map,
-                    null: join_null(na, nb, at),
-                }
-            }
-            (
-                Value::MapValue {
-                    map: ma,
-                    off: a,
-                    null: na,
-                },
-                Value::MapValue {
-                    map: mb,
-                    off: b,
-                    null: nb,
-                },
-            ) if a == b || na.is_none() && nb.is_none() => {
-                let Some(map) = how.shapes.join_values(ma, mb) else {
-                    return Value::TOP;
-                };
-                Value::MapValue {
-                    map,
-                    off: hull(a, b),
-                    null: join_null(na, nb, at),
-                }
-            }
-            (Value::MapKey { map: ma, off: a }, Value::MapKey { map: mb, off: b }) => {
-                match how.shapes.join(ma, mb) {
-                    Some(map) => Value::MapKey {
-                        map,
-                        off: hull(a, b),
-                    },
-                    None => Value::TOP,
-                }
-            }
-            (
-                Value::Record {
-                    len: la,
-                    off: a,
-                    null: na,
-                },
-                Value::Record {
-                    len: lb,
-                    off: b,
-                    null: nb,
-                },
-            ) if a == b || na.is_none() && nb.is_none() => Value::Record {
-                len: la.min(lb),
-                off: hull(a, b),
-                null: join_null(na, nb, at),
-            },
             (
                 pointer @ (Value::MapValue { off, .. } | Value::Record { off, .. }),
                 Value::Scalar(s),
@@ -575,9 +504,88 @@ impl Value {
             ) if s.as_constant() == Some(0) && off == Interval::at(0) => {
                 pointer.with_null(Some(at))
             }
-            _ => Value::TOP,
+            (a, b) => {
+                let joined = join_places(a, b, how).or_else(|| join_nullable(a, b, at, how));
+                joined.unwrap_or(Value::TOP)
+            }
         }
     }
+}
+
+/// Pointers that are never null, into the same memory.
+fn join_places(a: Value, b: Value, how: &Joining<'_>) -> Option<Value> {
+    Some(match (a, b) {
+        (Value::Stack { func, off: a }, Value::Stack { func: f, off: b }) if func == f => {
+            Value::Stack {
+                func,
+                off: how.hull(a, b),
+            }
+        }
+        (
+            Value::Packet {
+                base,
+                off: a,
+                name: na,
+            },
+            Value::Packet {
+                base: b_base,
+                off: b,
+                name: nb,
+            },
+        ) if base == b_base => Value::Packet {
+            base,
+            off: how.hull(a, b),
+            name: if na == nb { na } else { None },
+        },
+        (Value::MapKey { map: ma, off: a }, Value::MapKey { map: mb, off: b }) => Value::MapKey {
+            map: how.shapes.join(ma, mb)?,
+            off: how.hull(a, b),
+        },
+        _ => return None,
+    })
+}
+
+/// Pointers that may be null, of the same kind. Two that differ in their offset must both be known not to be.
+fn join_nullable(a: Value, b: Value, at: Name, how: &Joining<'_>) -> Option<Value> {
+    Some(match (a, b) {
+        (Value::Map { map: a, null: na }, Value::Map { map: b, null: nb }) => Value::Map {
+            map: how.shapes.join(a, b)?,
+            null: join_null(na, nb, at),
+        },
+        (
+            Value::MapValue {
+                map: ma,
+                off: a,
+                null: na,
+            },
+            Value::MapValue {
+                map: mb,
+                off: b,
+                null: nb,
+            },
+        ) if a == b || na.is_none() && nb.is_none() => Value::MapValue {
+            map: how.shapes.join_values(ma, mb)?,
+            off: how.hull(a, b),
+            null: join_null(na, nb, at),
+        },
+        (
+            Value::Record {
+                len: la,
+                off: a,
+                null: na,
+            },
+            Value::Record {
+                len: lb,
+                off: b,
+                null: nb,
+            },
+        ) if a == b || na.is_none() && nb.is_none() => Value::Record {
+            len: la.min(lb),
+            off: how.hull(a, b),
+            null: join_null(na, nb, at),
+        },
+        _ => return None,
+    })
 }
 
 fn join_null(a: Option<Name>, b: Option<Name>, at: Name) -> Option<Name> {

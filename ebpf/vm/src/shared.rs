@@ -48,6 +48,15 @@ impl Settings {
     fn specialises(&self) -> bool {
         self.specialise && self.pins.is_none() && self.code.passes.has(Pass::Special)
     }
+
+    /// What maps are made in: other machines' if they share maps with this one.
+    fn map_env(&self) -> MapEnv {
+        match (&self.pins, self.seed) {
+            (Some(pins), _) => pins.env().clone(),
+            (None, Some(seed)) => MapEnv::with_seed(self.cpus, seed),
+            (None, None) => MapEnv::new(self.cpus),
+        }
+    }
 }
 
 pub(crate) struct Shared {
@@ -78,11 +87,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub fn build(source: &Source, settings: Settings) -> Result<Shared, VmError> {
-        let map_env = match (&settings.pins, settings.seed) {
-            (Some(pins), _) => pins.env().clone(),
-            (None, Some(seed)) => MapEnv::with_seed(settings.cpus, seed),
-            (None, None) => MapEnv::new(settings.cpus),
-        };
+        let map_env = settings.map_env();
         let pins = settings.pins.clone();
         let mut session = pins.as_ref().map(PinnedMaps::begin);
         let Created { maps, found } = create_maps(&source.maps, &map_env, session.as_mut())?;
@@ -101,20 +106,7 @@ impl Shared {
         own.into_iter().try_for_each(set)?;
         let programs = link(source, &maps)?;
         let facts: Arc<[Facts]> = analyse_all(&programs, &source.kfuncs)?.into();
-        let code = match settings.kind {
-            EngineKind::Interp => None,
-            EngineKind::Jit => {
-                let tier = match settings.tiering {
-                    Tiering::Off => Tier::Plain,
-                    Tiering::On | Tiering::Untimed => Tier::Counted,
-                };
-                let compiler =
-                    Compiler::new(&programs, Arc::clone(&facts), settings.code, settings.cpus);
-                let native = Arc::new(compiler.compile(|_| tier)?);
-                let slot = CodeSlot::new(native, &map_env.reclaimer);
-                Some((Arc::new(slot), compiler))
-            }
-        };
+        let code = compiled(&programs, &facts, &settings, &map_env)?;
         let (code, compiler) = code.unzip();
         let requests = Arc::<Requests>::default();
         let special = match (&code, &compiler) {
@@ -199,6 +191,26 @@ impl Shared {
             .iter()
             .position(|program| program.name() == name)
     }
+}
+
+/// The programs' first code, and who makes the next, if they are compiled.
+fn compiled(
+    programs: &[Arc<LinkedProgram>],
+    facts: &Arc<[Facts]>,
+    settings: &Settings,
+    map_env: &MapEnv,
+) -> Result<Option<(Arc<CodeSlot>, Compiler)>, VmError> {
+    if settings.kind == EngineKind::Interp {
+        return Ok(None);
+    }
+    let tier = match settings.tiering {
+        Tiering::Off => Tier::Plain,
+        Tiering::On | Tiering::Untimed => Tier::Counted,
+    };
+    let compiler = Compiler::new(programs, Arc::clone(facts), settings.code, settings.cpus);
+    let native = Arc::new(compiler.compile(|_| tier)?);
+    let slot = CodeSlot::new(native, &map_env.reclaimer);
+    Ok(Some((Arc::new(slot), compiler)))
 }
 
 /// Watches the maps whose contents may be in the code, if there are any.
