@@ -7,6 +7,7 @@ pub mod ir;
 mod passes;
 mod print;
 pub mod support;
+mod uses;
 mod verify;
 
 pub use build::{Counters, Input, build, counts_depth, has_changed};
