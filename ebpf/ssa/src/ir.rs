@@ -22,6 +22,9 @@ pub enum Ty {
     I32,
     /// 64 bits; addresses too.
     I64,
+    /// Two numbers of 64 bits, the lower one first in memory. Only loads, stores, additions, [`UnOp::Pair`] and
+    /// [`UnOp::Sum`] know it; a number of this width is the same in both.
+    V128,
 }
 
 impl Ty {
@@ -33,6 +36,7 @@ impl Ty {
             Ty::I16 => 2,
             Ty::I32 => 4,
             Ty::I64 => 8,
+            Ty::V128 => 16,
         }
     }
 
@@ -42,13 +46,16 @@ impl Ty {
         self.bytes() * 8
     }
 
-    /// All ones.
+    /// All ones; in each of two numbers.
     #[must_use]
     pub const fn mask(self) -> u64 {
-        u64::MAX >> (64 - self.bits())
+        match self {
+            Ty::V128 => u64::MAX,
+            _ => u64::MAX >> (64 - self.bits()),
+        }
     }
 
-    /// The width with so many bytes: 1, 2, 4 or 8.
+    /// The width with so many bytes: 1, 2, 4, 8 or 16.
     #[must_use]
     pub const fn of_bytes(bytes: u32) -> Option<Ty> {
         match bytes {
@@ -56,6 +63,7 @@ impl Ty {
             2 => Some(Ty::I16),
             4 => Some(Ty::I32),
             8 => Some(Ty::I64),
+            16 => Some(Ty::V128),
             _ => None,
         }
     }
@@ -172,6 +180,10 @@ pub enum UnOp {
     SignExtend,
     /// To a narrower type.
     Truncate,
+    /// The lower and the upper half of 64 bits, as two numbers of 64 bits.
+    Pair,
+    /// The sum of two numbers, as 64 bits.
+    Sum,
 }
 
 /// How a memory access is ordered with others' accesses.

@@ -32,7 +32,10 @@ impl fmt::Debug for Block {
 
 impl Display for Ty {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "i{}", self.bits())
+        match self {
+            Ty::V128 => f.write_str("i64x2"),
+            _ => write!(f, "i{}", self.bits()),
+        }
     }
 }
 

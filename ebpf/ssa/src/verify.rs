@@ -1,7 +1,7 @@
 //! Whether a function is well formed: run between passes by every test.
 
 use crate::dominators::Dominators;
-use crate::ir::{BinOp, Block, Function, Op, Target, Terminator, Ty, UnOp, Value};
+use crate::ir::{BinOp, Block, Function, Op, Order, Target, Terminator, Ty, UnOp, Value};
 
 /// What is wrong with a function: a fault of the pass that made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +136,17 @@ impl Checker<'_> {
     fn widths(&self, inst: Value) -> Result<(), Malformed> {
         let data = self.function.value(inst);
         let ty = |value: Value| self.function.ty(value);
+        let gives_two = match data.op {
+            Op::Bin(op, ..) => op == BinOp::Add,
+            Op::Un(op, _) => op == UnOp::Pair,
+            Op::Load { order, .. } => order == Order::Plain,
+            Op::Cmp(..) | Op::Select(..) | Op::Atomic { .. } => false,
+            // The others give 64 bits, or nothing.
+            _ => true,
+        };
+        require(gives_two || data.ty != Ty::V128, || {
+            format!("{inst} cannot give two numbers")
+        })?;
         match &data.op {
             Op::Bin(op, a, b) => {
                 let shift = matches!(op, BinOp::Shl | BinOp::LShr | BinOp::AShr | BinOp::RotL);
@@ -149,6 +160,14 @@ impl Checker<'_> {
             }
             Op::Un(UnOp::Truncate, a) => {
                 require(ty(*a) > data.ty, || format!("{inst} does not narrow"))
+            }
+            Op::Un(UnOp::Pair, a) => {
+                self.is(*a, Ty::I64)?;
+                self.is(inst, Ty::V128)
+            }
+            Op::Un(UnOp::Sum, a) => {
+                self.is(*a, Ty::V128)?;
+                self.is(inst, Ty::I64)
             }
             Op::Un(_, a) => self.is(*a, data.ty),
             Op::Cmp(_, a, b) => require(ty(*a) == ty(*b) && data.ty == Ty::I8, || {

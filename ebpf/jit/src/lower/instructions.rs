@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use cranelift_codegen::ir::{
-    AtomicRmwOp, InstBuilder, MemFlagsData, Type, Value as Ir,
+    AtomicRmwOp, Endianness, InstBuilder, MemFlagsData, Type, Value as Ir,
     condcodes::IntCC,
-    types::{I8, I16, I32, I64, I128},
+    types::{I8, I16, I32, I32X4, I64, I64X2, I128},
 };
 use squalus_isa::AtomicOp;
 use squalus_runtime::Env;
@@ -30,6 +30,7 @@ impl Lowering<'_, '_> {
                 _ => self.b.ins().ireduce(width, wide),
             },
             Op::Un(UnOp::Truncate, a) => self.low(*a, width),
+            Op::Un(UnOp::Pair, a) if let Some(&pair) = self.pairs.get(a) => pair,
             Op::Un(op, a) => {
                 let a = self.value(*a);
                 let ins = self.b.ins();
@@ -43,6 +44,17 @@ impl Lowering<'_, '_> {
                     UnOp::ZeroExtend => ins.uextend(width, a),
                     UnOp::SignExtend => ins.sextend(width, a),
                     UnOp::Truncate => unreachable!("it has its own way"),
+                    UnOp::Pair => {
+                        let numbers = ins.scalar_to_vector(I64X2, a);
+                        let flags = MemFlagsData::new().with_endianness(Endianness::Little);
+                        let halves = self.b.ins().bitcast(I32X4, flags, numbers);
+                        self.b.ins().uwiden_low(halves)
+                    }
+                    UnOp::Sum => {
+                        let low = ins.extractlane(a, 0);
+                        let high = self.b.ins().extractlane(a, 1);
+                        self.b.ins().iadd(low, high)
+                    }
                 }
             }
             Op::Cmp(op, a, b) => {
@@ -65,6 +77,10 @@ impl Lowering<'_, '_> {
                     let address = self.b.ins().iadd_imm_s(base, i64::from(off));
                     let flags = flags.with_aligned();
                     self.b.ins().atomic_load(width, flags, address)
+                } else if self.paired.contains(&inst) {
+                    let pair = self.b.ins().uload32x2(flags, base, off);
+                    self.pairs.insert(inst, pair);
+                    return None;
                 } else if self.extended.contains(&inst) {
                     let wide = match data.ty {
                         Ty::I8 => self.b.ins().uload8(I64, flags, base, off),
@@ -316,12 +332,42 @@ fn part(mask: u64) -> Option<Type> {
     }
 }
 
+/// Loads whose values are used as pairs only.
+pub(super) fn paired(function: &Function) -> HashSet<Value> {
+    let is_pair = |op: &Op| matches!(op, Op::Un(UnOp::Pair, _));
+    if !function.values.iter().any(|value| is_pair(&value.op)) {
+        return HashSet::new();
+    }
+    let (mut paired, mut others) = (HashSet::new(), HashSet::new());
+    for block in function.reverse_postorder() {
+        let data = function.block(block);
+        for &inst in &data.insts {
+            match &function.value(inst).op {
+                Op::Un(UnOp::Pair, a) => {
+                    paired.insert(*a);
+                }
+                op => op.uses(|used| {
+                    others.insert(used);
+                }),
+            }
+        }
+        data.end.iter().for_each(|end| {
+            end.uses(|used| {
+                others.insert(used);
+            });
+        });
+    }
+    paired.retain(|value| !others.contains(value));
+    paired
+}
+
 pub(super) fn ty(width: Ty) -> Type {
     match width {
         Ty::I8 => I8,
         Ty::I16 => I16,
         Ty::I32 => I32,
         Ty::I64 => I64,
+        Ty::V128 => I64X2,
     }
 }
 

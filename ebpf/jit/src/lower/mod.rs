@@ -13,16 +13,16 @@ use cranelift_codegen::ir::{
     JumpTableData, SigRef, Signature, SourceLoc, StackSlot, StackSlotData, StackSlotKind,
     UserExternalName, UserFuncName, Value as Ir,
     condcodes::{CondCode as _, IntCC},
-    types::I64,
+    types::{I64, I64X2},
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use squalus_analysis::FuncId;
-use squalus_ssa::ir::{Block, FRAME_STRIDE, Fixed, Function, Op, Target, Terminator, Value};
+use squalus_ssa::ir::{Block, FRAME_STRIDE, Fixed, Function, Op, Target, Terminator, Ty, Value};
 
 use crate::backend::Module;
 use crate::run::Outcome;
-use instructions::{code, extended, ty, whole};
+use instructions::{code, extended, paired, ty, whole};
 use regions::Regions;
 
 /// What code comes from that ends runs after failed checks.
@@ -53,6 +53,10 @@ struct Lowering<'a, 'b> {
     whole: Vec<bool>,
     /// Loads of these, with the zeros.
     wide: HashMap<Value, Ir>,
+    /// Loads that are used as pairs only.
+    paired: HashSet<Value>,
+    /// These, as pairs.
+    pairs: HashMap<Value, Ir>,
     blocks: Vec<Option<ir::Block>>,
     trap: Option<ir::Block>,
     frame: Option<StackSlot>,
@@ -92,6 +96,8 @@ pub(crate) fn lower(
         extended: extended(function),
         whole: whole(function),
         wide: HashMap::new(),
+        paired: paired(function),
+        pairs: HashMap::new(),
         blocks: vec![None; function.blocks.len()],
         trap: None,
         frame: None,
@@ -286,6 +292,11 @@ impl Lowering<'_, '_> {
             unreachable!("values are defined before they are used");
         };
         let made = match fixed {
+            Fixed::Number(Ty::V128, number) => {
+                let bytes: Vec<u8> = [number.to_le_bytes(); 2].concat();
+                let bytes = self.b.func.dfg.constants.insert(bytes.into());
+                self.b.ins().vconst(I64X2, bytes)
+            }
             Fixed::Number(width, number) => {
                 let shift = 64 - width.bits();
                 let signed = (number << shift).cast_signed() >> shift;

@@ -1,20 +1,23 @@
 //! Stores of neighbouring bytes become one.
 //!
 //! Programs write addresses byte by byte, and headers field by field. Two stores side by side become one of
-//! twice the width if their values are parts of one thing: numbers, neighbouring bytes that were loaded, or
-//! halves of a value. The first store waits for the second, so nothing in between may look at its bytes.
-//! Only memory that nobody else sees is treated so.
+//! twice the width, up to 16 bytes, if their values are parts of one thing: numbers, neighbouring bytes that were
+//! loaded, in their order or the opposite one, halves of a value, or the same operation on such parts. The first
+//! store waits for the second, so nothing in between may look at its bytes. Only memory that nobody else sees is
+//! treated so.
 
 use super::place::{Place, place};
 use crate::ir::{BinOp, Function, Op, Order, Region, Ty, UnOp, Value};
 
 /// How many stores wait at once at most.
 const MOST: usize = 32;
+/// How many operations lie between loads and a store at most.
+const DEPTH: u32 = 4;
 
 /// Goes over all blocks, from narrow stores to wide ones.
 pub(super) fn run(function: &mut Function) {
     for block in function.reverse_postorder() {
-        for ty in [Ty::I8, Ty::I16, Ty::I32] {
+        for ty in [Ty::I8, Ty::I16, Ty::I32, Ty::I64] {
             let insts = std::mem::take(&mut function.block_mut(block).insts);
             let mut pass = Combine {
                 function: &mut *function,
@@ -86,7 +89,7 @@ impl Combine<'_> {
             } else {
                 (earlier.value, value)
             };
-            if let Some(whole) = self.whole(halves) {
+            if let Some(whole) = self.whole(halves, DEPTH) {
                 self.out.retain(|&inst| inst != earlier.inst);
                 let overtaken = |store: &Waiting| store.place.may_overlap(self.function, &place);
                 self.waiting
@@ -143,8 +146,11 @@ impl Combine<'_> {
     }
 
     /// The value that has these as its low and high halves, if it costs nothing.
-    fn whole(&mut self, (low, high): (Value, Value)) -> Option<Value> {
+    fn whole(&mut self, (low, high): (Value, Value), depth: u32) -> Option<Value> {
         let wide = Ty::of_bytes(self.ty.bytes() * 2)?;
+        if wide == Ty::V128 {
+            return self.vector(low, high);
+        }
         let bits = self.ty.bits();
         let numbers = (self.function.constant(low), self.function.constant(high));
         if let (Some(low), Some(high)) = numbers {
@@ -153,7 +159,45 @@ impl Combine<'_> {
         if let Some(value) = self.halves_of(low, high, wide) {
             return Some(value);
         }
-        self.loaded(low, high, wide)
+        if let Some(value) = self.loaded(low, high, wide) {
+            return Some(value);
+        }
+        let depth = depth.checked_sub(1)?;
+        let slot = self.function.value(low).slot;
+        let ops = (&self.function.value(low).op, &self.function.value(high).op);
+        match ops {
+            (&Op::Bin(op, a, b), &Op::Bin(other, c, d))
+                if op == other && matches!(op, BinOp::And | BinOp::Or | BinOp::Xor) =>
+            {
+                let (a, b) = (self.whole((a, c), depth)?, self.whole((b, d), depth)?);
+                Some(self.make(Op::Bin(op, a, b), wide, slot))
+            }
+            (&Op::Un(UnOp::ByteSwap, a), &Op::Un(UnOp::ByteSwap, b)) => {
+                let value = self.whole((b, a), depth)?;
+                Some(self.make(Op::Un(UnOp::ByteSwap, value), wide, slot))
+            }
+            _ if self.ty == Ty::I8 => {
+                let value = self.loaded(high, low, wide)?;
+                Some(self.make(Op::Un(UnOp::ByteSwap, value), wide, slot))
+            }
+            _ => None,
+        }
+    }
+
+    /// Two numbers in one register, if they come from memory that way or are the same.
+    fn vector(&mut self, low: Value, high: Value) -> Option<Value> {
+        if let Some(number) = self.function.constant(low) {
+            return (low == high).then(|| self.function.number(Ty::V128, number));
+        }
+        // Only from the packet: words of maps must not be torn apart, and those of the stack were often stored just
+        // before, where processors forward no two stores to one load.
+        match self.function.value(low).op {
+            Op::Load {
+                region: Region::Packet,
+                ..
+            } => self.loaded(low, high, Ty::V128),
+            _ => None,
+        }
     }
 
     /// The value of which these are the low part and the one above it.
@@ -194,36 +238,30 @@ impl Combine<'_> {
     /// One load for two that are side by side, in the place of the first of them.
     fn loaded(&mut self, low: Value, high: Value, wide: Ty) -> Option<Value> {
         let (first, second) = (place(self.function, low)?, place(self.function, high)?);
-        if !first.is_followed_by(&second) {
+        // A part of the environment stands elsewhere, for the code generator, and is named by its address as it is.
+        if !first.is_followed_by(&second) || first.region == Region::Env {
             return None;
         }
         let find = |load: Value| self.out.iter().position(|inst| *inst == load);
         let (a, b) = (find(low)?, find(high)?);
-        let at = a.min(b);
-        let whole = Place { ty: wide, ..first };
+        let (at, later) = if a < b { (a, &second) } else { (b, &first) };
         let mut between = self.out[at..a.max(b)].iter();
-        // A load that is made earlier may not pass its check.
+        // A load that is made earlier may not pass its check. The first one stays where it is.
         let kept_apart = |inst| {
             matches!(self.function.value(inst).op, Op::TrapIf { .. })
-                || whole.may_be_changed_by(self.function, inst)
+                || later.may_be_changed_by(self.function, inst)
         };
         if between.any(|&inst| kept_apart(inst)) {
             return None;
         }
-        let Op::Load {
-            region, base, off, ..
-        } = self.function.value(low).op
-        else {
-            return None;
-        };
-        // The base of the lower load must be there before the upper one.
-        if self.out[at..].contains(&base) {
+        // What the distance is from must be there before the upper one, if that was made first.
+        if self.out[at..].contains(&first.base) {
             return None;
         }
         let load = Op::Load {
-            region,
-            base,
-            off,
+            region: first.region,
+            base: first.base,
+            off: i32::try_from(first.off).ok()?,
             order: Order::Plain,
         };
         let slot = self.function.value(low).slot;

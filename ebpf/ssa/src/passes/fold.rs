@@ -79,6 +79,9 @@ impl Fold<'_> {
     }
 
     fn bin(&mut self, op: BinOp, a: Value, b: Value) -> Option<Folded> {
+        if self.ty == Ty::V128 {
+            return None;
+        }
         if let (Some(x), Some(y)) = (self.constant(a), self.constant(b)) {
             let result = calculate(op, self.ty, x, y);
             return self.number(result);
@@ -278,6 +281,7 @@ impl Fold<'_> {
                 UnOp::PopCount => x.count_ones().into(),
                 UnOp::ZeroExtend | UnOp::Truncate => x,
                 UnOp::SignExtend => sign_extend(from, x),
+                UnOp::Pair | UnOp::Sum => return None,
             };
             return self.number(result);
         }
