@@ -23,6 +23,8 @@ mod special;
 mod straight;
 mod switch;
 mod thread;
+mod unroll;
+mod vector;
 
 use std::fmt;
 use std::str::FromStr;
@@ -48,6 +50,10 @@ pub enum Pass {
     Inline,
     /// Simpler operations, one value for equal ones, no branch on what is known.
     Simplify,
+    /// Loops with few rounds are written out.
+    Unroll,
+    /// Numbers that are added up are loaded and added two at a time.
+    Vector,
     /// Bytes of stack frames that are still memory become values.
     Promote,
     /// Loads of neighbouring bytes become one.
@@ -72,12 +78,14 @@ pub enum Pass {
 
 impl Pass {
     /// All passes.
-    pub const ALL: [Pass; 15] = [
+    pub const ALL: [Pass; 17] = [
         Pass::Stack,
         Pass::Helpers,
         Pass::Hot,
         Pass::Inline,
         Pass::Simplify,
+        Pass::Unroll,
+        Pass::Vector,
         Pass::Promote,
         Pass::Merge,
         Pass::Combine,
@@ -99,6 +107,8 @@ impl Pass {
             Pass::Hot => "hot",
             Pass::Inline => "inline",
             Pass::Simplify => "simplify",
+            Pass::Unroll => "unroll",
+            Pass::Vector => "vector",
             Pass::Promote => "promote",
             Pass::Merge => "merge",
             Pass::Combine => "combine",
@@ -124,6 +134,8 @@ impl Pass {
             Pass::Simplify => {
                 "simpler operations, equal ones only once, no branch on what is known"
             }
+            Pass::Unroll => "loops that copy, fill or add up are written out",
+            Pass::Vector => "what is added up is loaded and added two at a time",
             Pass::Merge => "loads of neighbouring bytes become one",
             Pass::Combine => "stores of neighbouring bytes become one",
             Pass::Forward => "what was stored or loaded before is not loaded again",
@@ -277,6 +289,7 @@ pub fn optimize(
         }
     };
     run(Pass::Simplify, &mut simplify_all, function);
+    run(Pass::Unroll, &mut unroll, function);
     run(Pass::Promote, &mut promote, function);
     // What was read from one map says where to read in another.
     run(Pass::Special, &mut special, function);
@@ -289,6 +302,7 @@ pub fn optimize(
     };
     run(Pass::Lookup, &mut lookup, function);
     run(Pass::Special, &mut special, function);
+    run(Pass::Vector, &mut vector::run, function);
     run(Pass::Combine, &mut combine::run, function);
     let mut simplify = |function: &mut Function| {
         narrow::run(function);
@@ -313,6 +327,12 @@ pub fn optimize(
         each(Pass::Prefetch.name(), slice);
     }
     slice
+}
+
+fn unroll(function: &mut Function) {
+    if unroll::run(function) {
+        simplify_all(function);
+    }
 }
 
 fn simplify_all(function: &mut Function) {

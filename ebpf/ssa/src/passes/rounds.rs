@@ -50,6 +50,23 @@ pub(super) fn run(
         .collect()
 }
 
+/// How often the head of a loop is come to, if that is known, and the block that leaves it. There is one way out
+/// then, but for those that end the run.
+pub(super) fn exact(
+    function: &Function,
+    dominators: &Dominators,
+    before: &[Vec<Block>],
+    of: &Loop,
+) -> Option<(u64, Block)> {
+    let [(from, _)] = *leaving(function, of) else {
+        return None;
+    };
+    let counters = 0..function.block(of.head).params.len();
+    let mut counters = counters.filter_map(|n| Counter::find(function, dominators, before, of, n));
+    let found = counters.find(|counter| counter.last == from && counter.rounds.count.is_some())?;
+    Some((found.rounds.count?, from))
+}
+
 /// The instructions at a loop's head that take from the budget.
 struct Charge {
     trap: Value,
@@ -63,16 +80,27 @@ impl Charge {
             let reason = Reason::Known(TrapReason::Budget);
             matches!(function.value(**inst).op, Op::TrapIf { reason: known, .. } if known == reason)
         };
-        let is_store = |inst: &&Value| {
-            let budget = Env::OFFSET_BUDGET as i32;
-            matches!(function.value(**inst).op, Op::Store { region: Region::Env, off, .. } if off == budget)
+        let stored = |inst: &Value| match function.value(*inst).op {
+            Op::Store {
+                region: Region::Env,
+                off,
+                value,
+                ..
+            } if off == Env::OFFSET_BUDGET as i32 => Some((*inst, value)),
+            _ => None,
         };
-        let mut stores = insts.iter().filter(is_store);
-        Some(Charge {
-            trap: *insts.iter().find(is_trap)?,
-            // Only one, and nobody looks at it in between.
-            store: stores.next().filter(|_| stores.next().is_none()).copied()?,
-        })
+        let mut stores = insts.iter().filter_map(stored);
+        // Only one, and nobody looks at it in between.
+        let ((store, left), None) = (stores.next()?, stores.next()) else {
+            return None;
+        };
+        // Where an inner loop is left, more than one piece is taken at once.
+        let is_one = match function.value(left).op {
+            Op::Bin(BinOp::Add, _, by) => function.constant(by) == Some(u64::MAX),
+            _ => false,
+        };
+        let trap = *insts.iter().find(is_trap)?;
+        is_one.then_some(Charge { trap, store })
     }
 }
 
