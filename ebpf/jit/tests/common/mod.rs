@@ -167,7 +167,7 @@ pub fn run_interp(loaded: &Loaded, packet: &[u8]) -> Ran {
     let mut memory = FrameMemory::new();
     memory.set(packet).expect("the packet has a valid length");
     let mut frame = memory.frame().expect("a packet was set");
-    let mut env = new_env(10_000_000);
+    let mut env = new_env(1_000_000);
     let mut interp = Interp::new();
     interp.check_facts(Arc::clone(&loaded.facts));
     // SAFETY: the worker is registered and not paused.
