@@ -13,6 +13,8 @@ use crate::tally::cargo_test;
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 const LINKER: &str = "aarch64-linux-gnu-gcc";
 const EMULATOR: &str = "qemu-aarch64";
+/// How cargo builds what is emulated.
+const PROFILE: &str = "emulated";
 /// Where Debian's cross packages put the libraries of the other machine.
 const LIBRARIES: &str = "/usr/aarch64-linux-gnu";
 
@@ -32,7 +34,11 @@ const PACKAGES: &[&str] = &[
 
 /// Runs `cargo test` with `args`, or on all packages that make or use native code.
 pub fn test(args: &[String]) -> Result<()> {
+    let native = cfg!(target_arch = "aarch64");
     let mut all = vec!["test", "--target", TARGET, "--no-fail-fast"];
+    if !native {
+        all.extend(["--profile", PROFILE]);
+    }
     if args.is_empty() {
         all.extend(PACKAGES.iter().flat_map(|package| ["-p", package]));
     }
@@ -42,7 +48,7 @@ pub fn test(args: &[String]) -> Result<()> {
     }
     // What is skipped must be seen of tests that pass, too.
     all.push("--show-output");
-    if cfg!(target_arch = "aarch64") {
+    if native {
         return cargo_test(&all, &[]);
     }
     let missing = missing()?;
