@@ -1,10 +1,10 @@
-//! Type information for hand-made programs: the kernel takes functions that are called back only if it is told
-//! where functions begin and that these are static.
+//! Type information for hand-made programs: the kernel takes functions that are called back, and such with tail calls,
+//! only if it is told where functions begin, that these are static and return a number.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
-use squalus_isa::{Errno, Insn, opcode as o};
+use squalus_isa::{Errno, HelperId, Insn, opcode as o};
 
 use crate::sys::{self, Records};
 
@@ -12,9 +12,10 @@ use crate::sys::{self, Records};
 const FUNCTION: u32 = 3;
 
 /// The types that functions refer to, in the kernel, and where the functions of a program are; nothing for programs
-/// that take no function's address.
-pub(crate) fn called_back(insns: &[Insn]) -> Result<Option<(OwnedFd, Records)>, Errno> {
-    if !insns.iter().any(takes_address) {
+/// that need none.
+pub(crate) fn types_of(insns: &[Insn]) -> Result<Option<(OwnedFd, Records)>, Errno> {
+    let any = |is: fn(&Insn) -> bool| insns.iter().any(is);
+    if !(any(takes_address) || any(calls_function) && any(calls_in_tail)) {
         return Ok(None);
     }
     let types = sys::with_memlock(|| sys::btf_load(&btf()))?;
@@ -27,11 +28,19 @@ fn takes_address(insn: &Insn) -> bool {
     insn.op == o::LD_IMM64 && insn.src == o::PSEUDO_FUNC
 }
 
+fn calls_function(insn: &Insn) -> bool {
+    insn.op == o::JMP | o::CALL && insn.src == o::PSEUDO_CALL
+}
+
+fn calls_in_tail(insn: &Insn) -> bool {
+    let helper = insn.op == o::JMP | o::CALL && insn.src == 0;
+    helper && insn.imm == HelperId::TAIL_CALL.0 as i32
+}
+
 /// Slots where functions begin.
 fn starts(insns: &[Insn]) -> BTreeSet<usize> {
     let target = |(slot, insn): (usize, &Insn)| {
-        let calls = insn.op == o::JMP | o::CALL && insn.src == o::PSEUDO_CALL;
-        let names = calls || takes_address(insn);
+        let names = calls_function(insn) || takes_address(insn);
         names.then_some(slot.checked_add_signed(insn.imm as isize + 1)?)
     };
     let targets = insns.iter().enumerate().filter_map(target);

@@ -9,7 +9,7 @@ use squalus_object::btf::BtfFeatures;
 use squalus_object::{FUNC_INFO_SIZE, LINE_INFO_SIZE, Object, ObjectError, Program, Refused};
 
 use crate::choose::choose;
-use crate::maps::{Creator, create_after_prototype};
+use crate::maps::{Creator, create_after_prototype, fill};
 use crate::privilege::Needs;
 use crate::sys::{self, MapExtras, MapFd, Records, XdpLoad};
 use crate::{KernelEngine, KernelError, LoadOptions, functions, verifier};
@@ -94,6 +94,18 @@ impl KernelEngine {
         maps: Vec<MapDef>,
         programs: Vec<(String, Vec<Insn>)>,
     ) -> Result<KernelEngine, KernelError> {
+        KernelEngine::assembled_with(maps, &[], programs)
+    }
+
+    /// The same, with values that never change in some of the maps, by their place: constant text, for example.
+    ///
+    /// # Errors
+    /// As [`KernelEngine::load`].
+    pub fn assembled_with(
+        maps: Vec<MapDef>,
+        constants: &[(usize, Vec<u8>)],
+        programs: Vec<(String, Vec<Insn>)>,
+    ) -> Result<KernelEngine, KernelError> {
         let cpus = sys::possible_cpus()?;
         let create = |def: MapDef| {
             let fd = create_after_prototype(&def, MapExtras::default(), None, cpus)?;
@@ -101,6 +113,13 @@ impl KernelEngine {
         };
         let maps = maps.into_iter().map(create);
         let maps: Vec<LoadedMap> = maps.collect::<Result<_, KernelError>>()?;
+        for (place, value) in constants {
+            let map = &maps[*place];
+            fill(Some(value), true, &map.fd).map_err(|errno| KernelError::Option {
+                name: map.def.name.clone(),
+                reason: format!("its value cannot be set: {errno}"),
+            })?;
+        }
         let load = |(name, insns): (String, Vec<Insn>)| load_assembled(name, insns, &maps);
         let programs = programs.into_iter().map(load);
         let programs = programs.collect::<Result<_, KernelError>>()?;
@@ -219,7 +238,7 @@ fn load_assembled(
     insns: Vec<Insn>,
     maps: &[LoadedMap],
 ) -> Result<LoadedProgram, KernelError> {
-    let types = functions::called_back(&insns).map_err(|errno| KernelError::Option {
+    let types = functions::types_of(&insns).map_err(|errno| KernelError::Option {
         name: name.clone(),
         reason: format!("the kernel refused the types of its functions: {errno}"),
     })?;

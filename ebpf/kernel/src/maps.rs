@@ -83,7 +83,7 @@ impl Creator<'_> {
             errno,
             hint: " (writing the initial content)",
         };
-        fill(spec, &fd).map_err(failed)?;
+        fill(spec.initial.as_deref(), spec.frozen, &fd).map_err(failed)?;
         for (index, inner) in inner {
             set_fd(&fd, index, inner.as_fd()).map_err(failed)?;
         }
@@ -305,11 +305,12 @@ pub(crate) fn create_map(
     })
 }
 
-fn fill(spec: &MapSpec, fd: &MapFd) -> Result<(), Errno> {
-    if let Some(data) = spec.initial.as_deref().filter(|data| !data.is_empty()) {
+/// Sets a map's first value, after which nobody may if it is `frozen`.
+pub(crate) fn fill(initial: Option<&[u8]>, frozen: bool, fd: &MapFd) -> Result<(), Errno> {
+    if let Some(data) = initial.filter(|data| !data.is_empty()) {
         fd.update(&0u32.to_ne_bytes(), data, UpdateFlags::ANY)?;
     }
-    if spec.frozen {
+    if frozen {
         fd.freeze()?;
     }
     Ok(())

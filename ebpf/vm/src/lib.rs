@@ -94,6 +94,17 @@ impl VmBuilder {
         VmBuilder::from_source(Source::assembled(maps, programs))
     }
 
+    /// Gives hand-made programs' map number `map` a value that never changes: constant text, for example.
+    ///
+    /// # Panics
+    /// If there is no such map.
+    #[must_use]
+    pub fn constant(mut self, map: usize, value: Vec<u8>) -> VmBuilder {
+        let map = &mut self.source.maps[map];
+        (map.initial, map.frozen) = (Some(value), true);
+        self
+    }
+
     fn from_source(source: Source) -> VmBuilder {
         let settings = Settings {
             kind: EngineKind::default(),
