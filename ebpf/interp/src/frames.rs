@@ -11,6 +11,8 @@ use crate::value::{Kind, MapValue, Value};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller {
     program: usize,
+    /// The level at which that program began.
+    base: usize,
     at: usize,
     saved: [Value; 4],
     /// Set if a helper made the call.
@@ -39,6 +41,7 @@ impl Machine<'_> {
     fn caller(&self, rounds: Option<Rounds>) -> Caller {
         Caller {
             program: self.program,
+            base: self.stacks.base_level(),
             at: self.at + 1,
             saved: [self.regs[6], self.regs[7], self.regs[8], self.regs[9]],
             rounds,
@@ -51,7 +54,7 @@ impl Machine<'_> {
         if !self.stacks.push() {
             return Err(TrapReason::CallDepth);
         }
-        self.callers[self.stacks.depth()] = Some(caller);
+        *self.stacks.caller() = Some(caller);
         self.regs[0] = Value::UNINIT;
         self.regs[6..10].fill(Value::UNINIT);
         self.regs[Reg::FP.index()] = self.stacks.frame_pointer();
@@ -60,7 +63,7 @@ impl Machine<'_> {
 
     /// Returns from a subprogram, or ends the run.
     pub(crate) fn exit(&mut self) -> Checked<Flow> {
-        let Some(caller) = self.callers[self.stacks.depth()].take() else {
+        let Some(caller) = self.stacks.caller().take() else {
             let value = self.read(Reg::R0)?;
             return if value.is_scalar() {
                 Ok(Flow::Done(value.bits))
@@ -78,6 +81,7 @@ impl Machine<'_> {
     /// Restores what the caller's registers were.
     fn leave(&mut self, caller: Caller) {
         self.stacks.pop();
+        self.stacks.resume_program(caller.base);
         self.regs[1..6].fill(Value::UNINIT);
         self.regs[6..10].copy_from_slice(&caller.saved);
         self.regs[Reg::FP.index()] = self.stacks.frame_pointer();
@@ -129,6 +133,7 @@ impl Machine<'_> {
         }
         // A tail call may have put another program in the callback's place.
         self.program = caller.program;
+        self.stacks.resume_program(caller.base);
         self.stacks.renew();
         Ok(self.next_round(caller, rounds))
     }
@@ -150,7 +155,7 @@ impl Machine<'_> {
         }
         rounds.begun += 1;
         let rounds = Some(rounds);
-        self.callers[self.stacks.depth()] = Some(Caller { rounds, ..caller });
+        *self.stacks.caller() = Some(Caller { rounds, ..caller });
         self.regs = [Value::UNINIT; Reg::COUNT];
         self.regs[1..6].copy_from_slice(&args);
         self.regs[Reg::FP.index()] = self.stacks.frame_pointer();

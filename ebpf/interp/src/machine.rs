@@ -11,7 +11,6 @@ use squalus_runtime::{CtxField, Env, LinkedProgram, Trap, TrapReason, ctx_field}
 
 use crate::Observed;
 use crate::alu::{alu, compare, endian, sign_extend};
-use crate::frames::Caller;
 use crate::memory;
 use crate::stack::{StackPlace, Stacks};
 use crate::value::{Kind, MapValue, Value};
@@ -45,7 +44,6 @@ pub(crate) struct Machine<'a> {
     pub program: usize,
     /// Index of the current instruction.
     pub at: usize,
-    pub callers: [Option<Caller>; squalus_runtime::MAX_CALL_FRAMES],
     observed: Observed<'a>,
 }
 
@@ -102,7 +100,6 @@ impl<'a> Machine<'a> {
             epoch: 0,
             program,
             at: 0,
-            callers: [None; squalus_runtime::MAX_CALL_FRAMES],
             observed,
         };
         machine.enter();
@@ -155,7 +152,7 @@ impl Machine<'_> {
                 Flow::Program(program) => {
                     self.program = program;
                     self.at = 0;
-                    self.stacks.renew();
+                    self.stacks.begin_program();
                     self.enter();
                 }
                 Flow::Return { program, at } => {

@@ -4,6 +4,7 @@ use core::cell::UnsafeCell;
 
 use squalus_runtime::{MAX_CALL_FRAMES, STACK_SIZE};
 
+use crate::frames::Caller;
 use crate::value::{Kind, Value};
 
 const SLOT: usize = 8;
@@ -19,12 +20,17 @@ struct Level {
     tags: [Kind; SLOTS],
     /// Number of the call that uses this level.
     call: u64,
+    /// Where that call goes on when it returns; nowhere if it is the first program.
+    caller: Option<Caller>,
 }
 
-/// All levels; the deepest in use is the running function's.
+/// All levels; the deepest in use is the running function's. There are as many as were ever needed: a tail call in a
+/// subprogram puts a program with calls of its own on top of those that are open.
 pub(crate) struct Stacks {
     levels: Vec<Level>,
     depth: usize,
+    /// The level at which the running program began.
+    base: usize,
     calls: u64,
 }
 
@@ -34,14 +40,10 @@ unsafe impl Sync for Stacks {}
 
 impl Stacks {
     pub fn new() -> Stacks {
-        let level = || Level {
-            bytes: Box::new(Bytes(UnsafeCell::new([0; STACK_SIZE]))),
-            tags: [Kind::Scalar; SLOTS],
-            call: 0,
-        };
         Stacks {
-            levels: (0..MAX_CALL_FRAMES).map(|_| level()).collect(),
+            levels: (0..MAX_CALL_FRAMES).map(|_| Level::new()).collect(),
             depth: 0,
+            base: 0,
             calls: 0,
         }
     }
@@ -49,7 +51,28 @@ impl Stacks {
     /// Leaves all calls and starts the program's own.
     pub fn reset(&mut self) {
         self.depth = 0;
+        self.begin_program();
+    }
+
+    /// Starts a program in place of the innermost call.
+    pub fn begin_program(&mut self) {
+        self.base = self.depth;
         self.renew();
+    }
+
+    /// The level at which the running program began.
+    pub fn base_level(&self) -> usize {
+        self.base
+    }
+
+    /// Goes on with the program that began at `base`.
+    pub fn resume_program(&mut self, base: usize) {
+        self.base = base;
+    }
+
+    /// Where the innermost call goes on when it returns.
+    pub fn caller(&mut self) -> &mut Option<Caller> {
+        &mut self.levels[self.depth].caller
     }
 
     /// How many calls are open below the program.
@@ -57,12 +80,15 @@ impl Stacks {
         self.depth
     }
 
-    /// Opens a call; false if there are too many.
+    /// Opens a call; false if the program has too many.
     pub fn push(&mut self) -> bool {
-        if self.depth + 1 == self.levels.len() {
+        if self.depth + 1 == self.base + MAX_CALL_FRAMES {
             return false;
         }
         self.depth += 1;
+        if self.depth == self.levels.len() {
+            self.levels.push(Level::new());
+        }
         self.renew();
         true
     }
@@ -73,7 +99,7 @@ impl Stacks {
         self.depth -= 1;
     }
 
-    /// Gives the innermost call a fresh, zeroed stack (also for a tail call).
+    /// Gives the innermost call a fresh, zeroed stack.
     pub fn renew(&mut self) {
         self.calls += 1;
         let level = &mut self.levels[self.depth];
@@ -143,6 +169,15 @@ impl Stacks {
 }
 
 impl Level {
+    fn new() -> Level {
+        Level {
+            bytes: Box::new(Bytes(UnsafeCell::new([0; STACK_SIZE]))),
+            tags: [Kind::Scalar; SLOTS],
+            call: 0,
+            caller: None,
+        }
+    }
+
     fn base(&self) -> u64 {
         self.bytes.0.get().expose_provenance() as u64
     }

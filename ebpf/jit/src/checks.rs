@@ -146,9 +146,8 @@ fn in_key(env: &Env, address: u64, len: u64) -> bool {
 
 fn in_frame(env: &Env, address: u64, len: u64) -> bool {
     let state = run_state(env);
-    let open = state.frames.iter().take(state.depth as usize + 1);
-    let mut open = open.filter(|&&frame| frame != 0);
-    open.any(|&frame| within(address, len, frame, frame + STACK_SIZE as u64))
+    let mut open = state.open_frames().filter(|&frame| frame != 0);
+    open.any(|frame| within(address, len, frame, frame + STACK_SIZE as u64))
 }
 
 fn in_packet(env: &Env, address: u64, len: u64) -> bool {

@@ -115,6 +115,7 @@ fn support(context: &Context) -> squalus_ssa::support::Support {
         next_element: next_element as usize,
         depth_offset: run::RunState::OFFSET_DEPTH,
         frames_offset: run::RunState::OFFSET_FRAMES,
+        deepest_offset: run::RunState::OFFSET_DEEPEST,
     }
 }
 

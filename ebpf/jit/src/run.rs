@@ -5,8 +5,12 @@
 //! only if it left something: it trapped, made a tail call, or holds a lock or a record. A frame then costs some 35
 //! instructions besides those of the program.
 
+use std::mem::{MaybeUninit, offset_of};
+
 use squalus_maps::Ahead;
-use squalus_runtime::{Due, Env, Frame, FramePlace, FrameRef, MAX_CALL_FRAMES, Timers, TrapReason};
+use squalus_runtime::{
+    Due, Env, Frame, FramePlace, FrameRef, MAX_CALL_FRAMES, MAX_OPEN_FRAMES, Timers, TrapReason,
+};
 
 use crate::CompiledProgram;
 use crate::ahead::{BURST, Lookahead};
@@ -39,10 +43,13 @@ pub(crate) type Function = unsafe extern "C" fn(*mut Env, u64, u64, u64, u64, u6
 /// State of one run besides the environment. Its address is in the first word of [`Env::scratch`].
 #[repr(C)]
 pub(crate) struct RunState {
-    /// Lowest address of the stack frame of each function in execution, 0 if nothing may point there.
-    pub(crate) frames: [u64; MAX_CALL_FRAMES],
+    /// Lowest address of the stack frame of each function in execution, 0 if nothing may point there. Those up to
+    /// `depth` are initialised.
+    frames: [MaybeUninit<u64>; MAX_OPEN_FRAMES],
     /// How many calls are open: the index of the innermost frame.
     pub(crate) depth: u64,
+    /// How many may be open while the running program runs: as many as it had when it began, and its own.
+    deepest: u64,
     programs: *const CompiledProgram,
     count: usize,
     /// Where lookups are announced, while they are.
@@ -50,19 +57,33 @@ pub(crate) struct RunState {
 }
 
 impl RunState {
-    pub(crate) const OFFSET_DEPTH: i32 = std::mem::offset_of!(RunState, depth) as i32;
-    pub(crate) const OFFSET_FRAMES: i32 = std::mem::offset_of!(RunState, frames) as i32;
+    pub(crate) const OFFSET_DEPTH: i32 = offset_of!(RunState, depth) as i32;
+    pub(crate) const OFFSET_FRAMES: i32 = offset_of!(RunState, frames) as i32;
+    pub(crate) const OFFSET_DEEPEST: i32 = offset_of!(RunState, deepest) as i32;
 }
+
+/// How many calls a program may have open.
+const MAX_CALLS: u64 = MAX_CALL_FRAMES as u64 - 1;
 
 impl RunState {
     fn new(programs: &[CompiledProgram]) -> RunState {
+        let mut frames = [MaybeUninit::uninit(); MAX_OPEN_FRAMES];
+        frames[0].write(0);
         RunState {
-            frames: [0; MAX_CALL_FRAMES],
+            frames,
             depth: 0,
+            deepest: MAX_CALLS,
             programs: programs.as_ptr(),
             count: programs.len(),
             announced: std::ptr::null_mut(),
         }
+    }
+
+    /// The lowest address of each open frame.
+    pub(crate) fn open_frames(&self) -> impl Iterator<Item = u64> {
+        let open = self.frames.iter().take(self.depth as usize + 1);
+        // SAFETY: whoever opens a frame writes its place at once.
+        open.map(|frame| unsafe { frame.assume_init() })
     }
 }
 
@@ -130,7 +151,7 @@ pub unsafe fn run_burst(
                 trial
             });
             (*env).begin(FramePlace::NOWHERE);
-            (*state).frames[0] = 0;
+            (*state).frames[0].write(0);
             let (mut n, mut frames) = (first, frames);
             while let Some((frame, others)) = frames.split_first_mut() {
                 if let Some(next) = others.first() {
@@ -150,7 +171,7 @@ pub unsafe fn run_burst(
                         outcomes.trapped(&*env);
                     }
                     (*env).forget();
-                    (*state).frames[0] = 0;
+                    (*state).frames[0].write(0);
                 }
                 outcomes.returned(n, frame, &*env, ended.value);
                 (n, frames) = (n + 1, others);
@@ -175,7 +196,7 @@ unsafe fn end_otherwise(env: *mut Env, state: *mut RunState, mut ended: Outcome)
         if ended.status == Outcome::TAIL_CALL {
             ended = dispatch(env, state, (*env).next_program as usize);
         }
-        (*state).depth = 0;
+        ((*state).depth, (*state).deepest) = (0, MAX_CALLS);
         (*env).end();
         if (*env).trap != 0 {
             ended.value = 0;
@@ -242,7 +263,7 @@ unsafe fn dispatch(env: *mut Env, state: *mut RunState, mut program: usize) -> O
         // are the caller's promise. `depth` is below the number of frames: calls check it.
         let outcome = unsafe {
             let depth = (*state).depth as usize;
-            (*state).frames[depth] = 0;
+            (*state).frames[depth].write(0);
             (compiled.entry())(env, (*env).frame_place().address())
         };
         if outcome.status != Outcome::TAIL_CALL {
@@ -260,7 +281,12 @@ unsafe fn dispatch(env: *mut Env, state: *mut RunState, mut program: usize) -> O
 pub(crate) unsafe extern "C" fn nested_tail_call(env: *mut Env) -> Outcome {
     // SAFETY: during a run the first scratch word is the address of the run's state.
     unsafe {
-        let state = std::ptr::with_exposed_provenance_mut((*env).scratch[0] as usize);
-        dispatch(env, state, (*env).next_program as usize)
+        let state: *mut RunState =
+            std::ptr::with_exposed_provenance_mut((*env).scratch[0] as usize);
+        let deepest = (*state).deepest;
+        (*state).deepest = (*state).depth + MAX_CALLS;
+        let outcome = dispatch(env, state, (*env).next_program as usize);
+        (*state).deepest = deepest;
+        outcome
     }
 }

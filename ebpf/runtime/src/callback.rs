@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use squalus_isa::{Errno, HelperId};
 use squalus_maps::{Cursor, Map};
 
-use crate::{Env, MAX_CALL_FRAMES, Proto};
+use crate::{Env, MAX_OPEN_FRAMES, Proto};
 
 /// Most iterations of one `bpf_loop` (`BPF_MAX_LOOPS`).
 pub const MAX_LOOPS: u32 = 1 << 23;
@@ -73,17 +73,17 @@ pub const MAX_LENT_KEY: usize = 512;
 /// Room for the keys that callbacks get, one for each call frame. Programs read them by address.
 #[derive(Debug)]
 pub struct LentKeys {
-    keys: Box<[[AtomicU64; MAX_LENT_KEY / 8]; MAX_CALL_FRAMES]>,
-    lens: [u32; MAX_CALL_FRAMES],
+    keys: Box<[[AtomicU64; MAX_LENT_KEY / 8]]>,
+    lens: Box<[u32]>,
 }
 
 impl LentKeys {
     pub(crate) fn new() -> LentKeys {
         LentKeys {
-            keys: Box::new(std::array::from_fn(|_| {
-                std::array::from_fn(|_| AtomicU64::new(0))
-            })),
-            lens: [0; MAX_CALL_FRAMES],
+            keys: (0..MAX_OPEN_FRAMES)
+                .map(|_| std::array::from_fn(|_| AtomicU64::new(0)))
+                .collect(),
+            lens: vec![0; MAX_OPEN_FRAMES].into(),
         }
     }
 
@@ -105,8 +105,8 @@ impl LentKeys {
     /// Whether `len` bytes at `address` are of a key that one of the first `frames` call frames was lent.
     #[must_use]
     pub fn holds(&self, address: u64, len: u64, frames: usize) -> bool {
-        let lent = self.keys.iter().zip(self.lens).take(frames);
-        lent.into_iter().any(|(key, size)| {
+        let lent = self.keys.iter().zip(&self.lens).take(frames);
+        lent.into_iter().any(|(key, &size)| {
             let off = address.wrapping_sub(key.as_ptr().addr() as u64);
             off <= size.into() && u64::from(size) - off >= len
         })

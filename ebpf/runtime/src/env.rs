@@ -15,6 +15,10 @@ pub const MAX_TAIL_CALLS: u32 = 33;
 pub const STACK_SIZE: usize = 512;
 /// Most nested subprogram calls, the program itself included (`MAX_CALL_FRAMES`).
 pub const MAX_CALL_FRAMES: usize = 8;
+/// Most frames that are open at once in a run. A tail call in a subprogram replaces its frame alone, by a program that
+/// may make as many calls as any other.
+pub const MAX_OPEN_FRAMES: usize =
+    MAX_TAIL_CALLS as usize * (MAX_CALL_FRAMES - 1) + MAX_CALL_FRAMES;
 /// How many instructions a run may execute unless told otherwise.
 pub const DEFAULT_BUDGET: u64 = 10_000_000;
 

@@ -39,7 +39,7 @@ pub use callback::{
 pub use clock::{Clock, ClockId, Rng};
 pub use csum::{csum_diff, csum_partial};
 pub use ctx::{CtxField, ctx_field};
-pub use env::{DEFAULT_BUDGET, Env, MAX_CALL_FRAMES, MAX_TAIL_CALLS, STACK_SIZE};
+pub use env::{DEFAULT_BUDGET, Env, MAX_CALL_FRAMES, MAX_OPEN_FRAMES, MAX_TAIL_CALLS, STACK_SIZE};
 pub use fib::{
     Fib, FibAnswer, FibCell, FibLink, FibMacs, FibOutcome, FibQuery, FibReader, FibRoute, FibTable,
     Mac,

@@ -22,6 +22,8 @@ pub struct Support {
     pub depth_offset: i32,
     /// Offset, in the state of the run, of the frames' addresses.
     pub frames_offset: i32,
+    /// Offset of how many calls may be open.
+    pub deepest_offset: i32,
 }
 
 /// An access to be checked, packed into one argument.

@@ -7,9 +7,7 @@ use std::ops::Range;
 use squalus_analysis::{FuncId, InstFacts, MapRef, Value as Known};
 use squalus_isa::{CallTarget, HelperId, MapType, Reg};
 use squalus_maps::{ArrayBase, HashLayout, Map};
-use squalus_runtime::{
-    ArgKind, Env, MAX_CALL_FRAMES, Proto, RetKind, STACK_SIZE, TrapReason, proto, protos,
-};
+use squalus_runtime::{ArgKind, Env, Proto, RetKind, STACK_SIZE, TrapReason, proto, protos};
 
 use super::Builder;
 use super::cells::{arg, argument};
@@ -487,15 +485,15 @@ impl Builder<'_> {
         if !self.input.counts_depth {
             return self.undefined;
         }
-        let (depth_at, frames_at) = (
+        let (depth_at, frames_at, deepest_at) = (
             self.input.support.depth_offset,
             self.input.support.frames_offset,
+            self.input.support.deepest_offset,
         );
         let state = self.emit.load_env(Ty::I64, Env::OFFSET_SCRATCH);
         let depth = self.emit.load(Ty::I64, Region::Env, state, depth_at);
-        let full = self
-            .emit
-            .cmp_with(Cmp::UGe, depth, MAX_CALL_FRAMES as u64 - 1);
+        let deepest = self.emit.load(Ty::I64, Region::Env, state, deepest_at);
+        let full = self.emit.cmp(Cmp::UGe, depth, deepest);
         self.emit.trap_if(full, TrapReason::CallDepth);
         let inner = self.emit.moved(depth, 1);
         self.emit.store(Region::Env, state, depth_at, inner);
