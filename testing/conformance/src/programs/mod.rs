@@ -1,6 +1,7 @@
 //! Random programs: arithmetic, jumps, loops, functions and callbacks, accesses to stack, packet and map values at
-//! fixed and computed places, atomic operations, helpers with maps of several types, tail calls, and what
-//! compilers make of common things (`idioms`, `loops`).
+//! fixed and computed places, atomic operations, helpers with maps of many types (`elements`), helpers that follow
+//! addresses in memory (`text`), chains of tail calls, also from functions, and what compilers make of common things
+//! (`idioms`, `loops`). They run on several CPUs.
 //!
 //! Each is valid by construction (the kernel's verifier must accept it, unless it is too much for it): registers
 //! start from the frame, jumps go forward but for loops that end, every access is inside its region. At the end all
@@ -16,13 +17,15 @@
 //! instruction and the use of the upper half. This generator ran into both; interpreter and compiled code
 //! were right.
 
+mod elements;
 mod functions;
 mod idioms;
 mod loops;
+mod text;
 mod traffic;
 mod units;
 
-use squalus_isa::{Insn, MapDef, MapFlags, MapType, MemSize, disassemble, opcode as o};
+use squalus_isa::{HelperId, Insn, MapDef, MapFlags, MapType, MemSize, disassemble, opcode as o};
 use squalus_runtime::asm::{Asm, R};
 use squalus_vm::{Pass, Passes};
 
@@ -33,8 +36,9 @@ use units::{Unit, unit};
 
 /// Name of the program.
 const NAME: &str = "random";
-/// The program that tail calls reach, besides the first.
+/// The programs that tail calls reach, besides the first.
 const OTHER: &str = "other";
+const DEEP: &str = "deep";
 /// Scalars: everything but the map value, the packet and the frame pointer.
 const REGISTERS: [u8; 8] = [0, 1, 2, 3, 4, 5, 8, 9];
 /// The context at first, then the map value.
@@ -90,6 +94,12 @@ mod maps {
     /// Those that programs only read.
     pub(super) const SETTINGS: i32 = 12;
     pub(super) const TABLE: i32 = 13;
+    /// Constant text.
+    pub(super) const TEXT: i32 = 14;
+    /// Maps of maps.
+    pub(super) const ARRAYS: i32 = 15;
+    pub(super) const HASHES: i32 = 16;
+    pub(super) const PER_CPU: i32 = 17;
 }
 
 fn map_defs() -> Vec<MapDef> {
@@ -118,7 +128,37 @@ fn map_defs() -> Vec<MapDef> {
         map("lru", MapType::LruHash, 8, 8, 1024),
         map("settings", MapType::Array, 4, 8, 8),
         map("table", MapType::Hash, 4, 8, 8),
+        MapDef {
+            flags: MapFlags::RDONLY_PROG,
+            ..map("text", MapType::Array, 4, text::constants().len() as u32, 1)
+        },
+        MapDef {
+            inner: Some(Box::new(inner_def(ARRAYS, 8))),
+            ..map(ARRAYS, MapType::ArrayOfMaps, 4, 4, 5)
+        },
+        MapDef {
+            inner: Some(Box::new(inner_def(HASHES, 8))),
+            ..map(HASHES, MapType::HashOfMaps, 4, 4, 5)
+        },
+        map("percpuarray", MapType::PerCpuArray, 4, 8, 4),
     ]
+}
+
+/// Names of the maps of maps.
+const ARRAYS: &str = "arrays";
+const HASHES: &str = "hashes";
+
+/// What is in a map of maps: the number of entries is free in one of them.
+fn inner_def(outer: &str, max_entries: u32) -> MapDef {
+    match outer {
+        ARRAYS => MapDef::new("inner", MapType::Array, (4, 8), 8),
+        _ => MapDef::new("inner", MapType::Hash, (4, 8), max_entries),
+    }
+}
+
+/// Maps whose values never change, by their numbers.
+fn constants() -> Vec<(usize, Vec<u8>)> {
+    vec![(maps::TEXT as usize, text::constants())]
 }
 
 fn insn(op: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
@@ -168,6 +208,17 @@ impl Program {
             functions: functions::random(rng),
             passes: passes(rng),
         }
+    }
+
+    /// Whether it looks up inner maps.
+    fn uses_inner(&self) -> bool {
+        let names = |insn: &Insn| {
+            insn.op == o::LD_IMM64
+                && insn.src == o::PSEUDO_MAP_FD
+                && [maps::ARRAYS, maps::HASHES].contains(&insn.imm)
+        };
+        let of_unit = |unit: &Unit| matches!(unit, Unit::Code(code) if code.iter().any(names));
+        self.body.iter().any(of_unit)
     }
 
     /// The whole program.
@@ -247,7 +298,7 @@ pub fn compare_random(
 ) -> Result<Agreed, ProgramError> {
     let len = rng.between(5, 60);
     let program = Program::random(rng, len);
-    let traffic = Traffic::random(&mut Rng::new(rng.word()), frames);
+    let traffic = Traffic::random(&mut Rng::new(rng.word()), frames, program.uses_inner());
     let (disagreement, agreed) = program.compare(kinds, &traffic)?;
     match disagreement {
         None => Ok(agreed),
@@ -326,6 +377,29 @@ fn prologue() -> Vec<Insn> {
         code.push(load(o::DW, register, PACKET, WORDS + 8 * place));
     }
     code
+}
+
+/// A byte of the frame that [`deep`] counts in.
+const COUNT_AT: i16 = DATA_AT + 100;
+
+/// What tail calls reach as well: a program that calls another from a function in a function.
+fn deep() -> Vec<Insn> {
+    let mut c = Asm::new();
+    let (outer, inner, out) = (c.label(), c.label(), c.label());
+    c.mov(6, R(1)).load(MemSize::W, 7, 1, 0);
+    c.load(MemSize::W, 2, 1, 4).mov(3, R(7));
+    c.add(3, i32::from(COUNT_AT) + 1);
+    c.jump_if(o::JGT, 3, R(2), out);
+    c.load(MemSize::B, 2, 7, COUNT_AT).add(2, 1);
+    c.store(MemSize::B, 7, COUNT_AT, R(2)).alu(o::AND, 2, 3);
+    c.mov(1, R(6)).call_local(outer).add(0, 5).exit();
+    c.bind(out).mov(0, 1).exit();
+    c.bind(outer).mov(6, R(2)).store(MemSize::Dw, FP, -8, R(2));
+    c.call_local(inner).load(MemSize::Dw, 1, FP, -8);
+    c.alu(o::XOR, 0, R(1)).add(0, R(6)).exit();
+    c.bind(inner).mov(3, R(2)).map(2, maps::PROGRAMS as u32);
+    c.call(HelperId::TAIL_CALL).mov(0, 6).exit();
+    c.finish()
 }
 
 /// What tail calls reach.

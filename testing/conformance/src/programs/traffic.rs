@@ -12,9 +12,12 @@ use squalus_kernel::KernelEngine;
 use squalus_runtime::FrameMemory;
 use squalus_vm::{EngineKind, Pass, Tiering, Vm, VmBuilder, Worker};
 
-use super::{Agreed, NAME, OTHER, Program, disassembly, frame, map_defs, other};
+use super::{
+    ARRAYS, Agreed, DEEP, HASHES, NAME, OTHER, Program, constants, deep, disassembly, frame,
+    inner_def, map_defs, other,
+};
 use crate::Rng;
-use crate::case::{Outcome, Step};
+use crate::case::{MapName, Outcome, Step};
 use crate::compare::{Hex, Watch, compare_maps};
 use crate::engines::{Kind, LoadError, cpus};
 use crate::programs::Unit;
@@ -30,8 +33,8 @@ pub struct Traffic {
 
 #[derive(Clone, Debug)]
 enum Event {
-    /// Frames that come together.
-    Burst(Vec<Vec<u8>>),
+    /// Frames that come together, to a CPU.
+    Burst(u32, Vec<Vec<u8>>),
     /// The control side changes a map.
     Change(Step),
     /// Code is made for what ran, where that is done.
@@ -43,8 +46,8 @@ enum Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Event::Burst(frames) => {
-                f.write_str("burst")?;
+            Event::Burst(cpu, frames) => {
+                write!(f, "burst on CPU {cpu}")?;
                 frames
                     .iter()
                     .try_for_each(|frame| write!(f, "\n  frame {}", Hex(frame)))
@@ -80,13 +83,18 @@ impl fmt::Display for Disagreement {
 }
 
 impl Traffic {
-    /// So many frames, in bursts, with changes of maps and compilations in between.
+    /// So many frames, in bursts, with changes of maps and compilations in between; of `inner` maps too.
     #[must_use]
-    pub fn random(rng: &mut Rng, frames: usize) -> Traffic {
+    pub fn random(rng: &mut Rng, frames: usize, inner: bool) -> Traffic {
         let mut events = Vec::new();
         for _ in 0..rng.below(6) {
-            events.push(change(rng));
+            events.push(change(rng, inner));
         }
+        if inner {
+            events.extend((0..5).map(|n| Event::Change(new_inner(rng, n))));
+        }
+        let cpus = squalus_kernel::usable_cpus();
+        let cpus = if rng.percent(60) { &cpus[..1] } else { &cpus };
         let mut left = frames;
         while left != 0 {
             let most = match rng.below(3) {
@@ -95,12 +103,13 @@ impl Traffic {
                 _ => left.min(5),
             };
             let burst = rng.between(1, most);
-            events.push(Event::Burst((0..burst).map(|_| frame(rng)).collect()));
+            let burst_frames = (0..burst).map(|_| frame(rng)).collect();
+            events.push(Event::Burst(*rng.pick(cpus), burst_frames));
             left -= burst;
             match rng.below(10) {
                 0..3 => events.push(Event::Settle),
                 3 => events.push(Event::Recount),
-                4..6 => events.extend((0..rng.between(1, 3)).map(|_| change(rng))),
+                4..6 => events.extend((0..rng.between(1, 3)).map(|_| change(rng, inner))),
                 _ => {}
             }
         }
@@ -111,15 +120,41 @@ impl Traffic {
     fn without(&self, event: usize, frame: Option<usize>) -> Traffic {
         let mut events = self.events.clone();
         match (&mut events[event], frame) {
-            (Event::Burst(frames), Some(frame)) => drop(frames.remove(frame)),
+            (Event::Burst(_, frames), Some(frame)) => drop(frames.remove(frame)),
             _ => drop(events.remove(event)),
         }
         Traffic { events }
     }
 }
 
+/// A new inner map in one of the places.
+fn new_inner(rng: &mut Rng, place: usize) -> Step {
+    let outer = *rng.pick(&[ARRAYS, HASHES]);
+    Step::CreateInner {
+        outer: outer.to_owned(),
+        key: (place as u32).to_ne_bytes().to_vec(),
+        def: inner_def(outer, *rng.pick(&[8, 8, 2, 30])),
+    }
+}
+
 /// A change of a map from the control side, often of one that the program only reads.
-fn change(rng: &mut Rng) -> Event {
+fn change(rng: &mut Rng, inner: bool) -> Event {
+    let outer = match rng.below(if inner { 5 } else { 0 }) {
+        1 => {
+            let place = rng.below(6);
+            return Event::Change(new_inner(rng, place));
+        }
+        2 => Some((*rng.pick(&[ARRAYS, HASHES]), rng.below(5) as u8)),
+        3 => {
+            let outer = *rng.pick(&[ARRAYS, HASHES]);
+            let key = vec![rng.below(5) as u8, 0, 0, 0];
+            return Event::Change(Step::Delete {
+                map: outer.into(),
+                key,
+            });
+        }
+        _ => None,
+    };
     let (map, key_len) = *rng.pick(&[
         ("settings", 4),
         ("table", 4),
@@ -134,7 +169,13 @@ fn change(rng: &mut Rng) -> Event {
         true => vec![rng.below(4) as u8; 8],
         false => rng.bytes(8),
     };
-    let map = map.into();
+    let map = match outer {
+        Some((outer, place)) => {
+            key.truncate(4);
+            MapName::Inner(outer.to_owned(), vec![place, 0, 0, 0])
+        }
+        None => map.into(),
+    };
     Event::Change(match rng.percent(75) {
         true => Step::Update {
             map,
@@ -182,7 +223,7 @@ impl fmt::Display for Ran {
 /// Something that has a program and maps of its own.
 trait Machine {
     fn name(&self) -> &'static str;
-    fn burst(&mut self, frames: &[Vec<u8>]) -> Vec<Ran>;
+    fn burst(&mut self, cpu: u32, frames: &[Vec<u8>]) -> Vec<Ran>;
     fn engine(&mut self) -> &mut dyn Engine;
     fn maps(&self) -> &dyn Engine;
     fn settle(&mut self, _again: bool) {}
@@ -193,17 +234,19 @@ impl Machine for Box<dyn Engine> {
         Engine::name(&**self)
     }
 
-    fn burst(&mut self, frames: &[Vec<u8>]) -> Vec<Ran> {
-        let frames = frames.iter();
-        frames
-            .map(|frame| match self.test_run(NAME, &TestRun::once(frame)) {
-                Ok(result) => {
-                    let verdict = Verdict::from_return(result.return_value.into());
-                    Ran::Frame(verdict, result.frame, Some(result.return_value))
-                }
-                Err(error) => Ran::Failed(error.to_string()),
-            })
-            .collect()
+    fn burst(&mut self, cpu: u32, frames: &[Vec<u8>]) -> Vec<Ran> {
+        let runs = frames.iter().map(|frame| TestRun {
+            cpu,
+            ..TestRun::once(frame)
+        });
+        runs.map(|run| match self.test_run(NAME, &run) {
+            Ok(result) => {
+                let verdict = Verdict::from_return(result.return_value.into());
+                Ran::Frame(verdict, result.frame, Some(result.return_value))
+            }
+            Err(error) => Ran::Failed(error.to_string()),
+        })
+        .collect()
     }
 
     fn engine(&mut self) -> &mut dyn Engine {
@@ -218,7 +261,8 @@ impl Machine for Box<dyn Engine> {
 /// A machine as `squalus serve` has it.
 struct Served {
     vm: Vm,
-    worker: Worker,
+    /// By CPU.
+    workers: Vec<Worker>,
 }
 
 impl Machine for Served {
@@ -226,7 +270,7 @@ impl Machine for Served {
         "served"
     }
 
-    fn burst(&mut self, frames: &[Vec<u8>]) -> Vec<Ran> {
+    fn burst(&mut self, cpu: u32, frames: &[Vec<u8>]) -> Vec<Ran> {
         let memory = |frame: &Vec<u8>| {
             let mut memory = FrameMemory::new();
             memory.set(frame).expect("frames are of valid lengths");
@@ -236,8 +280,9 @@ impl Machine for Served {
         let frames = memories.iter_mut().map(FrameMemory::frame);
         let mut frames: Vec<_> = frames.map(|frame| frame.expect("it was set")).collect();
         let mut verdicts = vec![Verdict::Aborted; frames.len()];
-        self.worker.run_burst(&mut frames, &mut verdicts);
-        self.worker.pause();
+        let worker = &mut self.workers[cpu as usize];
+        worker.run_burst(&mut frames, &mut verdicts);
+        worker.pause();
         let ran = frames.iter().zip(verdicts);
         ran.map(|(frame, verdict)| {
             let bytes = [frame.metadata(), frame.packet()].concat();
@@ -318,7 +363,7 @@ impl Program {
             machines.push(Box::new(self.served()?));
         }
         for machine in &mut machines {
-            for (index, program) in [(0, NAME), (1, OTHER)] {
+            for (index, program) in [(0, NAME), (1, OTHER), (2, DEEP)] {
                 let step = Step::SetProgram {
                     map: "programs".to_owned(),
                     index,
@@ -334,6 +379,7 @@ impl Program {
         vec![
             (NAME.to_owned(), self.assemble()),
             (OTHER.to_owned(), other()),
+            (DEEP.to_owned(), deep()),
         ]
     }
 
@@ -344,13 +390,19 @@ impl Program {
 
     fn builder(&self, kind: EngineKind) -> VmBuilder {
         let builder = VmBuilder::assembled(map_defs(), self.programs()).engine(kind);
+        let builder = constants()
+            .into_iter()
+            .fold(builder, |builder, (map, value)| {
+                builder.constant(map, value)
+            });
         builder.cpus(cpus()).check_facts().passes(self.passes)
     }
 
     fn load_one(&self, kind: Kind) -> Result<Box<dyn Engine>, LoadError> {
         let vm = match kind {
             Kind::Kernel => {
-                let engine = KernelEngine::assembled(map_defs(), self.programs());
+                let (maps, programs) = (map_defs(), self.programs());
+                let engine = KernelEngine::assembled_with(maps, &constants(), programs);
                 return match engine {
                     Ok(engine) => Ok(Box::new(engine)),
                     Err(error) => Err(self.refused(kind, &error)),
@@ -371,8 +423,13 @@ impl Program {
             .counted_runs(COUNTED)
             .build();
         let vm = vm.map_err(|error| self.refused(Kind::Jit, &error))?;
-        let worker = vm.worker(NAME, 0).expect("the program is there");
-        Ok(Served { vm, worker })
+        let worker = |cpu| {
+            let mut worker = vm.worker(NAME, cpu).expect("program and CPU are there");
+            worker.pause();
+            worker
+        };
+        let workers = (0..cpus()).map(worker).collect();
+        Ok(Served { vm, workers })
     }
 
     /// Leaves out events, frames, operations and passes while the engines still disagree.
@@ -392,7 +449,7 @@ impl Program {
             if best.replace_if_worse(kinds, self.clone(), shorter) {
                 continue;
             }
-            if let Event::Burst(frames) = &traffic.events[event] {
+            if let Event::Burst(_, frames) = &traffic.events[event] {
                 for frame in (0..frames.len()).rev() {
                     let shorter = best.traffic.without(event, Some(frame));
                     best.replace_if_worse(kinds, self.clone(), shorter);
@@ -434,7 +491,7 @@ impl Disagreement {
 
 fn perform(machine: &mut dyn Machine, event: &Event) -> Vec<Ran> {
     match event {
-        Event::Burst(frames) => return machine.burst(frames),
+        Event::Burst(cpu, frames) => return machine.burst(*cpu, frames),
         Event::Change(step) => return vec![Ran::Changed(step.apply(machine.engine()))],
         Event::Settle => machine.settle(false),
         Event::Recount => machine.settle(true),
@@ -489,7 +546,7 @@ mod tests {
                 ..Program::random(rng, 20)
             };
             let mut served = program.served().expect("it loads");
-            for event in Traffic::random(rng, 12).events {
+            for event in Traffic::random(rng, 12, false).events {
                 perform(&mut served, &event);
             }
             let code = served.vm.code().expect("it is compiled in the background");

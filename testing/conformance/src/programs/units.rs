@@ -3,8 +3,8 @@
 use squalus_isa::{HelperId, Insn, opcode as o};
 
 use super::{
-    CONTEXT_AT, DATA_AT, FP, FRAME, MAP, PACKET, REGISTERS, STACK, VALUE, WORDS, functions, idioms,
-    immediate, insn, load, maps, register, store,
+    CONTEXT_AT, DATA_AT, FP, FRAME, MAP, PACKET, REGISTERS, STACK, VALUE, WORDS, elements,
+    functions, idioms, immediate, insn, load, maps, register, store, text,
 };
 use crate::Rng;
 
@@ -106,7 +106,7 @@ fn map_address(register: u8, map: i32) -> [Insn; 2] {
 /// A call, after which `r0` to `r5` are numbers again.
 fn call(rng: &mut Rng) -> Vec<Insn> {
     let mut code = Vec::new();
-    match rng.below(16) {
+    match rng.below(24) {
         0..3 => change(rng, &mut code),
         3..5 => look_up(rng, &mut code),
         5..7 => queue(rng, &mut code),
@@ -116,6 +116,11 @@ fn call(rng: &mut Rng) -> Vec<Insn> {
         10 => redirect(rng, &mut code),
         11 => ring(rng, &mut code),
         12 => tail_call(rng, &mut code),
+        13 | 14 => text::in_program(rng, &mut code),
+        15 | 16 => elements::inner(rng, &mut code),
+        17 => elements::walk(rng, &mut code),
+        18 => elements::per_cpu(rng, &mut code),
+        19 => elements::record(rng, &mut code),
         _ => functions::some_call(rng, &mut code),
     }
     for register in 1..=5 {
@@ -271,6 +276,20 @@ fn tail_call(rng: &mut Rng, code: &mut Vec<Insn>) {
     code.push(set(0, 7));
 }
 
+/// The packet's pointer, if there is as much as before behind it.
+pub(super) fn packet_again() -> [Insn; 8] {
+    [
+        context(),
+        load(o::W, PACKET, 1, 0),
+        load(o::W, 2, 1, 4),
+        insn(o::ALU64 | o::MOV | o::X, 3, PACKET, 0, 0),
+        insn(o::ALU64 | o::ADD | o::K, 3, 0, 0, FRAME.into()),
+        insn(o::JMP | o::JLE | o::X, 3, 2, 2, 0),
+        set(0, 4),
+        insn(o::JMP | o::EXIT, 0, 0, 0, 0),
+    ]
+}
+
 /// Moves the packet's begin or end, and sees to it that there is as much as before behind the pointer.
 fn move_packet(rng: &mut Rng) -> Vec<Insn> {
     let mut code = vec![
@@ -282,15 +301,8 @@ fn move_packet(rng: &mut Rng) -> Vec<Insn> {
             HelperId::XDP_ADJUST_TAIL,
             HelperId::XDP_ADJUST_META,
         ])),
-        context(),
-        load(o::W, PACKET, 1, 0),
-        load(o::W, 2, 1, 4),
-        insn(o::ALU64 | o::MOV | o::X, 3, PACKET, 0, 0),
-        insn(o::ALU64 | o::ADD | o::K, 3, 0, 0, FRAME.into()),
-        insn(o::JMP | o::JLE | o::X, 3, 2, 2, 0),
-        set(0, 4),
-        insn(o::JMP | o::EXIT, 0, 0, 0, 0),
     ];
+    code.extend(packet_again());
     code.extend((1..=5).map(|register| set(register, i32::from(register))));
     code
 }
