@@ -2,7 +2,8 @@
 //!
 //! What an optimizer makes of a loop depends on details, so all of them vary: how far source and destination lie
 //! from each other (they may overlap), widths, strides, alignment, whether the number of rounds is known, how the
-//! loop counts and where it tests.
+//! loop counts and where it tests. Every third is as plain as programmers write it, which is what is written out and
+//! made with vectors; some stand in another.
 
 use squalus_isa::{Insn, MemSize, opcode as o};
 use squalus_runtime::asm::{Asm, Label, R, Src};
@@ -10,13 +11,15 @@ use squalus_runtime::asm::{Asm, Label, R, Src};
 use super::{DATA, DATA_AT, FP, MAP, PACKET, REGISTERS, STACK, VALUE, forget, immediate};
 use crate::Rng;
 
-/// Registers of a loop. `r8` keeps what it holds, but for a result.
+/// Registers of a loop.
 const SRC: u8 = 1;
 const DST: u8 = 2;
 const ITEM: u8 = 3;
 const ACC: u8 = 4;
 const COUNTER: u8 = 5;
 const SPARE: u8 = 0;
+/// Counts in a loop around another.
+const OUTER: u8 = 8;
 const LIMIT: u8 = 9;
 
 const SIZES: [(MemSize, i16); 4] = [
@@ -80,6 +83,22 @@ enum Body {
     CopyAndSum,
 }
 
+const ALL: [Body; 13] = [
+    Body::Copy,
+    Body::Copy,
+    Body::CopyChanged,
+    Body::CopyChanged,
+    Body::Fill,
+    Body::Sum,
+    Body::Sum,
+    Body::Hash,
+    Body::Dot,
+    Body::Compare,
+    Body::Search,
+    Body::Count,
+    Body::CopyAndSum,
+];
+
 /// A loop, as it was chosen.
 struct Plan {
     body: Body,
@@ -96,6 +115,10 @@ struct Plan {
     tested_first: bool,
     narrow: bool,
     signed: bool,
+    /// Whether sums are of 64 bits, and of what was loaded.
+    plain: bool,
+    /// How often the whole loop is done, each time further on in memory.
+    outer: usize,
 }
 
 /// A loop over bytes of the frame, the stack or the map value; a result in some register.
@@ -108,23 +131,25 @@ pub(super) fn over_bytes(rng: &mut Rng) -> Vec<Insn> {
 
 impl Plan {
     fn random(rng: &mut Rng) -> Plan {
-        let body = *rng.pick(&[
-            Body::Copy,
-            Body::Copy,
-            Body::CopyChanged,
-            Body::CopyChanged,
-            Body::Fill,
-            Body::Sum,
-            Body::Sum,
-            Body::Hash,
-            Body::Dot,
-            Body::Compare,
-            Body::Search,
-            Body::Count,
-            Body::CopyAndSum,
-        ]);
-        let width = *rng.pick(&SIZES);
+        let plain = rng.percent(35);
+        let all: &[Body] = match plain {
+            true => &[
+                Body::Copy,
+                Body::Fill,
+                Body::Sum,
+                Body::Sum,
+                Body::Sum,
+                Body::CopyAndSum,
+            ],
+            false => &ALL,
+        };
+        let body = *rng.pick(all);
+        let width = match plain && body == Body::Sum {
+            true => *rng.pick(&[SIZES[2], SIZES[2], SIZES[1], SIZES[0], SIZES[3]]),
+            false => *rng.pick(&SIZES),
+        };
         let step = match rng.below(10) {
+            _ if plain => width.1,
             0 => width.1 * 2,
             1 => 1,
             _ => width.1,
@@ -136,19 +161,27 @@ impl Plan {
         };
         let room = from.len.min(to.len);
         let mut copies = *rng.pick(&[1, 1, 1, 1, 2, 4]);
-        if step * (copies - 1) + width.1 > room {
+        let known = plain || rng.percent(55);
+        let outer = match rng.below(10) {
+            0 if known => rng.between(2, 4),
+            _ => 1,
+        };
+        let room = room / outer as i16;
+        if plain || step * (copies - 1) + width.1 > room {
             copies = 1;
         }
         let in_round = step * copies;
         let most = ((room - width.1 - step * (copies - 1)) / in_round + 1) as usize;
         let rounds = match rng.below(4) {
             0 => rng.between(1, most.min(9)),
+            1 if plain => most.min(ROUNDS),
             _ => rng.between(1, most.min(ROUNDS)),
         };
         let used = in_round * (rounds as i16 - 1) + step * (copies - 1) + width.1;
+        let used = used + in_round * (rounds * (outer - 1)) as i16;
         let src = (from, place(rng, from, used, width.1));
         let mut dst = (to, place(rng, to, used, width.1));
-        let back = rng.percent(12);
+        let back = !plain && rng.percent(12);
         if back {
             dst.1 += used - width.1;
         }
@@ -161,16 +194,22 @@ impl Plan {
             rounds,
             copies,
             up: rng.percent(60),
-            known: rng.percent(55),
+            known,
             tested_first: rng.percent(50),
             narrow: rng.percent(40),
             signed: rng.percent(20),
+            plain,
+            outer,
         }
     }
 
     fn emit(&self, rng: &mut Rng, asm: &mut Asm) {
         let (head, test, out) = (asm.label(), asm.label(), asm.label());
         self.begin(rng, asm);
+        let again = asm.label();
+        if self.outer > 1 {
+            asm.mov(OUTER, self.outer as i32).bind(again);
+        }
         self.count(rng, asm, out);
         if self.tested_first {
             asm.jump(test);
@@ -185,8 +224,11 @@ impl Plan {
         self.step(asm);
         asm.bind(test);
         self.again(asm, head);
+        if self.outer > 1 {
+            asm.add(OUTER, -1).jump_if(o::JNE, OUTER, 0, again);
+        }
         asm.bind(out);
-        finish(rng, asm);
+        finish(rng, asm, self.outer > 1);
     }
 
     fn begin(&self, rng: &mut Rng, asm: &mut Asm) {
@@ -287,10 +329,10 @@ impl Plan {
             }
             Body::Sum => {
                 self.load(rng, asm, from);
-                if rng.percent(25) {
+                if !self.plain && rng.percent(25) {
                     change(rng, asm, ITEM);
                 }
-                accumulate(rng, asm);
+                self.accumulate(rng, asm);
             }
             Body::Hash => {
                 self.load(rng, asm, from);
@@ -325,16 +367,23 @@ impl Plan {
             Body::CopyAndSum => {
                 asm.load(size, ITEM, SRC, from)
                     .store(size, DST, to, R(ITEM));
-                accumulate(rng, asm);
+                self.accumulate(rng, asm);
             }
         }
     }
 
     fn load(&self, rng: &mut Rng, asm: &mut Asm, from: i16) {
-        match self.width.1 < 8 && rng.percent(15) {
+        match self.width.1 < 8 && !self.plain && rng.percent(15) {
             true => asm.load_signed(self.width.0, ITEM, SRC, from),
             false => asm.load(self.width.0, ITEM, SRC, from),
         };
+    }
+
+    fn accumulate(&self, rng: &mut Rng, asm: &mut Asm) {
+        match self.plain && rng.percent(85) {
+            true => drop(asm.add(ACC, R(ITEM))),
+            false => accumulate(rng, asm),
+        }
     }
 
     /// The product of two, added up.
@@ -413,12 +462,12 @@ fn accumulate(rng: &mut Rng, asm: &mut Asm) {
 }
 
 /// The sum into some register, and numbers into those that were used.
-fn finish(rng: &mut Rng, asm: &mut Asm) {
+fn finish(rng: &mut Rng, asm: &mut Asm, nested: bool) {
     let result = *rng.pick(&REGISTERS);
     asm.mov(result, R(ACC));
     forget(asm, result);
-    for register in [SPARE, SRC, DST, ITEM, ACC, COUNTER, LIMIT] {
-        if register != result {
+    for register in [SPARE, SRC, DST, ITEM, ACC, COUNTER, LIMIT, OUTER] {
+        if register != result && (nested || register != OUTER) {
             asm.mov(register, i32::from(register) * 3);
         }
     }
