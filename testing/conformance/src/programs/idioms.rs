@@ -7,7 +7,7 @@
 use squalus_isa::{Insn, MemSize, opcode as o};
 use squalus_runtime::asm::{Asm, R};
 
-use super::{DATA, DATA_AT, PACKET, REGISTERS, forget, immediate};
+use super::{DATA, DATA_AT, FP, PACKET, REGISTERS, STACK, forget, immediate};
 use crate::Rng;
 
 /// Registers that an idiom may use besides its own; they hold numbers afterwards.
@@ -20,7 +20,7 @@ pub(super) fn idiom(rng: &mut Rng) -> Vec<Insn> {
     let c = &mut asm;
     let x = *rng.pick(&[0, 1, 2, 3, 8, 9]);
     let y = *rng.pick(&REGISTERS);
-    let which = rng.below(16);
+    let which = rng.below(18);
     match which {
         0 | 1 => rotate(rng, c, x),
         2 => population(rng, c, x),
@@ -34,9 +34,10 @@ pub(super) fn idiom(rng: &mut Rng) -> Vec<Insn> {
         11 => bit_field(rng, c, x, y),
         12 => mix(rng, c, x, y),
         13 => zero_byte(rng, c, x),
+        14 | 15 => words_added_up(rng, c, x),
         _ => ladder(rng, c, x, y),
     }
-    if matches!(which, 9 | 10 | 14..) {
+    if matches!(which, 9 | 10 | 16..) {
         // These have jumps.
         forget(c, x);
     }
@@ -255,6 +256,41 @@ fn bytes_apart(rng: &mut Rng, c: &mut Asm, x: u8) {
         c.mov(A, R(x)).alu(o::RSH, A, by);
         c.store(part, PACKET, at + (place * bits / 8) as i16, R(A));
     }
+}
+
+/// The sum of words that lie side by side, but for some; now and then one is written in between.
+fn words_added_up(rng: &mut Rng, c: &mut Asm, x: u8) {
+    let words = rng.between(8, 16) as i16;
+    let (base, from) = match rng.percent(70) {
+        true => (PACKET, DATA_AT + rng.below((DATA - 64) as usize) as i16),
+        false => (FP, -STACK),
+    };
+    let (back, strange) = (rng.percent(20), rng.percent(40));
+    match rng.percent(50) {
+        true => c.mov(B, 0),
+        false => c.mov(B, R(x)),
+    };
+    for n in 0..words {
+        let n = if back { words - 1 - n } else { n };
+        let n = match strange && rng.percent(8) {
+            true => rng.below(words as usize) as i16,
+            false => n,
+        };
+        let size = match strange && rng.percent(5) {
+            true => MemSize::H,
+            false => MemSize::W,
+        };
+        c.load(size, A, base, from + 4 * n);
+        match strange && rng.percent(5) {
+            true => c.alu32(o::ADD, B, R(A)),
+            false => c.add(B, R(A)),
+        };
+        if strange && rng.percent(5) {
+            let at = from + 4 * rng.below(words as usize) as i16;
+            c.store(MemSize::W, base, at, R(*rng.pick(&[A, B])));
+        }
+    }
+    c.mov(x, R(B));
 }
 
 /// A sum of 16-bit words as one word.

@@ -145,7 +145,7 @@ impl Plan {
         };
         let body = *rng.pick(all);
         let width = match plain && body == Body::Sum {
-            true => *rng.pick(&[SIZES[2], SIZES[2], SIZES[1], SIZES[0], SIZES[3]]),
+            true => *rng.pick(&[SIZES[2], SIZES[2], SIZES[2], SIZES[1], SIZES[0]]),
             false => *rng.pick(&SIZES),
         };
         let step = match rng.below(10) {
@@ -171,6 +171,8 @@ impl Plan {
             copies = 1;
         }
         let in_round = step * copies;
+        // The next one begins behind the last round.
+        let outer = if in_round > room { 1 } else { outer };
         let most = ((room - width.1 - step * (copies - 1)) / in_round + 1) as usize;
         let rounds = match rng.below(4) {
             0 => rng.between(1, most.min(9)),

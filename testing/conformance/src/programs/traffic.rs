@@ -555,4 +555,47 @@ mod tests {
         }
         assert!(hot >= 4 && special >= 4, "{hot} and {special} of 16");
     }
+
+    /// The passes that change something in a program.
+    fn changing(program: &Program) -> Vec<&'static str> {
+        let vm = program.builder(EngineKind::Jit).keep_text().build();
+        let code = vm
+            .expect("it loads")
+            .machine_code()
+            .expect("it is compiled");
+        let stages = code.programs()[0].ssa().expect("it was kept");
+        let names = Pass::ALL.map(Pass::name).into_iter();
+        names
+            .filter(|name| {
+                let mut steps = stages.windows(2).filter(|step| step[1].0 == *name);
+                steps.any(|step| step[0].1.to_string() != step[1].1.to_string())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn programs_are_what_passes_work_on() {
+        const PROGRAMS: usize = 60;
+        let mut counts = Pass::ALL.map(|pass| (pass.name(), 0));
+        for seed in 0..PROGRAMS as u64 {
+            let program = Program {
+                passes: Passes::ALL,
+                ..Program::random(&mut Rng::new(seed), 40)
+            };
+            let changing = changing(&program);
+            for (name, count) in &mut counts {
+                *count += usize::from(changing.contains(name));
+            }
+        }
+        eprintln!("of {PROGRAMS} programs: {counts:?}");
+        for (name, count) in counts {
+            let least = match name {
+                // Only in code that knows what maps hold, and for lookups that always come.
+                "special" | "prefetch" => 0,
+                "vector" | "promote" | "merge" => PROGRAMS / 20,
+                _ => PROGRAMS / 4,
+            };
+            assert!(count >= least, "{name} only in {count} of {PROGRAMS}");
+        }
+    }
 }
