@@ -154,7 +154,12 @@ impl Plan {
             1 => 1,
             _ => width.1,
         };
-        let (from, to) = (*rng.pick(&AREAS), *rng.pick(&AREAS));
+        let from = *rng.pick(&AREAS);
+        let to = match body {
+            // These have one place only.
+            Body::Fill | Body::Sum | Body::Hash | Body::Search | Body::Count => from,
+            _ => *rng.pick(&AREAS),
+        };
         let step = match from.aligned || to.aligned {
             true => step.max(width.1),
             false => step,

@@ -53,9 +53,9 @@ const STACK_AT: i16 = WORDS + 8 * REGISTERS.len() as i16;
 const MAP_AT: i16 = STACK_AT + STACK;
 /// Bytes of the map value.
 const MAP: i16 = 32;
-/// Bytes of the frame that are only data.
+/// Bytes of the frame that are only data: enough for long loops.
 const DATA_AT: i16 = MAP_AT + MAP;
-const DATA: i16 = 256;
+const DATA: i16 = 1024;
 /// Bytes that each program has checked for.
 const FRAME: i16 = DATA_AT + DATA;
 /// Below the stack that counts: where the context is kept for helpers.
