@@ -34,7 +34,7 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// The engine's tests as aarch64 code, under emulation on other machines (an hour); says what was skipped.
+    /// The engine's tests as aarch64 code, under emulation on other machines (half an hour); says what was skipped.
     TestAarch64 {
         /// Arguments for `cargo test`, e.g. `-p squalus-jit`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
