@@ -1,6 +1,6 @@
 //! Analyses and compiles the XDP programs of object files and says how well that went.
 //!
-//! `cargo run -p squalus-jit --example inspect -- OBJECT... [--facts] [--clif]`
+//! `cargo run -p squalus-jit --example compile -- OBJECT... [--facts] [--clif]`
 
 #[path = "../tests/common/mod.rs"]
 mod common;
