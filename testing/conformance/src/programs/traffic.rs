@@ -595,7 +595,7 @@ mod tests {
                 // For lookups in big maps that always come.
                 "prefetch" => 0,
                 "vector" | "promote" | "merge" => PROGRAMS / 20,
-                _ => PROGRAMS / 4,
+                _ => PROGRAMS / 6,
             };
             assert!(count >= least, "{name} only in {count} of {PROGRAMS}");
         }
