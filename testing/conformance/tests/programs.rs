@@ -3,7 +3,7 @@
 use squalus_conformance::engines::{self, Kind};
 use squalus_conformance::{Rng, programs};
 
-const PROGRAMS: u64 = 150;
+const PROGRAMS: u64 = 100;
 const FRAMES: usize = 12;
 /// Most programs of a hundred that may be too much for the kernel's verifier: with those it says nothing.
 const NOT_JUDGED: u64 = 10;
