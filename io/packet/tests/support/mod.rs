@@ -101,7 +101,18 @@ pub fn receive(
     count: usize,
     wanted: impl Fn(&[u8]) -> bool,
 ) -> Vec<Vec<u8>> {
-    let deadline = Instant::now() + PATIENCE;
+    receive_within(port, pool, count, PATIENCE, wanted)
+}
+
+/// The same, with another patience.
+pub fn receive_within(
+    port: &mut impl Port,
+    pool: &mut Pool,
+    count: usize,
+    patience: Duration,
+    wanted: impl Fn(&[u8]) -> bool,
+) -> Vec<Vec<u8>> {
+    let deadline = Instant::now() + patience;
     let (mut frames, mut burst) = (Vec::new(), Burst::new());
     while frames.len() < count && Instant::now() < deadline {
         port.wait(Duration::from_millis(10));
