@@ -58,14 +58,7 @@ impl Terminator {
 
     /// Every value it uses.
     pub fn uses(&self, mut each: impl FnMut(Value)) {
-        if let Terminator::Branch {
-            condition: value, ..
-        }
-        | Terminator::Switch { value, .. }
-        | Terminator::Return(value) = self
-        {
-            each(*value);
-        }
+        self.decides(&mut each);
         for target in self.targets() {
             target.args.iter().copied().for_each(&mut each);
         }

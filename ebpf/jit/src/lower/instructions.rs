@@ -31,32 +31,7 @@ impl Lowering<'_, '_> {
             },
             Op::Un(UnOp::Truncate, a) => self.low(*a, width),
             Op::Un(UnOp::Pair, a) if let Some(&pair) = self.pairs.get(a) => pair,
-            Op::Un(op, a) => {
-                let a = self.value(*a);
-                let ins = self.b.ins();
-                match op {
-                    UnOp::Neg => ins.ineg(a),
-                    UnOp::Not => ins.bnot(a),
-                    UnOp::ByteSwap => ins.bswap(a),
-                    UnOp::TrailingZeros => ins.ctz(a),
-                    UnOp::LeadingZeros => ins.clz(a),
-                    UnOp::PopCount => ins.popcnt(a),
-                    UnOp::ZeroExtend => ins.uextend(width, a),
-                    UnOp::SignExtend => ins.sextend(width, a),
-                    UnOp::Truncate => unreachable!("it has its own way"),
-                    UnOp::Pair => {
-                        let numbers = ins.scalar_to_vector(I64X2, a);
-                        let flags = MemFlagsData::new().with_endianness(Endianness::Little);
-                        let halves = self.b.ins().bitcast(I32X4, flags, numbers);
-                        self.b.ins().uwiden_low(halves)
-                    }
-                    UnOp::Sum => {
-                        let low = ins.extractlane(a, 0);
-                        let high = self.b.ins().extractlane(a, 1);
-                        self.b.ins().iadd(low, high)
-                    }
-                }
-            }
+            Op::Un(op, a) => self.un(*op, *a, width),
             Op::Cmp(op, a, b) => {
                 let (a, b) = (self.value(*a), self.value(*b));
                 self.b.ins().icmp(code(*op), a, b)
@@ -65,34 +40,7 @@ impl Lowering<'_, '_> {
                 let (c, a, b) = (self.value(*c), self.value(*a), self.value(*b));
                 self.b.ins().select(c, a, b)
             }
-            Op::Load {
-                region,
-                base,
-                off,
-                order,
-            } => {
-                let (base, off) = self.place(*base, *off);
-                let flags = self.regions.flags(*region);
-                if !plain(*order) {
-                    let address = self.b.ins().iadd_imm_s(base, i64::from(off));
-                    let flags = flags.with_aligned();
-                    self.b.ins().atomic_load(width, flags, address)
-                } else if self.paired.contains(&inst) {
-                    let pair = self.b.ins().uload32x2(flags, base, off);
-                    self.pairs.insert(inst, pair);
-                    return None;
-                } else if self.extended.contains(&inst) {
-                    let wide = match data.ty {
-                        Ty::I8 => self.b.ins().uload8(I64, flags, base, off),
-                        Ty::I16 => self.b.ins().uload16(I64, flags, base, off),
-                        _ => self.b.ins().uload32(flags, base, off),
-                    };
-                    self.wide.insert(inst, wide);
-                    self.b.ins().ireduce(width, wide)
-                } else {
-                    self.b.ins().load(width, flags, base, off)
-                }
-            }
+            Op::Load { .. } => return self.load(inst),
             Op::Store {
                 region,
                 base,
@@ -129,6 +77,69 @@ impl Lowering<'_, '_> {
                 return None;
             }
             Op::Fixed(_) | Op::Param => unreachable!("these stand in no block"),
+        })
+    }
+
+    /// An operation of one operand, which gives this type.
+    fn un(&mut self, op: UnOp, a: Value, width: Type) -> Ir {
+        let a = self.value(a);
+        let ins = self.b.ins();
+        match op {
+            UnOp::Neg => ins.ineg(a),
+            UnOp::Not => ins.bnot(a),
+            UnOp::ByteSwap => ins.bswap(a),
+            UnOp::TrailingZeros => ins.ctz(a),
+            UnOp::LeadingZeros => ins.clz(a),
+            UnOp::PopCount => ins.popcnt(a),
+            UnOp::ZeroExtend => ins.uextend(width, a),
+            UnOp::SignExtend => ins.sextend(width, a),
+            UnOp::Truncate => unreachable!("it has its own way"),
+            UnOp::Pair => {
+                let numbers = ins.scalar_to_vector(I64X2, a);
+                let flags = MemFlagsData::new().with_endianness(Endianness::Little);
+                let halves = self.b.ins().bitcast(I32X4, flags, numbers);
+                self.b.ins().uwiden_low(halves)
+            }
+            UnOp::Sum => {
+                let low = ins.extractlane(a, 0);
+                let high = self.b.ins().extractlane(a, 1);
+                self.b.ins().iadd(low, high)
+            }
+        }
+    }
+
+    /// A load; `None` if only the pair that it becomes is used.
+    fn load(&mut self, inst: Value) -> Option<Ir> {
+        let data = self.function.value(inst);
+        let Op::Load {
+            region,
+            base,
+            off,
+            order,
+        } = data.op
+        else {
+            unreachable!("it was asked for a load");
+        };
+        let (base, off) = self.place(base, off);
+        let flags = self.regions.flags(region);
+        Some(if !plain(order) {
+            let address = self.b.ins().iadd_imm_s(base, i64::from(off));
+            let flags = flags.with_aligned();
+            self.b.ins().atomic_load(ty(data.ty), flags, address)
+        } else if self.paired.contains(&inst) {
+            let pair = self.b.ins().uload32x2(flags, base, off);
+            self.pairs.insert(inst, pair);
+            return None;
+        } else if self.extended.contains(&inst) {
+            let wide = match data.ty {
+                Ty::I8 => self.b.ins().uload8(I64, flags, base, off),
+                Ty::I16 => self.b.ins().uload16(I64, flags, base, off),
+                _ => self.b.ins().uload32(flags, base, off),
+            };
+            self.wide.insert(inst, wide);
+            self.b.ins().ireduce(ty(data.ty), wide)
+        } else {
+            self.b.ins().load(ty(data.ty), flags, base, off)
         })
     }
 

@@ -205,26 +205,27 @@ impl Parts {
             big: rng.percent(50),
         }
     }
+
+    /// Where the piece with this number is in the frame, now and then another's place, and how far its bits are
+    /// from the lowest of the number.
+    fn place(&self, n: i32, rng: &mut Rng) -> (i16, i32) {
+        let place = match rng.percent(96) {
+            true => n,
+            false => rng.below(self.parts as usize) as i32,
+        };
+        let by = self.bits * if self.big { self.parts - 1 - n } else { n };
+        (self.at + (place * self.bits / 8) as i16, by)
+    }
 }
 
 /// A number from bytes of the frame in either order, one of them now and then another.
 fn bytes_together(rng: &mut Rng, c: &mut Asm, x: u8) {
-    let Parts {
-        part,
-        bits,
-        parts,
-        at,
-        big,
-    } = Parts::some(rng);
+    let pieces = Parts::some(rng);
     let join = *rng.pick(&[o::OR, o::OR, o::ADD, o::XOR]);
-    for n in 0..parts {
-        let place = match rng.percent(96) {
-            true => n,
-            false => rng.below(parts as usize) as i32,
-        };
-        let by = bits * if big { parts - 1 - n } else { n };
+    for n in 0..pieces.parts {
+        let (place, by) = pieces.place(n, rng);
         let into = if n == 0 { x } else { A };
-        c.load(part, into, PACKET, at + (place * bits / 8) as i16);
+        c.load(pieces.part, into, PACKET, place);
         match rng.percent(10) {
             true => c.alu32(o::LSH, into, by & 31),
             false => c.alu(o::LSH, into, by),
@@ -240,21 +241,11 @@ fn bytes_together(rng: &mut Rng, c: &mut Asm, x: u8) {
 
 /// A number to bytes of the frame, one after the other.
 fn bytes_apart(rng: &mut Rng, c: &mut Asm, x: u8) {
-    let Parts {
-        part,
-        bits,
-        parts,
-        at,
-        big,
-    } = Parts::some(rng);
-    for n in 0..parts {
-        let place = match rng.percent(96) {
-            true => n,
-            false => rng.below(parts as usize) as i32,
-        };
-        let by = bits * if big { parts - 1 - n } else { n };
+    let pieces = Parts::some(rng);
+    for n in 0..pieces.parts {
+        let (place, by) = pieces.place(n, rng);
         c.mov(A, R(x)).alu(o::RSH, A, by);
-        c.store(part, PACKET, at + (place * bits / 8) as i16, R(A));
+        c.store(pieces.part, PACKET, place, R(A));
     }
 }
 
