@@ -29,6 +29,13 @@ fn demo(program: &str, prepare: impl FnOnce(&mut Command)) -> Running {
     Running::start(command, spawn)
 }
 
+/// A demo that Ctrl-C ends even if the tests run in the background of a shell, which has them ignore it.
+fn demo_in_the_foreground() -> Running {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", SQUALUS]).args(SHORT);
+    Running::start(command, spawn)
+}
+
 /// Starts a program. One that was just copied may be busy: a test on another thread that forked meanwhile holds
 /// it open for writing until it executes a program of its own.
 fn spawn(command: &mut Command) -> Child {
@@ -108,7 +115,7 @@ fn ended_in_the_middle_it_leaves_nothing() {
         (Signal::TERM, "demo: kernel: 1"),
         (Signal::KILL, "demo: user: HTTP"),
     ] {
-        let mut demo = demo(SQUALUS, |_| {});
+        let mut demo = demo_in_the_foreground();
         demo.wait_for_stderr(when);
         let traces = Traces::of(demo.id());
         let outcome = demo.end(signal);
