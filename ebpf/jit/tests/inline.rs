@@ -244,6 +244,33 @@ fn hashes_find_what_is_there_and_nothing_else() {
     }
 }
 
+/// A session that every packet of its own uses stays while ten times as many others as the table holds come and go.
+#[test]
+fn lookups_keep_what_is_in_use() {
+    const OTHERS: i32 = 2000;
+    for kind in [MapType::LruHash, MapType::LruPerCpuHash] {
+        let mut asm = Asm::new();
+        let update = |asm: &mut Asm| {
+            asm.map(1, 0).mov(2, R(10)).add(2, -8);
+            asm.mov(3, R(10)).add(3, -8).mov(4, 0);
+            asm.call(HelperId::MAP_UPDATE_ELEM);
+        };
+        let (again, absent) = (asm.label(), asm.label());
+        asm.mov(6, 1).mov(9, 0).store(MemSize::Dw, 10, -8, 0);
+        update(&mut asm);
+        asm.bind(again).store(MemSize::Dw, 10, -8, 0);
+        asm.map(1, 0).mov(2, R(10)).add(2, -8);
+        asm.call(HelperId::MAP_LOOKUP_ELEM);
+        asm.jump_eq(0, 0, absent).add(9, 1).bind(absent);
+        asm.store(MemSize::Dw, 10, -8, R(6));
+        update(&mut asm);
+        asm.add(6, 1).jump_if(o::JLE, 6, OTHERS, again);
+        asm.mov(0, R(9)).exit();
+        let ran = agree(&[asm.finish()], &[map(kind, (8, 8), 200)], &[0; 60]);
+        assert_eq!(ran.result, Ok(OTHERS as u64), "{kind:?}");
+    }
+}
+
 /// Keys whose bytes are stored by instructions that reach beyond the words of the key.
 #[test]
 fn keys_are_put_together_from_stores_of_any_width() {

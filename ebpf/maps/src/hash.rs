@@ -30,7 +30,8 @@ pub(crate) struct Hash {
     index: Index,
     entries: Entries,
     quota: Quota,
-    lru: Option<Clock>,
+    /// In a place of its own: compiled code has its address.
+    lru: Option<Box<Clock>>,
     maps: Option<InnerMaps>,
 }
 
@@ -93,7 +94,7 @@ impl Hash {
             index,
             entries: Entries::new(&stored, quota.slots(), cpus, colour.wrapping_add(1))?,
             quota,
-            lru: lru.then(|| Clock::new(capacity)),
+            lru: lru.then(|| Box::new(Clock::new(capacity))),
             maps,
         })
     }
@@ -167,7 +168,7 @@ impl Hash {
 
     /// Where things are, for compiled code. Not for maps of maps.
     pub(crate) fn layout(&self) -> HashLayout {
-        HashLayout::new(&self.index, &self.entries, self.lru.as_ref())
+        HashLayout::new(&self.index, &self.entries, self.lru.as_deref())
     }
 
     /// The inner map under `key`, or null.
